@@ -1,0 +1,43 @@
+# Each target sets up what it needs. `make help` lists them.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# TensorFlow's C++ start-up chatter; errors still reach Python as exceptions.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-oldest format clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' \
+		| expand -t 16
+
+quickstart: .venv/ready ## Train, evaluate and search on built-in scenes
+	@.venv/bin/python -m experiments.quickstart
+
+test: .venv/ready ## Run the whole test suite
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-oldest: .venv-oldest/ready ## Run its shorter part on the oldest TensorFlow
+	@.venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+format: .venv/ready ## Lay out the sources and mend what ruff can mend
+	@.venv/bin/python -m ruff check --fix
+	@.venv/bin/python -m ruff format
+
+clean: ## Remove the environments and everything built
+	@rm -rf .venv .venv-oldest build dist *.egg-info
+	@rm -rf .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `tfio` is what brings the old TensorFlow: see setup.py.
+.venv/ready: EXTRAS := test
+.venv-oldest/ready: EXTRAS := test,tfio
+
+.venv/ready .venv-oldest/ready: setup.py pyproject.toml
+	@echo "Setting up $(@D) with acnn_tf[$(EXTRAS)]: some minutes, only once."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check \
+		--editable ".[$(EXTRAS)]"
+	@touch $@

@@ -1,0 +1,64 @@
+"""Packaging of acnn_tf."""
+
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+EXTRAS = {
+    # The last tensorflow-io. Its ops load on TensorFlow 2.16 and 2.17 and are
+    # missing symbols on anything newer.
+    "tfio": [
+        "tensorflow-io==0.37.1",
+        "tensorflow<2.18",
+        # The TensorBoard of that time imports pkg_resources, since dropped.
+        "setuptools<81",
+    ],
+    "plots": ["matplotlib>=3.8"],
+    "notebook": ["notebook>=7", "matplotlib>=3.8"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["plots"],
+    "pytest>=8.2",
+    "hypothesis>=6.100",
+    # One series: what counts as laid out changes from one to the next.
+    "ruff==0.17.*",
+    # The tests execute the notebook.
+    "ipykernel>=6.29",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    # The tests build a wheel without a network; older ones cannot alone.
+    "setuptools>=77",
+]
+
+setup(
+    name="acnn_tf",
+    version=runpy.run_path(ROOT / "acnn_tf" / "version.py")["__version__"],
+    description="Moment retrieval in untrimmed videos with Keras",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["acnn_tf*", "experiments*", "export*"]),
+    package_data={"experiments": ["flags/*.flags"]},
+    # From Keras 3.14 below, up to the newest Python that TensorFlow 2.21 has
+    # wheels for.
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        # Both ends are tested; nothing newer than 2.21 has been.
+        "tensorflow>=2.16,<2.22",
+        # Older ones run code out of a crafted .keras archive.
+        "keras>=3.14,<4",
+        # Training writes TensorBoard logs; TensorFlow 2.21 no longer brings
+        # the package that writes them.
+        "tensorboard>=2.16",
+        # 1.26 is the last that TensorFlow 2.17 takes; both 1.26 and 2 work.
+        "numpy>=1.26",
+        # TensorFlow 2.21 takes 3.11 to 3.14.
+        "h5py>=3.11",
+        "absl-py>=2.1",
+    ],
+    extras_require=EXTRAS,
+)

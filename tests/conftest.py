@@ -1,0 +1,48 @@
+"""What every test file shares: quiet logs, fixed seeds, the real data."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+# Before the first import of TensorFlow, Keras or Matplotlib.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples on every machine, and no verdict on how fast it is: the
+# first call of a TensorFlow function traces it.
+settings.register_profile(
+    "acnn_tf",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("acnn_tf")
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Starts every test from the same seeds, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - Keras and older code draw from it
+    # Tests of plain files should not wait for Keras to load.
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real datasets, where the machine has one."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(
+            "no real datasets at ../shared/data: they are for research use "
+            "and not part of the project"
+        )
+    return path
