@@ -1,0 +1,239 @@
+"""Sliding windows over a video, and which of them answer which moment."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from acnn_tf import segments as segments_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowGrid:
+    """The candidate windows of a video: several lengths, overlapping.
+
+    Without `frame_rate`, `lengths` are seconds: the windows of one length
+    spread evenly from the start of the video to its end, in steps of at most
+    `(1 - overlap) * length`, so that they always cover the whole video.
+
+    With `frame_rate`, `lengths` are frames and the rule is the paper's:
+    windows `[s, s + length)` with `s = 1, 1 + step, ...` while
+    `s + length <= num_frames + 1`, `step = floor((1 - overlap) * length)`.
+    Frame `f` lies `f / frame_rate` seconds into the video, as in the
+    annotations of TACoS.
+
+    A video shorter than every length has one window: all of it.
+
+    Args:
+        lengths: Sequence of window lengths, in seconds or frames, increasing.
+        overlap: Float in `[0, 1)`: share that neighbouring windows have in
+            common.
+        frame_rate: Frames per second where `lengths` are frames.
+        dilation: Steps from a window to the next of its context. Default:
+            `1 / (1 - overlap)`, rounded, which makes them adjacent stretches
+            of the video that do not overlap.
+
+    Example:
+
+    >>> WindowGrid(lengths=(4.0,), overlap=0.5).windows(8.0).tolist()
+    [[0.0, 4.0], [2.0, 6.0], [4.0, 8.0]]
+
+    Reference: paper, section 4.1.
+    """
+
+    lengths: tuple
+    overlap: float = 0.8
+    frame_rate: float | None = None
+    dilation: int | None = None
+
+    def __post_init__(self):
+        lengths = tuple(float(length) for length in self.lengths)
+        if (
+            not lengths
+            or lengths[0] <= 0
+            or list(lengths) != sorted(set(lengths))
+        ):
+            raise ValueError(
+                "`lengths` must be positive and increasing. "
+                f"Received: {self.lengths}"
+            )
+        if not 0 <= self.overlap < 1:
+            raise ValueError(
+                f"`overlap` must be in [0, 1). Received: {self.overlap}"
+            )
+        if self.dilation is not None and self.dilation < 1:
+            raise ValueError(
+                f"`dilation` must be at least 1. Received: {self.dilation}"
+            )
+        if self.frame_rate is not None:
+            if self.frame_rate <= 0:
+                raise ValueError(
+                    "`frame_rate` must be positive. "
+                    f"Received: {self.frame_rate}"
+                )
+            if any(length != int(length) for length in lengths):
+                raise ValueError(
+                    "`lengths` in frames must be whole numbers. "
+                    f"Received: {self.lengths}"
+                )
+        object.__setattr__(self, "lengths", lengths)
+        object.__setattr__(
+            self, "dilation", self.dilation or round(1 / (1 - self.overlap))
+        )
+
+    def frames(self, num_frames):
+        """Windows of a video of `num_frames` frames, in frames from 1.
+
+        Args:
+            num_frames: Int.
+
+        Returns:
+            `int64 [W, 2]`, half-open, by length and then by start.
+
+        Raises:
+            ValueError: If the lengths are seconds.
+        """
+        if self.frame_rate is None:
+            raise ValueError(
+                "Windows in frames need a grid with a `frame_rate`. "
+                f"Received: {self}"
+            )
+        parts = []
+        for length in map(int, self.lengths):
+            # Rounded first, since (1 - 0.8) * 320 is 63.999... in floats.
+            step = max(1, math.floor(round((1 - self.overlap) * length, 6)))
+            start = np.arange(1, num_frames + 2 - length, step)
+            parts.append(np.stack([start, start + length], axis=-1))
+        windows = np.concatenate(parts).astype(np.int64)
+        if not len(windows):
+            return np.array([[1, num_frames + 1]], np.int64)
+        return windows
+
+    def windows(self, duration):
+        """Windows of a video that lasts `duration` seconds.
+
+        Args:
+            duration: Float, seconds.
+
+        Returns:
+            `float64 [W, 2]` in seconds, by length and then by start.
+        """
+        if not duration > 0:
+            raise ValueError(
+                f"`duration` must be positive. Received: {duration}"
+            )
+        if self.frame_rate is not None:
+            num_frames = round(duration * self.frame_rate)
+            return self.frames(num_frames) / self.frame_rate
+        parts = []
+        for length in self.lengths:
+            if length > duration:
+                break
+            step = (1 - self.overlap) * length
+            # A hair off, so that rounding never adds a window.
+            num_steps = math.ceil((duration - length) / step - 1e-6)
+            start = np.linspace(0.0, duration - length, num_steps + 1)
+            parts.append(np.stack([start, start + length], axis=-1))
+        if not parts:
+            return np.array([[0.0, duration]])
+        return np.concatenate(parts)
+
+    def contexts(self, windows, size):
+        """Windows around each window, every `dilation` steps.
+
+        Args:
+            windows: `[W, 2]`, as one of the two methods above returns them.
+            size: Odd int: number of context windows, the window itself in the
+                middle.
+
+        Returns:
+            `[W, size, 2]` in the unit of `windows`; `[0, 0]` where the video
+            has no such window.
+
+        Example:
+
+        >>> grid = WindowGrid(lengths=(4.0,), overlap=0.5)
+        >>> grid.contexts(grid.windows(12.0), size=3)[0].tolist()
+        [[0.0, 0.0], [0.0, 4.0], [4.0, 8.0]]
+        """
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"`size` must be odd. Received: {size}")
+        windows = np.asarray(windows)
+        # Windows of one length are one run of rows: a neighbour is a row so
+        # many places away, unless it has another length.
+        hops = self.dilation * np.arange(-(size // 2), size // 2 + 1)
+        index = np.arange(len(windows))[:, None] + hops  # [W, C]
+        inside = (index >= 0) & (index < len(windows))
+        index = np.clip(index, 0, len(windows) - 1)
+        length = windows[:, 1] - windows[:, 0]
+        inside &= np.abs(length[index] - length[:, None]) < 1e-6
+        return np.where(inside[..., None], windows[index], 0)
+
+
+def pair_windows(windows, moments, min_iou=0.5, max_niol=0.15):
+    """Pairs every window with the moment that it shows, if any.
+
+    A window shows a moment if their IoU is above `min_iou` and less than
+    `max_niol` of the window lies outside the moment. Of several such moments
+    the one of highest IoU is taken, the first among equals.
+
+    Args:
+        windows: `[W, 2]`, in any unit.
+        moments: `[M, 2]`, in the same unit, each moment once.
+        min_iou: Float; the boundary itself does not pair.
+        max_niol: Float; the boundary itself does not pair.
+
+    Returns:
+        `(window_index, moment_index)`, each `int64 [P]`, by window.
+
+    Example:
+
+    >>> pair_windows([[0, 4], [2, 6], [4, 8]], [[0, 5]])
+    (array([0]), array([0]))
+
+    Reference: paper, Eq. 1 and section 4.1.
+    """
+    windows = np.asarray(windows).reshape(-1, 2)
+    moments = np.asarray(moments).reshape(-1, 2)
+    if not len(windows) or not len(moments):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    overlap = segments_lib.iou(windows[:, None], moments)  # [W, M]
+    outside = segments_lib.niol(windows[:, None], moments)
+    overlap[(overlap <= min_iou) | (outside >= max_niol)] = 0.0
+    moment_index = np.argmax(overlap, axis=1)
+    window_index = np.flatnonzero(overlap.max(axis=1) > 0)
+    return window_index, moment_index[window_index]
+
+
+def pool_clips(clips, segments, clip_seconds):
+    """Mean of the clips under each segment, partial clips by their share.
+
+    Sums are running sums over the video, read at the segment's two ends, so
+    that the cost does not depend on the lengths of the segments.
+
+    Args:
+        clips: `[T, D]` features of the clips `[0, clip_seconds)`,
+            `[clip_seconds, 2 * clip_seconds)`, ...
+        segments: `[..., 2]` in seconds; what lies outside the clips does not
+            count.
+        clip_seconds: Float.
+
+    Returns:
+        `float32 [..., D]`; zeros where no clip lies under the segment.
+
+    Example:
+
+    >>> pool_clips(np.array([[2.0], [4.0]]), [0.0, 1.5], 1.0).round(4)
+    array([2.6667], dtype=float32)
+    """
+    clips = np.asarray(clips)
+    edges = np.clip(np.asarray(segments) / clip_seconds, 0, len(clips))
+    sums = np.zeros((len(clips) + 1, clips.shape[1]))
+    np.cumsum(clips, axis=0, dtype=np.float64, out=sums[1:])
+    whole = np.minimum(edges.astype(np.int64), len(clips) - 1)  # [..., 2]
+    part = (edges - whole)[..., None]
+    at_edge = sums[whole] * (1 - part) + sums[whole + 1] * part  # [..., 2, D]
+    covered = edges[..., 1] - edges[..., 0]
+    total = at_edge[..., 1, :] - at_edge[..., 0, :]
+    total /= np.where(covered > 0, covered, 1.0)[..., None]
+    return np.where((covered > 0)[..., None], total, 0.0).astype(np.float32)

@@ -1,0 +1,186 @@
+"""Arithmetic of (start, end) segments.
+
+A segment is any half-open interval `[start, end)`, kept in the last axis of an
+array, `[..., 2]`; usually seconds, but every function here works in any unit
+as long as both sides share it.
+"""
+
+import numpy as np
+
+OFFSET_UNITS = ("seconds", "frames", "window_lengths")
+
+
+def intersection(a, b):
+    """Length shared by the segments `a` and `b`, never negative.
+
+    Args:
+        a: Segments, `[..., 2]`.
+        b: Segments, `[..., 2]`, broadcast against `a`.
+
+    Returns:
+        Array of the broadcast leading shape.
+
+    Example:
+
+    >>> float(intersection([0.0, 10.0], [5.0, 20.0]))
+    5.0
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    start = np.maximum(a[..., 0], b[..., 0])
+    end = np.minimum(a[..., 1], b[..., 1])
+    return np.maximum(end - start, 0)
+
+
+def iou(a, b):
+    """Temporal intersection over union.
+
+    The union is the true one, `|a| + |b| - |a ∩ b|`, so that disjoint segments
+    score exactly 0. Two segments without length score 0 as well.
+
+    Args:
+        a: Segments, `[..., 2]`.
+        b: Segments, `[..., 2]`, broadcast against `a`.
+
+    Returns:
+        Float array in `[0, 1]` of the broadcast leading shape.
+
+    Example:
+
+    >>> float(iou([0.0, 10.0], [5.0, 20.0]))
+    0.25
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    shared = intersection(a, b)
+    union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - shared
+    return np.divide(
+        shared,
+        union,
+        out=np.zeros(np.shape(shared), np.result_type(shared, 1.0)),
+        where=union > 0,
+    )
+
+
+def niol(window, moment):
+    """Share of `window` that lies outside `moment` (nIoL).
+
+    Args:
+        window: Segments, `[..., 2]`.
+        moment: Segments, `[..., 2]`, broadcast against `window`.
+
+    Returns:
+        Float array in `[0, 1]`; 1 for a window without length.
+
+    Example:
+
+    >>> float(niol([0.0, 10.0], [5.0, 20.0]))
+    0.5
+
+    Reference: paper, section 4.1 (non Intersection over Length).
+    """
+    window = np.asarray(window)
+    shared = intersection(window, moment)
+    length = window[..., 1] - window[..., 0]
+    inside = np.divide(
+        shared,
+        length,
+        out=np.zeros(np.shape(shared), np.result_type(shared, 1.0)),
+        where=length > 0,
+    )
+    return 1.0 - inside
+
+
+def _offset_scale(window, unit, frame_rate):
+    """Seconds to one unit of offset. Operators only: any tensor will do."""
+    if unit == "seconds":
+        return 1.0
+    if unit == "frames":
+        if not frame_rate:
+            raise ValueError(
+                "`frame_rate` must be given for offsets in frames. "
+                f"Received: {frame_rate}"
+            )
+        return 1.0 / frame_rate
+    if unit == "window_lengths":
+        return window[..., 1:] - window[..., :1]
+    raise ValueError(f"`unit` must be one of {OFFSET_UNITS}. Received: {unit}")
+
+
+def encode_offsets(moment, window, unit="seconds", frame_rate=None):
+    """Offsets that take `window` to `moment`, in `unit`.
+
+    Args:
+        moment: Array or tensor of segments in seconds, `[..., 2]`.
+        window: The same, broadcast against `moment`; longer than zero where
+            the unit is `"window_lengths"`.
+        unit: `"seconds"`, `"frames"` or `"window_lengths"`.
+        frame_rate: Frames per second; needed for `"frames"` only.
+
+    Returns:
+        `(moment - window)` at start and end in `unit`, `[..., 2]`.
+
+    Example:
+
+    >>> encode_offsets(np.array([3.0, 9.0]), np.array([2.0, 6.0])).tolist()
+    [1.0, 3.0]
+
+    Reference: paper, Eq. 9.
+    """
+    return (moment - window) / _offset_scale(window, unit, frame_rate)
+
+
+def decode_offsets(offset, window, unit="seconds", frame_rate=None):
+    """Undoes `encode_offsets`: the segment that `offset` makes of `window`.
+
+    Works on NumPy arrays and on tensors alike, so that search and a served
+    graph share it.
+
+    Example:
+
+    >>> window = np.array([2.0, 6.0])
+    >>> decode_offsets(np.array([0.5, 0.5]), window, "window_lengths").tolist()
+    [4.0, 8.0]
+    """
+    return window + offset * _offset_scale(window, unit, frame_rate)
+
+
+def nms(segments, scores, max_iou, top_n=None):
+    """Greedy non-maximum suppression.
+
+    The best segment is kept and those that overlap it by more than `max_iou`
+    are dropped; then the best of the rest, and so on. Each row of a batch is
+    treated by itself.
+
+    Args:
+        segments: `[..., N, 2]`.
+        scores: `[..., N]`, higher is better; equal scores keep their order
+            and `-inf` marks padding.
+        max_iou: Float in `[0, 1]`: largest IoU that two kept segments have.
+        top_n: Stop after this many (default: keep all that survive).
+
+    Returns:
+        `int64 [..., M]`: indices of the kept segments, best first; -1 in the
+        rows that keep fewer than the M of the fullest.
+
+    Example:
+
+    >>> segments = np.array([[0.0, 4.0], [0.0, 5.0], [6.0, 9.0]])
+    >>> nms(segments, np.array([0.9, 0.8, 0.1]), max_iou=0.5).tolist()
+    [0, 2]
+    """
+    segments = np.asarray(segments)
+    scores = np.array(scores, np.float64)
+    num_segments = scores.shape[-1]
+    kept = []
+    while num_segments and (top_n is None or len(kept) < top_n):
+        best = np.argmax(scores, axis=-1)[..., None]  # [..., 1]
+        found = np.take_along_axis(scores, best, axis=-1) > -np.inf
+        if not found.any():
+            break
+        kept.append(np.where(found, best, -1))
+        chosen = np.take_along_axis(segments, best[..., None], axis=-2)
+        scores[iou(chosen, segments) > max_iou] = -np.inf
+        # By index too: a segment without length does not overlap itself.
+        np.put_along_axis(scores, best, -np.inf, axis=-1)
+    if not kept:
+        return np.zeros((*scores.shape[:-1], 0), np.int64)
+    return np.concatenate(kept, axis=-1)

@@ -1,0 +1,179 @@
+"""Segment arithmetic against numbers worked by hand, and its laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acnn_tf import segments
+
+# Halves and whole numbers: exact in floats, so that laws hold to the digit.
+HALVES = st.integers(-40, 40).map(lambda value: value / 2)
+SEGMENTS = st.tuples(HALVES, HALVES).map(sorted).map(np.array)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([0, 10], [5, 20], 5 / 20),  # half of a; union 0..20
+        ([0, 10], [2, 4], 2 / 10),  # one inside the other
+        ([0, 10], [0, 10], 1.0),  # equal
+        ([0, 10], [10, 20], 0.0),  # touching
+        ([0, 10], [15, 20], 0.0),  # disjoint: 0, not negative
+        ([5, 5], [0, 10], 0.0),  # a point within a segment
+        ([5, 5], [5, 5], 0.0),  # two equal points
+        ([5, 5], [7, 7], 0.0),  # two points apart
+    ],
+)
+def test_iou_of_segments_worked_by_hand(a, b, expected):
+    assert segments.iou(a, b) == expected
+
+
+@pytest.mark.parametrize(
+    ("window", "moment", "expected"),
+    [
+        ([0, 10], [5, 20], 0.5),
+        ([0, 10], [-5, 20], 0.0),  # wholly inside
+        ([0, 10], [10, 20], 1.0),  # touching
+        ([0, 10], [15, 20], 1.0),  # disjoint: 1, not more
+        ([0, 10], [2, 4], 0.8),  # longer than the moment
+        ([5, 5], [0, 10], 1.0),  # no length
+    ],
+)
+def test_niol_of_segments_worked_by_hand(window, moment, expected):
+    assert segments.niol(window, moment) == expected
+
+
+def test_iou_broadcasts_windows_against_moments():
+    windows = np.array([[0.0, 4.0], [4.0, 8.0], [2.0, 6.0]])
+    moments = np.array([[0.0, 4.0], [5.0, 7.0]])
+    expected = [[1, 0], [0, 2 / 4], [2 / 6, 1 / 5]]
+    np.testing.assert_allclose(
+        segments.iou(windows[:, None], moments), expected, rtol=1e-15
+    )
+
+
+@given(SEGMENTS, SEGMENTS)
+def test_iou_is_symmetric_and_a_share(a, b):
+    value = segments.iou(a, b)
+    assert value == segments.iou(b, a)
+    assert 0.0 <= value <= 1.0
+    assert (value == 1.0) == (a.tolist() == b.tolist() and a[0] < a[1])
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=4, max_size=4).map(
+        np.array
+    )
+)
+def test_iou_stays_a_share_whatever_the_rounding(times):
+    a, b = np.sort(times[:2]), np.sort(times[2:])
+    assert 0.0 <= segments.iou(a, b) <= 1.0
+    assert 0.0 <= segments.niol(a, b) <= 1.0
+
+
+@given(SEGMENTS, SEGMENTS, HALVES, st.sampled_from([0.25, 0.5, 2.0, 8.0]))
+def test_shift_and_scale_leave_iou_and_niol_alone(a, b, shift, scale):
+    moved_a, moved_b = (a + shift) * scale, (b + shift) * scale
+    assert segments.iou(a, b) == segments.iou(moved_a, moved_b)
+    assert segments.niol(a, b) == segments.niol(moved_a, moved_b)
+
+
+def test_offsets_in_each_unit_worked_by_hand():
+    window, moment = np.array([2.0, 6.0]), np.array([3.0, 12.0])
+    for unit, expected in [
+        ("seconds", [1.0, 6.0]),
+        ("frames", [25.0, 150.0]),  # 25 frames a second
+        ("window_lengths", [0.25, 1.5]),  # the window is 4 s long
+    ]:
+        offset = segments.encode_offsets(moment, window, unit, frame_rate=25)
+        np.testing.assert_array_equal(offset, expected)
+
+
+@given(SEGMENTS, SEGMENTS, st.sampled_from(segments.OFFSET_UNITS))
+def test_decoding_undoes_encoding(moment, window, unit):
+    window = window + np.array([0.0, 1.0])  # never without length
+    offset = segments.encode_offsets(moment, window, unit, frame_rate=29.4)
+    np.testing.assert_allclose(
+        segments.decode_offsets(offset, window, unit, frame_rate=29.4),
+        moment,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("unit", ["minutes", "frames"])
+def test_offsets_name_a_bad_unit_or_a_missing_frame_rate(unit):
+    with pytest.raises(ValueError, match="Received"):
+        segments.encode_offsets(np.zeros(2), np.zeros(2), unit)
+
+
+def test_nms_worked_by_hand():
+    # By score: [0, 10]; then [0, 8] (IoU .8 with it) goes, [4, 12] (6/12) is
+    # at the boundary and stays, [11, 13] (1/9 with [4, 12]) stays.
+    found = np.array([[0, 8], [0, 10], [11, 13], [4, 12]])
+    scores = [0.8, 0.9, 0.1, 0.5]
+    assert segments.nms(found, scores, 0.5).tolist() == [1, 3, 2]
+    assert segments.nms(found, scores, 0.49).tolist() == [1, 2]
+    assert segments.nms(found, scores, 1.0).tolist() == [1, 0, 3, 2]
+    assert segments.nms(found, scores, 0.5, top_n=2).tolist() == [1, 3]
+
+
+def test_nms_drops_what_the_dropped_overlapped_only_if_the_kept_does():
+    # The second goes because of the first; the third overlaps only the second.
+    found = np.array([[0, 4], [2, 6], [4, 8]])
+    assert segments.nms(found, [3, 2, 1], 0.1).tolist() == [0, 2]
+
+
+def test_nms_keeps_the_order_of_equal_scores():
+    found = np.array([[0, 1], [2, 3], [0, 1], [4, 5]])
+    assert segments.nms(found, [1, 1, 1, 1], 0.5).tolist() == [0, 1, 3]
+
+
+def test_nms_of_nothing_and_of_padding_is_empty():
+    assert segments.nms(np.zeros((0, 2)), np.zeros(0), 0.5).shape == (0,)
+    nothing = np.full(3, -np.inf)
+    assert segments.nms(np.zeros((3, 2)), nothing, 0.5).shape == (0,)
+
+
+def test_nms_does_not_change_its_arguments():
+    found, scores = np.array([[0.0, 4.0], [0.0, 4.0]]), np.array([1.0, 2.0])
+    segments.nms(found, scores, 0.5)
+    assert scores.tolist() == [1.0, 2.0]
+
+
+CANDIDATES = st.lists(st.tuples(SEGMENTS, HALVES), min_size=1, max_size=12)
+
+
+@given(CANDIDATES, st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_nms_is_idempotent_and_equals_a_plain_loop(candidates, max_iou):
+    found = np.array([segment for segment, _ in candidates])
+    scores = np.array([score for _, score in candidates])
+    kept = segments.nms(found, scores, max_iou)
+    again = segments.nms(found[kept], scores[kept], max_iou)
+    assert again.tolist() == list(range(len(kept)))
+
+    expected = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if all(segments.iou(found[i], found[j]) <= max_iou for j in expected):
+            expected.append(i)
+    assert kept.tolist() == expected
+
+
+@given(st.lists(CANDIDATES, min_size=1, max_size=4))
+def test_nms_of_a_batch_is_nms_of_each_row(rows):
+    width = max(map(len, rows))
+    found = np.full((len(rows), width, 2), np.nan)
+    scores = np.full((len(rows), width), -np.inf)
+    for row, candidates in enumerate(rows):
+        for column, (segment, score) in enumerate(candidates):
+            found[row, column], scores[row, column] = segment, score
+    kept = segments.nms(found, scores, 0.5, top_n=5)
+    for row, candidates in enumerate(rows):
+        alone = segments.nms(
+            found[row, : len(candidates)],
+            scores[row, : len(candidates)],
+            0.5,
+            5,
+        )
+        assert kept[row][kept[row] >= 0].tolist() == alone.tolist()
+        assert (kept[row, len(alone) :] == -1).all()
