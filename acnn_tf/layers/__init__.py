@@ -1,0 +1,17 @@
+"""Keras layers of ACNN."""
+
+from acnn_tf.layers.attention_pooling import AttentionPooling
+from acnn_tf.layers.clip_normalization import ClipNormalization
+from acnn_tf.layers.cross_feature import CrossFeature
+from acnn_tf.layers.localization_head import LocalizationHead
+from acnn_tf.layers.query_encoder import QueryEncoder
+from acnn_tf.layers.temporal_context import TemporalContext
+
+__all__ = [
+    "AttentionPooling",
+    "ClipNormalization",
+    "CrossFeature",
+    "LocalizationHead",
+    "QueryEncoder",
+    "TemporalContext",
+]

@@ -1,0 +1,89 @@
+"""Clip features on a common scale."""
+
+import keras
+import numpy as np
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class ClipNormalization(keras.layers.Layer):
+    """Centres features on a data set's mean and brings them to unit scale.
+
+        y = (x - mean) / scale
+
+    Both are measured by `adapt` and saved with the weights; before that they
+    are 0 and 1. (`keras.layers.Normalization` cannot be built inside a graph,
+    as `fit` does.)
+
+    Args:
+        per_feature: Measure one scale a feature; `False` measures one for all
+            of them, which keeps their proportions. Defaults to `True`.
+
+    Call arguments:
+        inputs: `[..., D]`.
+
+    Returns:
+        `[..., D]`.
+
+    Example:
+
+    >>> layer = ClipNormalization()
+    >>> layer.adapt(np.array([[0.0, 10.0], [2.0, 30.0]]))
+    >>> layer(np.array([[2.0, 10.0]])).numpy().tolist()
+    [[1.0, -1.0]]
+    """
+
+    def __init__(self, per_feature=True, **kwargs):
+        super().__init__(**kwargs)
+        self.per_feature = per_feature
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.mean = self.add_weight(
+            name="mean", shape=shape, initializer="zeros", trainable=False
+        )
+        self.scale = self.add_weight(
+            name="scale", shape=shape, initializer="ones", trainable=False
+        )
+
+    def adapt(self, features):
+        """Measures mean and scale.
+
+        Args:
+            features: `[N, D]`, or an iterable of such arrays, of which only
+                one at a time need be in memory.
+        """
+        if isinstance(features, np.ndarray) and features.ndim == 2:
+            features = [features]
+        count, total, squares = 0, 0.0, 0.0
+        for rows in features:
+            rows = np.asarray(rows, np.float64)
+            if rows.ndim != 2:
+                raise ValueError(
+                    "`features` must be [N, D], or arrays of that rank. "
+                    f"Received one of shape: {rows.shape}"
+                )
+            count += len(rows)
+            total = total + rows.sum(axis=0)
+            squares = squares + np.square(rows).sum(axis=0)
+        if not count:
+            raise ValueError("`features` must not be empty.")
+        if not self.built:
+            self.build((None, len(total)))
+            self.built = True
+        mean = total / count
+        variance = np.maximum(squares / count - mean**2, 0.0)
+        if not self.per_feature:
+            variance = np.full_like(variance, variance.mean())
+        scale = np.sqrt(variance)
+        self.mean.assign(mean)
+        # A feature that never changes says nothing; it must not blow up.
+        self.scale.assign(np.where(scale > 1e-6, scale, 1.0))
+
+    def call(self, inputs):
+        return (inputs - self.mean) / self.scale
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "per_feature": self.per_feature}

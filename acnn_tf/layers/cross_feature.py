@@ -1,0 +1,59 @@
+"""The literal cross feature of a query and a window."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class CrossFeature(keras.layers.Layer):
+    """First-order terms and outer product, one row per query and window.
+
+        f = [m_c, m_q, m_c (x) m_q, 1]
+
+    This is the equation as it stands, for notebooks and tests. It costs
+    `t * t` numbers a pair; `LocalizationHead` computes what follows from it
+    without ever making it.
+
+    Args:
+        first_order_query: Keep `m_q`. `False` is the paper's printed form,
+            `[m_c, m_c (x) m_q, 1]`. Defaults to `True`.
+
+    Call arguments:
+        query: `[..., Q, t]`.
+        window: `[..., W, t]`.
+
+    Returns:
+        `[..., Q, W, F]`: `m_c`, `m_q`, the rows of `m_c (x) m_q` (`m_c` runs
+        slowest) and the one.
+
+    Example:
+
+    >>> query, window = keras.ops.ones((2, 4)), keras.ops.ones((3, 4))
+    >>> tuple(CrossFeature()(query, window).shape)
+    (2, 3, 25)
+
+    Reference: paper, Eq. 7.
+    """
+
+    def __init__(self, first_order_query=True, **kwargs):
+        super().__init__(**kwargs)
+        self.first_order_query = first_order_query
+
+    def call(self, query, window):
+        query = ops.expand_dims(query, -2)  # [..., Q, 1, t]
+        window = ops.expand_dims(window, -3)  # [..., 1, W, t]
+        cross = ops.expand_dims(window, -1) * ops.expand_dims(query, -2)
+        pairs = ops.shape(cross)[:-2]
+        width = window.shape[-1] * query.shape[-1]
+        parts = [ops.broadcast_to(window, (*pairs, window.shape[-1]))]
+        if self.first_order_query:
+            parts.append(ops.broadcast_to(query, (*pairs, query.shape[-1])))
+        parts.append(ops.reshape(cross, (*pairs, width)))
+        parts.append(ops.ones((*pairs, 1), dtype=cross.dtype))
+        return ops.concatenate(parts, axis=-1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "first_order_query": self.first_order_query,
+        }

@@ -1,0 +1,394 @@
+"""Every layer: hand-worked numbers, and one list of conformance tests."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from acnn_tf import layers
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+# (layer, arguments, inputs): the tests at the end run over each of these.
+CASES = [
+    (
+        layers.TemporalContext,
+        {"kernel_sizes": (1, 3, 5), "filters": 6, "dilation": 2},
+        (normal(2, 9, 4),),
+    ),
+    (
+        layers.TemporalContext,
+        {"kernel_sizes": (3, 1), "filters": 6, "activation": "relu"},
+        (normal(2, 5, 3, 4),),
+    ),
+    (layers.AttentionPooling, {"activation": "relu"}, (normal(2, 5, 3, 4),)),
+    (layers.AttentionPooling, {"activation": None}, (normal(5, 3, 4),)),
+    (layers.ClipNormalization, {"per_feature": False}, (normal(2, 5, 4),)),
+    (layers.CrossFeature, {}, (normal(2, 4), normal(3, 4))),
+    (
+        layers.CrossFeature,
+        {"first_order_query": False},
+        (normal(2, 4), normal(3, 4)),
+    ),
+    (
+        layers.LocalizationHead,
+        {"hidden_dim": 7, "dropout": 0.5},
+        (normal(2, 4), normal(3, 4)),
+    ),
+    (
+        layers.LocalizationHead,
+        {"hidden_dim": None, "first_order_query": False},
+        (normal(5, 2, 4), normal(5, 3, 4)),
+    ),
+    (
+        layers.QueryEncoder,
+        {"encoder": "gru", "units": 3, "dropout": 0.2},
+        (normal(2, 5, 4),),
+    ),
+    (layers.QueryEncoder, {"encoder": "mean"}, (normal(2, 5, 4),)),
+    (layers.QueryEncoder, {"encoder": "gru"}, (normal(2, 4),)),
+]
+
+
+def flat(outputs):
+    return [ops.convert_to_numpy(x) for x in tf.nest.flatten(outputs)]
+
+
+def case_name(value):
+    return value.__name__ if inspect.isclass(value) else ""
+
+
+# TemporalContext
+
+
+def test_context_convolves_by_hand():
+    layer = layers.TemporalContext(kernel_sizes=(1, 3), filters=1)
+    layer.build((None, None, 1))
+    layer.set_weights(
+        [
+            np.full((1, 1, 1), 2.0),
+            np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1),
+            np.array([0.5]),
+            np.array([0.0]),
+        ]
+    )
+    outputs = layer(np.array([[[1.0], [2.0], [3.0]]]))
+    # Kernel 1: 2x + 0.5. Kernel 3: left + 10 own + 100 right, zeros outside.
+    np.testing.assert_allclose(
+        outputs[0, :, :, 0], [[2.5, 210.0], [4.5, 321.0], [6.5, 32.0]]
+    )
+
+
+def test_context_sees_dilated_neighbours():
+    layer = layers.TemporalContext(kernel_sizes=(3,), filters=1, dilation=2)
+    layer.build((None, None, 1))
+    layer.set_weights(
+        [np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1), np.zeros(1)]
+    )
+    outputs = layer(np.arange(1.0, 6.0).reshape(1, 5, 1))
+    np.testing.assert_allclose(
+        outputs[0, :, 0, 0], [310, 420, 531, 42, 53], rtol=1e-6
+    )
+
+
+def test_context_equals_one_keras_convolution_per_kernel():
+    sizes, dilation = (1, 3, 5), 2
+    layer = layers.TemporalContext(sizes, filters=6, dilation=dilation)
+    window = normal(2, 11, 4)
+    outputs = layer(window)
+    for index, size in enumerate(sizes):
+        conv = keras.layers.Conv1D(
+            6, size, padding="same", dilation_rate=dilation
+        )
+        conv.build(window.shape)
+        conv.set_weights([layer.kernels[index], layer.biases[index]])
+        np.testing.assert_allclose(
+            outputs[:, :, index], conv(window), atol=1e-5
+        )
+
+
+def test_context_of_one_window_equals_that_of_the_sequence():
+    layer = layers.TemporalContext((1, 5), filters=3)
+    sequence = normal(1, 9, 4)
+    whole = layer(sequence)
+    padded = np.pad(sequence, ((0, 0), (2, 2), (0, 0)))
+    gathered = np.stack([padded[:, i : i + 5] for i in range(9)], axis=1)
+    np.testing.assert_allclose(layer(gathered), whole, atol=1e-6)
+
+
+def test_masked_windows_do_not_reach_their_neighbours():
+    layer = layers.TemporalContext((3,), filters=3)
+    window = normal(1, 6, 4)
+    mask = np.array([[True] * 4 + [False] * 2])
+    spoilt = np.where(mask[..., None], window, np.nan).astype("float32")
+    np.testing.assert_allclose(
+        layer(spoilt, mask=mask)[:, :4], layer(window[:, :4]), atol=1e-6
+    )
+
+
+def test_context_from_clips_equals_context_of_pooled_windows():
+    layer = layers.TemporalContext((1, 3, 5), filters=6)
+    clip = normal(2, 10, 4)
+    pooling = RNG.random((2, 7, 5, 10)).astype("float32")
+    pooled = np.einsum("bwct,btd->bwcd", pooling, clip)
+    direct = layer(pooled)
+    np.testing.assert_allclose(layer(clip, pooling=pooling), direct, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_sizes": (2,), "filters": 1},
+        {"kernel_sizes": (), "filters": 1},
+        {"kernel_sizes": (1, 1), "filters": 1},
+        {"kernel_sizes": (1,), "filters": 0},
+        {"kernel_sizes": (1,), "filters": 1, "dilation": 0},
+    ],
+)
+def test_context_refuses_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        layers.TemporalContext(**arguments)
+
+
+def test_context_refuses_too_few_windows():
+    layer = layers.TemporalContext((1, 5), filters=3)
+    with pytest.raises(ValueError, match="5 windows"):
+        layer(normal(2, 4, 3, 6))
+
+
+# AttentionPooling
+
+
+def attention(activation, kernel, bias=0.0):
+    layer = layers.AttentionPooling(activation)
+    layer.build((None, None, len(kernel)))
+    layer.set_weights([np.array(kernel)[:, None], np.array([bias])])
+    return layer
+
+
+def test_attention_weights_by_hand():
+    layer = attention("relu", [1.0, 0.0])
+    inputs = np.array([[np.log(3.0), 4.0], [-5.0, 8.0]], "float32")
+    pooled, weights = layer(inputs, return_weights=True)
+    # ReLU: log 3 and 0; softmax: 3/4 and 1/4.
+    np.testing.assert_allclose(weights, [0.75, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(
+        pooled, [0.75 * np.log(3.0) - 1.25, 5.0], rtol=1e-6
+    )
+
+
+def test_negative_scores_get_equal_weights_under_relu_but_not_tanh():
+    inputs = np.array([[1.0], [2.0], [3.0]], "float32")
+    _, relu = attention("relu", [-1.0])(inputs, return_weights=True)
+    _, tanh = attention("tanh", [-1.0])(inputs, return_weights=True)
+    np.testing.assert_allclose(relu, [1 / 3] * 3, rtol=1e-6)
+    assert tanh[0] > tanh[1] > tanh[2]
+
+
+def test_masked_vectors_get_no_attention():
+    layer = attention("tanh", [1.0, 2.0])
+    inputs = normal(2, 3, 2)
+    mask = np.array([[True, True, False], [False, False, False]])
+    pooled, weights = layer(inputs, mask=mask, return_weights=True)
+    np.testing.assert_allclose(
+        pooled[0], layer(inputs[0, :2]), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_array_equal(weights[1], 0)
+    np.testing.assert_array_equal(pooled[1], 0)
+
+
+# ClipNormalization
+
+
+def test_normalization_measures_mean_and_scale():
+    features = np.array([[0.0, 10.0, 7.0], [2.0, 30.0, 7.0]])
+    layer = layers.ClipNormalization()
+    layer.adapt(features)
+    np.testing.assert_allclose(layer(features), [[-1, -1, 0], [1, 1, 0]])
+    layer = layers.ClipNormalization(per_feature=False)
+    layer.adapt(features)
+    # Variances 1, 100 and 0: one scale, the root of their mean.
+    scale = np.sqrt(101 / 3)
+    np.testing.assert_allclose(
+        layer(features),
+        [[-1 / scale, -10 / scale, 0], [1 / scale, 10 / scale, 0]],
+        rtol=1e-6,
+    )
+    layer.adapt([features[:1], features[1:]])
+    np.testing.assert_allclose(layer.mean, [1, 20, 7])
+    with pytest.raises(ValueError, match="empty"):
+        layer.adapt(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="Received"):
+        layer.adapt([np.zeros(3)])
+
+
+# CrossFeature and LocalizationHead
+
+
+def test_cross_feature_by_hand():
+    query, window = np.array([[2.0, 3.0]]), np.array([[5.0, 7.0]])
+    np.testing.assert_allclose(
+        layers.CrossFeature()(query, window)[0, 0],
+        [5, 7, 2, 3, 10, 15, 14, 21, 1],
+    )
+    np.testing.assert_allclose(
+        layers.CrossFeature(first_order_query=False)(query, window)[0, 0],
+        [5, 7, 10, 15, 14, 21, 1],
+    )
+
+
+def literal_head(head, query, window):
+    """The head on the cross feature that it never makes."""
+    cross = ops.transpose(head.cross_kernel, (1, 0, 2))
+    parts = [head.window_kernel]
+    if head.first_order_query:
+        parts.append(head.query_kernel)
+    parts.append(ops.reshape(cross, (-1, cross.shape[-1])))
+    parts.append(head.bias[None])
+    feature = layers.CrossFeature(
+        head.first_order_query, dtype=head.dtype_policy
+    )(query, window)
+    outputs = ops.matmul(feature, ops.concatenate(parts, axis=0))
+    if head.hidden_dim is not None:
+        outputs = ops.matmul(ops.relu(outputs), head.output_kernel)
+        outputs = outputs + head.output_bias
+    return {"score": outputs[..., 0], "offset": outputs[..., 1:]}
+
+
+@pytest.mark.parametrize("hidden_dim", [None, 32])
+@pytest.mark.parametrize("first_order_query", [True, False])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_head_equals_the_literal_outer_product(
+    hidden_dim, first_order_query, batch
+):
+    # In float64, where no ReLU can flip by rounding.
+    head = layers.LocalizationHead(
+        hidden_dim, first_order_query, dtype="float64"
+    )
+    query = tf.Variable(RNG.normal(size=(*batch, 5, 24)))
+    window = tf.Variable(RNG.normal(size=(*batch, 9, 16)))
+    head(query, window)
+    for weight in head.weights:
+        weight.assign(0.3 * RNG.normal(size=weight.shape))
+    results = []
+    for forward in (head, lambda q, w: literal_head(head, q, w)):
+        with tf.GradientTape() as tape:
+            outputs = forward(query, window)
+            total = ops.sum(outputs["score"] ** 2) + ops.sum(
+                ops.sin(outputs["offset"])
+            )
+        sources = [query, window, *[w.value for w in head.weights]]
+        gradients = tape.gradient(total, sources)
+        results.append(flat(outputs) + [np.array(g) for g in gradients])
+    for folded, literal in zip(*results):
+        scale = np.abs(literal).max()
+        np.testing.assert_allclose(folded, literal, atol=1e-12 * scale)
+
+
+def test_head_equals_the_literal_outer_product_in_float32():
+    head = layers.LocalizationHead(64)
+    query, window = normal(16, 128), normal(32, 128)
+    folded = head(query, window)
+    literal = literal_head(head, query, window)
+    for key in folded:
+        scale = np.abs(literal[key]).max()
+        np.testing.assert_allclose(folded[key], literal[key], atol=1e-5 * scale)
+
+
+# QueryEncoder
+
+
+def test_mean_of_the_words_ignores_padding():
+    query = np.array([[[1.0, 2.0], [3.0, 6.0], [9.0, 9.0]]], "float32")
+    mask = np.array([[True, True, False]])
+    layer = layers.QueryEncoder("mean")
+    np.testing.assert_allclose(layer(query, mask=mask), [[2.0, 4.0]])
+
+
+def test_padding_does_not_change_a_gru_sentence():
+    layer = layers.QueryEncoder("gru", units=3)
+    query = normal(1, 4, 5)
+    alone = layer(query, mask=np.ones((1, 4), bool))
+    padded = np.concatenate([query, normal(1, 3, 5)], axis=1)
+    mask = np.array([[True] * 4 + [False] * 3])
+    np.testing.assert_allclose(layer(padded, mask=mask), alone, atol=1e-6)
+
+
+def test_a_sentence_without_words_gives_zeros():
+    for encoder in ("gru", "mean"):
+        layer = layers.QueryEncoder(encoder, units=3)
+        outputs = layer(normal(1, 4, 5), mask=np.zeros((1, 4), bool))
+        np.testing.assert_array_equal(outputs, 0)
+
+
+# Conformance
+
+
+def test_every_public_layer_is_listed():
+    assert {layer for layer, _, _ in CASES} == {
+        getattr(layers, name) for name in layers.__all__
+    }
+
+
+@pytest.mark.parametrize("layer, arguments, inputs", CASES, ids=case_name)
+class TestConformance:
+    def test_config_rebuilds_the_layer(self, layer, arguments, inputs):
+        first = layer(**arguments)
+        config = first.get_config()
+        second = layer.from_config(config)
+        assert second.get_config() == config
+        for name, value in arguments.items():
+            kept = getattr(first, name)
+            if name == "activation":
+                kept = keras.activations.serialize(kept)
+                value = keras.activations.serialize(
+                    keras.activations.get(value)
+                )
+            assert kept == value
+
+    def test_graph_equals_eager(self, layer, arguments, inputs):
+        built = layer(**arguments)
+        eager = flat(built(*inputs))
+        graph = flat(tf.function(lambda *x: built(*x))(*inputs))
+        for a, b in zip(eager, graph):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+    def test_archive_keeps_the_numbers(
+        self, layer, arguments, inputs, tmp_path
+    ):
+        symbols = [keras.Input(x.shape[1:]) for x in inputs]
+        built = layer(**arguments)
+        # `[Q, t]` has no batch axis of its own to vary.
+        if len({len(x) for x in inputs}) > 1:
+            symbols = [keras.Input(batch_shape=x.shape) for x in inputs]
+        model = keras.Model(symbols, built(*symbols))
+        model.save(tmp_path / "layer.keras")
+        loaded = keras.saving.load_model(tmp_path / "layer.keras")
+        for a, b in zip(flat(model(list(inputs))), flat(loaded(list(inputs)))):
+            np.testing.assert_array_equal(a, b)
+
+    def test_shape_is_told_before_running(self, layer, arguments, inputs):
+        built = layer(**arguments)
+        told = keras.tree.flatten(
+            built.compute_output_spec(
+                *[keras.KerasTensor(x.shape) for x in inputs]
+            )
+        )
+        for spec, output in zip(told, flat(built(*inputs))):
+            assert tuple(spec.shape) == output.shape
+
+    def test_half_precision_computes_in_half(self, layer, arguments, inputs):
+        built = layer(**arguments, dtype="mixed_bfloat16")
+        for output in tf.nest.flatten(built(*inputs)):
+            assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+        for weight in built.weights:
+            if "seed" not in weight.path:
+                assert weight.dtype == "float32"
