@@ -1,0 +1,172 @@
+"""The losses of the two tasks: alignment and boundary offsets."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class AlignmentLoss(keras.losses.Loss):
+    """Tells matching query-window pairs of a batch from the others.
+
+        L = sum_P a1 log(1 + exp(-s)) + sum_N a2 log(1 + exp(s))
+
+    over the block of every query of the batch against every window, divided
+    by the number of pairs in it. A pair is positive if query and window
+    belong to the same moment, so that two sentences of one moment in a batch
+    are not taken for negatives of each other.
+
+    Args:
+        positive_weight: a1. Defaults to `1 + 1 / B`, as in the public code of
+            this family of models.
+        negative_weight: a2. Defaults to `1 / B`.
+
+    Call arguments:
+        y_true: `[B]`, the id of each example's moment.
+        y_pred: `[B, B]`, scores of query i and the window of example j.
+
+    Example:
+
+    >>> loss = AlignmentLoss(positive_weight=1.0, negative_weight=1.0)
+    >>> ids, scores = keras.ops.array([0, 1]), keras.ops.zeros((2, 2))
+    >>> round(float(loss(ids, scores)), 4)  # log 2
+    0.6931
+
+    Reference: paper, Eq. 8.
+    """
+
+    def __init__(
+        self,
+        positive_weight=None,
+        negative_weight=None,
+        name="alignment_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.positive_weight = positive_weight
+        self.negative_weight = negative_weight
+
+    def call(self, y_true, y_pred):
+        moment = ops.reshape(y_true, (-1,))
+        batch = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
+        positive_weight, negative_weight = (
+            self.positive_weight,
+            self.negative_weight,
+        )
+        if positive_weight is None:
+            positive_weight = 1.0 + 1.0 / batch
+        if negative_weight is None:
+            negative_weight = 1.0 / batch
+        return ops.mean(
+            ops.where(
+                ops.equal(moment[:, None], moment[None, :]),
+                positive_weight * ops.softplus(-y_pred),
+                negative_weight * ops.softplus(y_pred),
+            ),
+            axis=-1,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "positive_weight": self.positive_weight,
+            "negative_weight": self.negative_weight,
+        }
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class VideoAlignmentLoss(keras.losses.Loss):
+    """Finds the moment among the windows of its own video.
+
+    Cross-entropy between the softmax of the scores over the windows of one
+    video and a target that shares itself out by IoU:
+
+        p_w  proportional to  max(0, iou_w - min_iou);
+        L = -sum_w p_w log softmax(s)_w
+
+    Where no window is above `min_iou`, the best one is the target.
+
+    Args:
+        min_iou: Float in `[0, 1)`: at and below this IoU a window is a
+            negative. Defaults to 0.5.
+
+    Call arguments:
+        y_true: `[B, W]`, IoU of each window with the query's moment, -1 for
+            padding.
+        y_pred: `[B, W]`, scores.
+
+    Example:
+
+    >>> iou = keras.ops.array([[1.0, 0.2, -1.0]])
+    >>> scores = keras.ops.array([[0.0, 0.0, 9.0]])
+    >>> round(float(VideoAlignmentLoss()(iou, scores)), 4)  # log 2
+    0.6931
+    """
+
+    def __init__(self, min_iou=0.5, name="video_alignment_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if not 0 <= min_iou < 1:
+            raise ValueError(
+                f"`min_iou` must be in [0, 1). Received: {min_iou}"
+            )
+        self.min_iou = min_iou
+
+    def call(self, y_true, y_pred):
+        real = y_true >= 0
+        best = ops.max(y_true, axis=-1, keepdims=True)
+        # The second term keeps one target where none is above the bound.
+        target = ops.maximum(y_true - self.min_iou, 0.0)
+        target = ops.where(
+            best > self.min_iou,
+            target,
+            ops.cast(ops.equal(y_true, best), target.dtype),
+        )
+        target = ops.where(real, target, ops.zeros_like(target))
+        target = target / ops.sum(target, axis=-1, keepdims=True)
+        lowest = ops.min(y_pred, axis=-1, keepdims=True)
+        highest = ops.max(
+            ops.where(real, y_pred, lowest), axis=-1, keepdims=True
+        )
+        zeros = ops.zeros_like(y_pred)
+        shifted = ops.where(real, y_pred - ops.stop_gradient(highest), zeros)
+        # Padding leaves the sum, rather than entering it as a huge negative.
+        partition = ops.sum(
+            ops.where(real, ops.exp(shifted), zeros), axis=-1, keepdims=True
+        )
+        return -ops.sum(target * (shifted - ops.log(partition)), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "min_iou": self.min_iou}
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class OffsetLoss(keras.losses.Loss):
+    """L1 loss of the boundary offsets, on positive windows alone.
+
+        L = sum_P |d*_s - d_s| + |d*_e - d_e|
+
+    averaged over the positive windows of each example and then, as any Keras
+    loss, over the batch.
+
+    Call arguments:
+        y_true: `[B, W, 3]`: the offsets of start and end, from
+            `acnn_tf.segments.encode_offsets`, and the weight of the window,
+            0 where it is not a positive.
+        y_pred: `[B, W, 2]`.
+
+    Example:
+
+    >>> true = keras.ops.array([[[1.0, -1.0, 1.0], [9.0, 9.0, 0.0]]])
+    >>> float(OffsetLoss()(true, keras.ops.zeros((1, 2, 2))))
+    2.0
+
+    Reference: paper, Eq. 10.
+    """
+
+    def __init__(self, name="offset_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        weight = y_true[..., 2]
+        distance = ops.sum(ops.abs(y_true[..., :2] - y_pred), axis=-1)
+        total = ops.sum(weight * distance, axis=-1)
+        return total / ops.maximum(ops.sum(weight, axis=-1), 1e-6)
