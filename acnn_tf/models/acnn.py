@@ -1,0 +1,355 @@
+"""The attentive n-gram convolutional network."""
+
+import keras
+from keras import ops
+
+from acnn_tf import layers
+from acnn_tf.data.windows import WindowGrid
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class ACNN(keras.Model):
+    """Scores the windows of videos for queries, with boundary offsets.
+
+    Windows: clips -> pooled into windows -> `TemporalContext` at several
+    widths -> `AttentionPooling` -> `m_c`. Queries: words -> `QueryEncoder` ->
+    `m_q`. Pairs: `LocalizationHead` on `[m_c, m_q, m_c (x) m_q, 1]`.
+
+    `encode_windows`, `encode_queries` and `match` are the only way through;
+    training, evaluation, search and serving all take it.
+
+    Args:
+        window_lengths: Lengths of the windows, in seconds, or in frames if
+            `frame_rate` is given.
+        window_overlap: Share that neighbouring windows have in common.
+        frame_rate: Frames per second, where windows are in frames.
+        clip_seconds: Seconds that one clip (one feature vector) stands for.
+        kernel_sizes: Odd widths of the context, in windows.
+        filters: Width of the context vectors.
+        dilation: Steps between the windows of a context. Default:
+            `1 / (1 - window_overlap)`, which makes them adjacent.
+        context_activation: Activation of the context vectors; default none,
+            as in the paper.
+        scorer_activation: Activation of the attention's scorer; the paper's is
+            `"relu"`.
+        embedding_dim: t, the common width of windows and queries.
+        hidden_dim: Hidden layer of the head; `None` is the paper's form.
+        first_order_query: Keep `m_q` in the cross feature; `False` is the
+            paper's printed form.
+        position_features: Let the model see where in its video a window lies
+            (relative start, end and length).
+        query_encoder: `"gru"` or `"mean"` over words. Sentence vectors are
+            used as they are.
+        query_units: Units of the GRU in each direction.
+        vocabulary: List of words where queries are word ids (from
+            `acnn_tf.data.sentences.Vocabulary`), `None` where they are
+            sentence vectors.
+        word_dim: Width of the word vectors.
+        train_words: Whether training changes the word vectors.
+        dropout: Rate on query vectors, window vectors and the hidden layer.
+        offset_unit: Unit of the predicted offsets: `"seconds"`, `"frames"` or
+            `"window_lengths"`.
+
+    Call arguments:
+        inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
+            makes it: what `encode_windows` takes, `"query"`, and
+            `"positive"`, `int [B]`, the window of each example that stands
+            for it among the others of the batch.
+
+    Returns:
+        `"score": [B, W]` and `"offset": [B, W, 2]` of each query with the
+        windows of its own example, and `"batch_score": [B, B]` of query i
+        with the positive window of example j.
+
+    Example:
+
+    >>> model = ACNN(window_lengths=(4.0, 8.0), kernel_sizes=(1, 3), filters=8)
+    >>> windows = model.grid.windows(duration=16.0)
+    >>> window = model.encode_windows({
+    ...     "clip": keras.ops.ones((1, 16, 32)),
+    ...     "clip_mask": keras.ops.ones((1, 16), "bool"),
+    ...     "segment": model.grid.contexts(windows, model.context_size)[None],
+    ...     "duration": keras.ops.array([16.0]),
+    ... })
+    >>> query = model.encode_queries(keras.ops.ones((5, 300)))
+    >>> tuple(model.match(query, window[0])["score"].shape) == (5, len(windows))
+    True
+
+    Reference: paper, section 3.
+    """
+
+    def __init__(
+        self,
+        window_lengths=(3.0, 4.5, 6.0, 8.0, 10.5, 14.0, 19.0),
+        window_overlap=0.8,
+        frame_rate=None,
+        clip_seconds=1.0,
+        kernel_sizes=(1, 3, 5),
+        filters=256,
+        dilation=None,
+        context_activation=None,
+        scorer_activation="tanh",
+        embedding_dim=128,
+        hidden_dim=256,
+        first_order_query=True,
+        position_features=True,
+        query_encoder="gru",
+        query_units=128,
+        vocabulary=None,
+        word_dim=300,
+        train_words=True,
+        dropout=0.3,
+        offset_unit="window_lengths",
+        **kwargs,
+    ):
+        # Seconds must not be rounded to half precision on the way in.
+        super().__init__(autocast=False, **kwargs)
+        self.window_lengths = tuple(window_lengths)
+        self.window_overlap = window_overlap
+        self.frame_rate = frame_rate
+        self.clip_seconds = clip_seconds
+        self.kernel_sizes = tuple(kernel_sizes)
+        self.filters = filters
+        self.dilation = dilation
+        self.context_activation = context_activation
+        self.scorer_activation = scorer_activation
+        self.embedding_dim = embedding_dim
+        self.hidden_dim = hidden_dim
+        self.first_order_query = first_order_query
+        self.position_features = position_features
+        self.query_encoder = query_encoder
+        self.query_units = query_units
+        self.vocabulary = None if vocabulary is None else list(vocabulary)
+        self.word_dim = word_dim
+        self.train_words = train_words
+        self.dropout = dropout
+        self.offset_unit = offset_unit
+
+        self.grid = WindowGrid(
+            self.window_lengths, window_overlap, frame_rate, dilation
+        )
+        common = {"dtype": self.dtype_policy}
+        self.normalization = layers.ClipNormalization(
+            name="normalization", **common
+        )
+        self.context = layers.TemporalContext(
+            self.kernel_sizes,
+            filters,
+            activation=context_activation,
+            name="context",
+            **common,
+        )
+        self.pooling = layers.AttentionPooling(
+            scorer_activation, name="pooling", **common
+        )
+        self.window_projection = keras.layers.Dense(
+            embedding_dim, name="window_projection", **common
+        )
+        self.position_projection = None
+        if position_features:
+            self.position_projection = keras.Sequential(
+                [
+                    keras.layers.Dense(
+                        embedding_dim, activation="relu", **common
+                    ),
+                    keras.layers.Dense(embedding_dim, **common),
+                ],
+                name="position_projection",
+            )
+        self.words = None
+        if self.vocabulary is not None:
+            self.words = keras.layers.Embedding(
+                len(self.vocabulary) + 2,
+                word_dim,
+                trainable=train_words,
+                name="words",
+                **common,
+            )
+        self.sentence = layers.QueryEncoder(
+            query_encoder, query_units, dropout, name="sentence", **common
+        )
+        self.query_projection = keras.layers.Dense(
+            embedding_dim, name="query_projection", **common
+        )
+        self.drop = keras.layers.Dropout(dropout, **common)
+        self.head = layers.LocalizationHead(
+            hidden_dim, first_order_query, dropout, name="head", **common
+        )
+
+    @property
+    def context_size(self):
+        """C: windows that the largest kernel sees."""
+        return max(self.kernel_sizes)
+
+    def adapt(self, clips):
+        """Sets the mean and variance that clip features are normalised by.
+
+        Args:
+            clips: Clip features of the training videos: `[N, D]`, or an
+                iterable of such arrays, such as `features.values()`.
+        """
+        self.normalization.adapt(clips)
+
+    def set_word_vectors(self, vectors):
+        """Starts the words of the vocabulary at given vectors.
+
+        Args:
+            vectors: float `[len(vocabulary), word_dim]`.
+        """
+        if self.words is None:
+            raise ValueError("Word vectors need a model with a `vocabulary`.")
+        if not self.words.built:
+            self.words.build()
+        table = ops.convert_to_numpy(self.words.embeddings).copy()
+        expected = (table.shape[0] - 2, table.shape[1])
+        if tuple(vectors.shape) != expected:
+            raise ValueError(
+                f"`vectors` must have shape {expected}, one row a word of the "
+                f"vocabulary. Received: {tuple(vectors.shape)}"
+            )
+        table[:2] = 0.0
+        table[2:] = vectors
+        self.words.embeddings.assign(table)
+
+    def encode_windows(self, inputs, training=None):
+        """Windows of videos to vectors.
+
+        Args:
+            inputs: Dictionary with `"segment"`, `[B, W, C, 2]`: the context
+                windows of each window in seconds (`WindowGrid.contexts`), zero
+                length where there is none; `"duration"`, `[B]`, seconds of the
+                videos; and either `"clip"`, `[B, T, D]`, with `"clip_mask"`,
+                bool `[B, T]`, or `"window"`, `[B, W, C, D]`: the context
+                windows, pooled by `acnn_tf.data.windows.pool_clips`.
+            training: bool.
+
+        Returns:
+            `[B, W, t]`.
+        """
+        return self._embed_windows(
+            self.pooling(self._context(inputs)), inputs, training
+        )
+
+    def attention_weights(self, inputs):
+        """Attention over kernel sizes, `[B, W, K]`, softmaxed.
+
+        Args:
+            inputs: As for `encode_windows`.
+        """
+        return self.pooling(self._context(inputs), return_weights=True)[1]
+
+    def _context(self, inputs):
+        segment = ops.cast(inputs["segment"], self.variable_dtype)
+        if "clip" in inputs:
+            clip = self.normalization(inputs["clip"])
+            share = self._clip_share(segment, inputs["clip_mask"])
+            return self.context(clip, pooling=share)
+        window = self.normalization(inputs["window"])
+        return self.context(window, mask=segment[..., 1] > segment[..., 0])
+
+    def _clip_share(self, segment, clip_mask):
+        """Share of each clip in each segment: `[B, W, C, T]`."""
+        clip_mask = ops.cast(clip_mask, segment.dtype)
+        start = ops.expand_dims(segment[..., 0] / self.clip_seconds, -1)
+        end = ops.expand_dims(segment[..., 1] / self.clip_seconds, -1)
+        first = ops.arange(ops.shape(clip_mask)[1], dtype=segment.dtype)
+        covered = ops.minimum(end, first + 1) - ops.maximum(start, first)
+        covered = ops.relu(covered) * clip_mask[:, None, None, :]
+        total = ops.sum(covered, axis=-1, keepdims=True)
+        return covered / ops.where(total > 0, total, ops.ones_like(total))
+
+    def _embed_windows(self, context, inputs, training):
+        window = self.window_projection(self.drop(context, training=training))
+        if self.position_projection is not None:
+            own = inputs["segment"][:, :, self.context_size // 2]
+            own = ops.cast(own, self.variable_dtype)
+            duration = ops.cast(inputs["duration"], self.variable_dtype)
+            own = own / ops.reshape(duration, (-1, 1, 1))
+            position = ops.concatenate([own, own[..., 1:] - own[..., :1]], -1)
+            window = window + self.position_projection(position)
+        return window
+
+    def encode_queries(self, query, training=None):
+        """Queries to vectors.
+
+        Args:
+            query: int `[Q, L]`, word ids, 0 = padding, where the model has a
+                vocabulary; else float `[Q, E]`, sentence vectors.
+            training: bool.
+
+        Returns:
+            `[Q, t]`.
+        """
+        mask = None
+        if self.words is not None:
+            mask = ops.not_equal(query, 0)
+            query = self.words(query)
+        query = self.sentence(query, mask=mask, training=training)
+        return self.query_projection(query)
+
+    def match(self, query, window):
+        """Score and offsets of every query with every window.
+
+        Args:
+            query: `[..., Q, t]` from `encode_queries`.
+            window: `[..., W, t]` from `encode_windows`.
+
+        Returns:
+            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`, offsets in
+            `offset_unit`.
+        """
+        return self.head(query, window)
+
+    def call(self, inputs, training=None):
+        window = self.encode_windows(inputs, training=training)  # [B, W, t]
+        query = self.encode_queries(inputs["query"], training=training)
+        matrix, bias = self.head.fold(query)
+        own = self.head.score_windows(
+            (matrix[:, None], bias[:, None]), window, training=training
+        )
+        positive = ops.reshape(inputs["positive"], (-1, 1, 1))
+        positive = ops.take_along_axis(window, positive, axis=1)[:, 0]
+        block = self.head.score_windows(
+            (matrix, bias), positive, training=training
+        )
+        return {
+            "score": own["score"][:, 0],
+            "offset": own["offset"][:, 0],
+            "batch_score": block["score"],
+        }
+
+    def build(self, input_shape):
+        features = input_shape.get("clip") or input_shape["window"]
+        query = tuple(input_shape["query"])
+        if self.words is not None:
+            query = (*query, self.word_dim)
+        sentence = self.sentence.compute_output_shape(query)
+        pair = (None, self.embedding_dim)
+        shapes = [
+            (self.normalization, features),
+            (self.context, features),
+            (self.pooling, (None, len(self.kernel_sizes), self.filters)),
+            (self.window_projection, (None, None, self.filters)),
+            (self.position_projection, (None, None, 3)),
+            (self.words, query[:2]),
+            (self.sentence, query),
+            (self.query_projection, sentence),
+        ]
+        for layer, shape in shapes:
+            if layer is not None and not layer.built:
+                layer.build(shape)
+        if not self.head.built:
+            self.head.build(pair, pair)
+        self.built = True
+
+    def get_config(self):
+        names = (
+            "window_lengths window_overlap frame_rate clip_seconds "
+            "kernel_sizes filters dilation context_activation "
+            "scorer_activation embedding_dim hidden_dim first_order_query "
+            "position_features query_encoder query_units vocabulary word_dim "
+            "train_words dropout offset_unit"
+        ).split()
+        config = super().get_config()
+        config.pop("autocast", None)
+        return {**config, **{name: getattr(self, name) for name in names}}

@@ -1,0 +1,321 @@
+"""The model: one forward path, whichever way its windows come in."""
+
+import keras
+import numpy as np
+import pytest
+
+from acnn_tf import layers, losses
+from acnn_tf.data.windows import pool_clips
+from acnn_tf.models import ACNN
+
+RNG = np.random.default_rng(0)
+SMALL = {
+    "window_lengths": (2.0, 3.5),
+    "kernel_sizes": (1, 3, 5),
+    "filters": 6,
+    "embedding_dim": 5,
+    "hidden_dim": 7,
+    "query_units": 4,
+    "clip_seconds": 0.5,
+}
+VARIANTS = [
+    {},
+    {"vocabulary": ["a", "red", "square"], "word_dim": 3},
+    {"vocabulary": ["a"], "word_dim": 3, "query_encoder": "mean"},
+    {"hidden_dim": None, "first_order_query": False},
+    {"position_features": False, "scorer_activation": "relu"},
+    {"window_lengths": (16, 32), "frame_rate": 8.0, "offset_unit": "frames"},
+    {"dtype": "mixed_bfloat16"},
+]
+
+
+def clips(num_clips=(12, 9), dim=4):
+    return [RNG.normal(size=(n, dim)).astype("float32") for n in num_clips]
+
+
+def video_inputs(model, videos):
+    durations = [len(clip) * model.clip_seconds for clip in videos]
+    windows = [model.grid.windows(duration) for duration in durations]
+    contexts = [model.grid.contexts(w, model.context_size) for w in windows]
+    num_clips, num_windows = max(map(len, videos)), max(map(len, windows))
+    inputs = {
+        "clip": np.zeros((len(videos), num_clips, 4), "float32"),
+        "clip_mask": np.zeros((len(videos), num_clips), bool),
+        "segment": np.zeros(
+            (len(videos), num_windows, model.context_size, 2), "float32"
+        ),
+        "duration": np.array(durations, "float32"),
+    }
+    for row, (clip, context) in enumerate(zip(videos, contexts)):
+        inputs["clip"][row, : len(clip)] = clip
+        inputs["clip_mask"][row, : len(clip)] = True
+        inputs["segment"][row, : len(context)] = context
+    return inputs, windows
+
+
+def query_inputs(model, count):
+    if model.vocabulary is None:
+        return RNG.normal(size=(count, 8)).astype("float32")
+    words = len(model.vocabulary) + 2
+    query = RNG.integers(1, words, (count, 5)).astype("int32")
+    query[0, 3:] = 0
+    return query
+
+
+def training_batch(model):
+    inputs, _ = video_inputs(model, clips())
+    inputs["query"] = query_inputs(model, 2)
+    inputs["positive"] = np.array([1, 0], "int32")
+    num_windows = inputs["segment"].shape[1]
+    targets = {
+        "score": RNG.random((2, num_windows)).astype("float32"),
+        "offset": RNG.normal(size=(2, num_windows, 3)).astype("float32"),
+        "batch_score": np.array([0, 1], "int32"),
+    }
+    return inputs, targets
+
+
+def compiled(model):
+    model.compile(
+        "adam",
+        loss={
+            "score": losses.VideoAlignmentLoss(),
+            "offset": losses.OffsetLoss(),
+            "batch_score": losses.AlignmentLoss(),
+        },
+        loss_weights={"score": 1.0, "offset": 0.5, "batch_score": 0.5},
+        jit_compile=False,
+    )
+    return model
+
+
+def test_equations_by_hand():
+    # One clip a second, one window length, one kernel, all widths 1 and every
+    # weight set, so that each number can be followed.
+    model = ACNN(
+        window_lengths=(2.0,),
+        window_overlap=0.5,
+        kernel_sizes=(1, 3),
+        filters=1,
+        embedding_dim=1,
+        hidden_dim=1,
+        position_features=False,
+        scorer_activation=None,
+        dilation=1,
+    )
+    inputs = {
+        "clip": np.array([[[1.0], [3.0], [5.0]]], "float32"),
+        "clip_mask": np.ones((1, 3), bool),
+        "segment": model.grid.contexts(model.grid.windows(3.0), 3)[None],
+        "duration": np.array([3.0], "float32"),
+        "query": np.array([[2.0]], "float32"),
+        "positive": np.array([0]),
+    }
+    model(inputs)
+    model.context.set_weights(
+        [
+            np.array([[[2.0]]]),
+            np.array([[[0.0]], [[1.0]], [[1.0]]]),
+            np.array([0.0]),
+            np.array([1.0]),
+        ]
+    )
+    model.pooling.set_weights([np.array([[np.log(2.0)]]), np.zeros(1)])
+    model.window_projection.set_weights([np.array([[3.0]]), np.array([1.0])])
+    model.query_projection.set_weights([np.array([[2.0]]), np.array([1.0])])
+    model.head.set_weights(
+        [
+            np.array([[[0.5]]]),  # cross
+            np.array([[2.0]]),  # window
+            np.array([[-1.0]]),  # query
+            np.array([0.25]),
+            np.array([[1.0, 0.5, -0.5]]),
+            np.array([0.0, 1.0, 2.0]),
+        ]
+    )
+    # Windows [0, 2) and [1, 3) pool to 2 and 4. Context of the first:
+    # 2 * 2 = 4 and 2 + 4 + 1 = 7; attention 2^4 : 2^7 = 1/9 : 8/9.
+    # m = 60/9; m_c = 3 * 60/9 + 1 = 21. m_q = 2 * 2 + 1 = 5.
+    # h = 0.5 * 21 * 5 + 2 * 21 - 5 + 0.25 = 89.75.
+    outputs = model(inputs)
+    np.testing.assert_allclose(outputs["score"][0, 0], 89.75, rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs["offset"][0, 0], [45.875, -42.875], rtol=1e-5
+    )
+    np.testing.assert_allclose(outputs["batch_score"], [[89.75]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", VARIANTS)
+def test_pooled_windows_and_clips_give_the_same_numbers(arguments):
+    model = ACNN(**{**SMALL, **arguments})
+    model.adapt(np.concatenate(clips()) * 3 + 1)
+    videos = clips()
+    inputs, windows = video_inputs(model, videos)
+    whole = keras.ops.convert_to_numpy(model.encode_windows(inputs))
+    tolerance = 0.1 if "dtype" in arguments else 1e-5
+    for row, (clip, own) in enumerate(zip(videos, windows)):
+        context = model.grid.contexts(own, model.context_size)
+        for index in range(len(own)):
+            alone = model.encode_windows(
+                {
+                    "window": pool_clips(
+                        clip, context[index], model.clip_seconds
+                    )[None, None],
+                    "segment": context[None, None, index],
+                    "duration": inputs["duration"][row : row + 1],
+                }
+            )
+            np.testing.assert_allclose(
+                np.asarray(alone[0, 0], "float32"),
+                np.asarray(whole[row, index], "float32"),
+                atol=tolerance,
+            )
+
+
+def test_padding_changes_nothing():
+    model = ACNN(**SMALL)
+    videos = clips()
+    together, windows = video_inputs(model, videos)
+    together = model.encode_windows(together)
+    for row, clip in enumerate(videos):
+        alone, _ = video_inputs(model, [clip])
+        np.testing.assert_allclose(
+            together[row, : len(windows[row])],
+            model.encode_windows(alone)[0],
+            atol=1e-6,
+        )
+
+
+def test_training_scores_are_those_of_match():
+    model = ACNN(**SMALL)
+    inputs, _ = training_batch(model)
+    outputs = model(inputs)
+    window = model.encode_windows(inputs)
+    query = model.encode_queries(inputs["query"])
+    for row in range(2):
+        pairs = model.match(query[row : row + 1], window[row])
+        for key in ("score", "offset"):
+            np.testing.assert_allclose(
+                outputs[key][row], pairs[key][0], atol=1e-5
+            )
+        best = window[row, inputs["positive"][row]]
+        np.testing.assert_allclose(
+            outputs["batch_score"][:, row],
+            model.match(query, best[None])["score"][:, 0],
+            atol=1e-5,
+        )
+
+
+def test_scores_follow_a_permutation_of_the_windows():
+    model = ACNN(**SMALL)
+    inputs, _ = training_batch(model)
+    order = RNG.permutation(inputs["segment"].shape[1])
+    before = model(inputs)
+    inputs["segment"] = inputs["segment"][:, order]
+    inputs["positive"] = np.argsort(order)[inputs["positive"]].astype("int32")
+    after = model(inputs)
+    for key in ("score", "offset"):
+        np.testing.assert_allclose(
+            after[key], np.asarray(before[key])[:, order], atol=1e-5
+        )
+    np.testing.assert_allclose(
+        after["batch_score"], before["batch_score"], atol=1e-5
+    )
+
+
+def test_match_equals_the_literal_model():
+    model = ACNN(**SMALL)
+    inputs, windows = video_inputs(model, clips())
+    window = model.encode_windows(inputs)[0, : len(windows[0])]
+    query = model.encode_queries(query_inputs(model, 3))
+    outputs = model.match(query, window)
+    feature = np.asarray(layers.CrossFeature()(query, window))
+    head = model.head
+    cross = np.transpose(head.cross_kernel, (1, 0, 2)).reshape(25, 7)
+    kernel = np.concatenate(
+        [head.window_kernel, head.query_kernel, cross, head.bias[None]]
+    )
+    hidden = np.maximum(feature @ kernel, 0)
+    literal = hidden @ np.asarray(head.output_kernel)
+    np.testing.assert_allclose(outputs["score"], literal[..., 0], atol=1e-5)
+    np.testing.assert_allclose(outputs["offset"], literal[..., 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", VARIANTS)
+def test_archive_after_training_keeps_the_numbers(arguments, tmp_path):
+    model = compiled(ACNN(**{**SMALL, **arguments}))
+    model.adapt(np.concatenate(clips()))
+    inputs, targets = training_batch(model)
+    model.fit(inputs, targets, batch_size=2, epochs=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    assert loaded.grid == model.grid
+    for key, value in model(inputs).items():
+        np.testing.assert_array_equal(
+            keras.ops.cast(value, "float32"),
+            keras.ops.cast(loaded(inputs)[key], "float32"),
+        )
+
+
+def test_an_archive_before_training_loads(tmp_path):
+    model = ACNN(**SMALL)
+    inputs, _ = training_batch(model)
+    model(inputs)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        model(inputs)["score"], loaded(inputs)["score"]
+    )
+
+
+def test_training_lowers_every_loss():
+    keras.utils.set_random_seed(1)
+    model = compiled(ACNN(**SMALL, dropout=0.0))
+    model.optimizer.learning_rate = 0.01
+    inputs, targets = training_batch(model)
+    targets["score"] = np.eye(2, inputs["segment"].shape[1], dtype="float32")
+    first = model.evaluate(inputs, targets, verbose=0, return_dict=True)
+    model.fit(inputs, targets, epochs=30, verbose=0, shuffle=False)
+    last = model.evaluate(inputs, targets, verbose=0, return_dict=True)
+    for key, value in first.items():
+        assert last[key] < value, key
+
+
+def test_half_precision_keeps_seconds_exact():
+    # 1000.25 s is no bfloat16: a window so late must still find its clip.
+    model = ACNN(**{**SMALL, "clip_seconds": 0.25}, dtype="mixed_bfloat16")
+    segment = np.array([[1000.25, 1000.5]] * 5, "float32")[None, None]
+    share = model._clip_share(segment, np.ones((1, 4100), bool))
+    np.testing.assert_array_equal(np.flatnonzero(share[0, 0, 2]), [4001])
+
+
+def test_adapted_scale_travels_with_the_archive(tmp_path):
+    model = ACNN(**SMALL)
+    model.adapt(np.array([[1.0] * 4, [3.0] * 4]))
+    inputs, _ = training_batch(model)
+    score = model(inputs)["score"]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.normalization.mean, 2.0)
+    np.testing.assert_array_equal(loaded(inputs)["score"], score)
+
+
+def test_attention_weights_sum_to_one():
+    model = ACNN(**SMALL)
+    inputs, _ = video_inputs(model, clips())
+    weights = np.asarray(model.attention_weights(inputs))
+    assert weights.shape[-1] == 3
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_word_vectors_land_on_their_words():
+    model = ACNN(**SMALL, vocabulary=["a", "red"], word_dim=3)
+    vectors = np.arange(6.0).reshape(2, 3)
+    model.set_word_vectors(vectors)
+    np.testing.assert_array_equal(model.words(np.array([2, 3])), vectors)
+    np.testing.assert_array_equal(model.words(np.array([0, 1])), 0)
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
+        model.set_word_vectors(np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="vocabulary"):
+        ACNN(**SMALL).set_word_vectors(vectors)
