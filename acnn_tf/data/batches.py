@@ -1,0 +1,242 @@
+"""Training batches of whole videos, as tf.data datasets.
+
+A query comes with all windows of its own video: they are its candidates, and
+each other's negatives. `acnn_tf.data.pair_batches` makes the other kind, with
+the same keys, so that one model and one set of losses take both.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from acnn_tf import segments as segments_lib
+
+# Batches over which examples are sorted by their number of windows.
+_GROUP = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Training batches without end, and how many make an epoch.
+
+    >>> model.fit(batches.dataset, steps_per_epoch=batches.steps_per_epoch)
+    ... # doctest: +SKIP
+
+    Attributes:
+        dataset: tf.data.Dataset of `(inputs, targets)`.
+        num_examples: Examples in an epoch.
+        steps_per_epoch: Batches in an epoch.
+    """
+
+    dataset: tf.data.Dataset
+    num_examples: int
+    steps_per_epoch: int
+
+
+def moment_ids(moments):
+    """One id for each distinct (video, segments): equal for its sentences.
+
+    Args:
+        moments: List of `Moment`.
+
+    Returns:
+        `int32 [N]`.
+    """
+    ids = {}
+    return np.array(
+        [
+            ids.setdefault((moment.video_id, moment.segments), len(ids))
+            for moment in moments
+        ],
+        np.int32,
+    )
+
+
+def pad(arrays, value=0):
+    """Stacks arrays, each padded to the largest of them.
+
+    Args:
+        arrays: Sequence of arrays of one rank and dtype.
+        value: What to pad with.
+
+    Returns:
+        `[len(arrays), ...]`.
+    """
+    shape = np.max([array.shape for array in arrays], axis=0)
+    stacked = np.full((len(arrays), *shape), value, arrays[0].dtype)
+    for row, array in zip(stacked, arrays):
+        row[tuple(map(slice, array.shape))] = array
+    return stacked
+
+
+def window_targets(windows, moment_segments, offset_unit, frame_rate, min_iou):
+    """What each window should answer for one query.
+
+    Args:
+        windows: `[W, 2]` seconds.
+        moment_segments: `[M, 2]` seconds: the query's moment, or several.
+        offset_unit: See `acnn_tf.segments.encode_offsets`.
+        frame_rate: Likewise.
+        min_iou: Windows above this IoU carry offsets to learn.
+
+    Returns:
+        `(iou [W], offset [W, 3])`, float32; the last column of `offset` is 1
+        where the window has offsets to learn. There is always one: the best.
+    """
+    overlap = segments_lib.iou(
+        windows[:, None], np.asarray(moment_segments)
+    )  # [W, M]
+    nearest = np.asarray(moment_segments)[overlap.argmax(axis=1)]
+    overlap = overlap.max(axis=1)
+    weight = overlap > min_iou
+    weight[overlap.argmax()] = True
+    offset = segments_lib.encode_offsets(
+        nearest, windows, offset_unit, frame_rate
+    )
+    offset = np.concatenate([offset, weight[:, None]], axis=1)
+    return overlap.astype(np.float32), offset.astype(np.float32)
+
+
+def training_videos(
+    moments,
+    queries,
+    features,
+    model,
+    *,
+    batch_size=32,
+    crop=0.5,
+    min_iou=0.5,
+    seed=0,
+    first_epoch=0,
+):
+    """Every query with all windows of its video, shuffled, without end.
+
+    Args:
+        moments: List of `Moment`.
+        queries: What `model.encode_queries` takes, a row for each moment.
+        features: Mapping from video id to `[T, D]` clip features.
+        model: Its `grid`, `context_size`, `clip_seconds` and `offset_unit`
+            decide the windows and targets.
+        batch_size: Queries in a batch; one of an epoch may be smaller. Videos
+            with like numbers of windows are batched together, which saves
+            padding.
+        crop: Share of the examples in which the video is cut at random, at
+            clip boundaries, somewhere before and somewhere after the moment.
+        min_iou: Windows above this IoU learn offsets.
+        seed: Order and crops follow from `(seed, epoch)` alone.
+        first_epoch: Epoch to start with.
+
+    Returns:
+        `Batches`. Inputs: `"clip"`
+        `[B, T, D]`, `"clip_mask"` `[B, T]`, `"segment"` `[B, W, C, 2]`,
+        `"duration"` `[B]`, `"query"` (a row of `queries` each) and
+        `"positive"` `[B]`, the window of highest IoU. Targets: `"score"`
+        `[B, W]` (IoU, -1 for padding), `"offset"` `[B, W, 3]` and
+        `"batch_score"` `[B]` (moment ids).
+    """
+    ids = moment_ids(moments)
+    clip_seconds = model.clip_seconds
+    frame_rate = model.grid.frame_rate
+
+    def example(index, rng):
+        moment = moments[index]
+        clip = features[moment.video_id]
+        truth = np.array(moment.segments)
+        duration = moment.duration
+        if rng.random() < crop:
+            first = int(rng.integers(truth.min() // clip_seconds + 1))
+            first = min(first, len(clip) - 1)
+            last = min(int(np.ceil(truth.max() / clip_seconds)), len(clip))
+            last = max(first + 1, int(rng.integers(last, len(clip) + 1)))
+            clip = clip[first:last]
+            if last < len(features[moment.video_id]):
+                duration = last * clip_seconds
+            truth = truth - first * clip_seconds
+            duration -= first * clip_seconds
+        windows = model.grid.windows(duration)
+        overlap, offset = window_targets(
+            windows, truth, model.offset_unit, frame_rate, min_iou
+        )
+        contexts = model.grid.contexts(windows, model.context_size)
+        return clip, contexts.astype(np.float32), duration, overlap, offset
+
+    def batches():
+        for epoch in itertools.count(first_epoch):
+            rng = np.random.default_rng([seed, epoch])
+            order = rng.permutation(len(moments))
+            group_size = _GROUP * batch_size
+            for start in range(0, len(order), group_size):
+                group = [
+                    (index, *example(index, rng))
+                    for index in order[start : start + group_size]
+                ]
+                group.sort(key=lambda row: len(row[2]))
+                firsts = range(0, len(group), batch_size)
+                for first in rng.permutation(firsts):
+                    yield collate(*zip(*group[first : first + batch_size]))
+
+    def collate(index, clip, segment, duration, overlap, offset):
+        score = pad(overlap, value=-1)
+        inputs = {
+            "clip": pad(clip),
+            "clip_mask": pad([np.ones(len(row), bool) for row in clip]),
+            "segment": pad(segment),
+            "duration": np.array(duration, np.float32),
+            "query": queries[list(index)],
+            "positive": score.argmax(axis=1).astype(np.int32),
+        }
+        targets = {
+            "score": score,
+            "offset": pad(offset),
+            "batch_score": ids[list(index)],
+        }
+        return inputs, targets
+
+    queries = np.asarray(queries)
+    dim = next(iter(features.values())).shape[1]
+    clips = {
+        "clip": tf.TensorSpec((None, None, dim), tf.float32),
+        "clip_mask": tf.TensorSpec((None, None), tf.bool),
+    }
+    return make_batches(
+        batches, clips, queries, model.context_size, len(moments), batch_size
+    )
+
+
+def make_batches(
+    generator, windows, queries, context_size, num_examples, batch_size
+):
+    """The `Batches` of a generator.
+
+    Args:
+        generator: Function without arguments; yields `(inputs, targets)`.
+        windows: Dictionary of the `tf.TensorSpec` of the inputs that only
+            this kind of batches has.
+        queries: Array that `"query"` takes rows of.
+        context_size: C.
+        num_examples: Examples in an epoch.
+        batch_size: Examples in a batch.
+
+    Returns:
+        `Batches`.
+    """
+    inputs = {
+        **windows,
+        "segment": tf.TensorSpec((None, None, context_size, 2), tf.float32),
+        "duration": tf.TensorSpec((None,), tf.float32),
+        "query": tf.TensorSpec((None, *queries.shape[1:]), queries.dtype),
+        "positive": tf.TensorSpec((None,), tf.int32),
+    }
+    targets = {
+        "score": tf.TensorSpec((None, None), tf.float32),
+        "offset": tf.TensorSpec((None, None, 3), tf.float32),
+        "batch_score": tf.TensorSpec((None,), tf.int32),
+    }
+    dataset = tf.data.Dataset.from_generator(
+        generator, output_signature=(inputs, targets)
+    )
+    return Batches(
+        dataset.prefetch(2), num_examples, -(-num_examples // batch_size)
+    )
