@@ -1,0 +1,182 @@
+"""Validation, resume and saving around `model.fit`."""
+
+import keras
+import numpy as np
+import pytest
+
+from acnn_tf import callbacks, evaluation, losses
+from acnn_tf.data import batches
+from acnn_tf.data.annotations import Moment
+from acnn_tf.models import ACNN
+
+RNG = np.random.default_rng(0)
+MOMENTS = [
+    Moment(str(i), f"word{i % 5}", f"v{i % 4}", 12.0, ((i % 6, i % 6 + 4.0),))
+    for i in range(12)
+]
+FEATURES = {
+    f"v{i}": RNG.normal(size=(12, 3)).astype("float32") for i in range(4)
+}
+VECTORS = {m.query_id: RNG.normal(size=4).astype("float32") for m in MOMENTS}
+
+
+def make_model(**optimizer):
+    keras.utils.set_random_seed(0)
+    model = ACNN(
+        window_lengths=(3.0, 5.0),
+        kernel_sizes=(1, 3),
+        filters=4,
+        embedding_dim=4,
+        hidden_dim=4,
+        dropout=0.3,
+    )
+    model.compile(
+        keras.optimizers.AdamW(
+            0.01, use_ema=True, ema_momentum=0.9, **optimizer
+        ),
+        loss={
+            "score": losses.VideoAlignmentLoss(),
+            "offset": losses.OffsetLoss(),
+            "batch_score": losses.AlignmentLoss(),
+        },
+        jit_compile=False,
+    )
+    model(next(iter(data(model).dataset))[0])
+    return model
+
+
+def data(model, first_epoch=0):
+    queries = np.stack([VECTORS[moment.query_id] for moment in MOMENTS])
+    return batches.training_videos(
+        MOMENTS,
+        queries,
+        FEATURES,
+        model,
+        batch_size=4,
+        first_epoch=first_epoch,
+    )
+
+
+def fit(model, epochs, first_epoch=0, **kwargs):
+    made = data(model, first_epoch)
+    return model.fit(
+        made.dataset,
+        steps_per_epoch=made.steps_per_epoch,
+        initial_epoch=first_epoch,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        **kwargs,
+    ).history
+
+
+def numbers(model):
+    return [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+
+
+def validation(**kwargs):
+    return callbacks.Validation(
+        MOMENTS, FEATURES, sentence_vectors=VECTORS, **kwargs
+    )
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+    whole = make_model()
+    best = validation()
+    whole_history = fit(whole, 4, callbacks=[best])
+
+    broken, first = make_model(), validation()
+    resume = callbacks.Resume(broken, tmp_path, best=first.best)
+    assert resume.restore() == 0
+    fit(broken, 2, callbacks=[first, resume])
+
+    fresh, second = make_model(), validation()
+    keras.utils.set_random_seed(99)
+    resume = callbacks.Resume(fresh, tmp_path, best=second.best)
+    assert resume.restore() == 2
+    assert float(second.best) == float(first.best)
+    history = fit(fresh, 4, first_epoch=2, callbacks=[second, resume])
+    for one, other in zip(whole.get_weights(), fresh.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    for name, values in history.items():
+        assert values == whole_history[name][2:]
+    assert float(second.best) == float(best.best)
+    assert (
+        callbacks.Resume(make_model(), tmp_path, best=best.best).restore() == 4
+    )
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    model = make_model()
+    fit(model, 1, callbacks=[callbacks.Resume(model, tmp_path)])
+    other = ACNN(window_lengths=(3.0,), filters=8, kernel_sizes=(1,))
+    other.compile("adam")
+    other.build({"clip": (None, None, 3), "query": (None, 4)})
+    with pytest.raises(ValueError, match="does not fit this model"):
+        callbacks.Resume(other, tmp_path).restore()
+
+
+def test_the_saved_model_is_the_best_and_averaged_one(tmp_path):
+    path = tmp_path / "model.keras"
+    model, checked = make_model(), validation(path=path)
+    history = fit(model, 5, callbacks=[checked])
+    assert float(checked.best) == max(history["val_mIoU"])
+    loaded = keras.saving.load_model(path)
+    results, _ = evaluation.evaluate(
+        loaded, MOMENTS, FEATURES, sentence_vectors=VECTORS
+    )
+    assert results["mIoU"] == max(history["val_mIoU"])
+    best = int(np.argmax(history["val_mIoU"]))
+    assert results["R@1,IoU=0.5"] == history["val_R@1_IoU=0.5"][best]
+
+
+def test_validation_leaves_the_weights_as_they_were():
+    runs = []
+    for extra in ([], [validation()]):
+        model = make_model()
+        fit(model, 2, callbacks=extra)
+        runs.append(model.get_weights())
+    for one, other in zip(*runs):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_averages_are_lent_and_given_back():
+    model = make_model()
+    fit(model, 1)
+    made = data(model)
+    # `fit` ends on the averages; one more step parts the two.
+    model.train_on_batch(*next(iter(made.dataset)))
+    own = numbers(model)
+    with callbacks.averaged_weights(model):
+        lent = numbers(model)
+    assert any((a != b).any() for a, b in zip(own, lent))
+    for before, after in zip(own, numbers(model)):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_validation_every_few_epochs_includes_the_last():
+    history = fit(make_model(), 5, callbacks=[validation(every=2)])
+    assert len(history["val_mIoU"]) == 3
+
+
+def test_an_unknown_monitor_is_named():
+    with pytest.raises(ValueError, match="val_nothing"):
+        fit(make_model(), 1, callbacks=[validation(monitor="val_nothing")])
+
+
+def test_a_failed_save_keeps_the_old_model(tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    model = make_model()
+    callbacks.save_model(model, path)
+    before = path.read_bytes()
+
+    def fail(partial):
+        with open(partial, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(model, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        callbacks.save_model(model, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
