@@ -1,0 +1,93 @@
+"""What is wrong with a data file, and where."""
+
+import dataclasses
+import os
+import re
+
+import numpy as np
+
+_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something wrong at one place of a data file.
+
+    Args:
+        path: File.
+        line: Line of the file, or number of its record, from 1; `None` where
+            it has neither.
+        message: What was expected, what was found, what to do.
+        dropped: Whether the record is left out. Otherwise it was mended and
+            kept.
+
+    Example:
+
+    >>> print(Problem("train.txt", 3, "holds no sentence"))
+    train.txt:3: holds no sentence
+    """
+
+    path: str
+    line: int | None
+    message: str
+    dropped: bool = True
+
+    def __str__(self):
+        place = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{place}: {self.message}"
+
+
+class DataError(ValueError):
+    """A data file that cannot be used as it is.
+
+    Args:
+        problems: Sequence of `Problem`, all of which `.problems` keeps and
+            the first of which the message shows.
+    """
+
+    def __init__(self, problems):
+        self.problems = list(problems)
+        lines = [str(problem) for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            lines.append(f"... and {len(self.problems) - _SHOWN} more")
+        super().__init__("\n".join(lines))
+
+
+class FeatureError(DataError):
+    """Features or vectors that cannot be used."""
+
+
+class UnknownIdError(KeyError):
+    """A video or a query that a file does not have."""
+
+    def __str__(self):
+        # KeyError would print its message in quotes.
+        return self.args[0]
+
+
+def fail(path, message, record=None):
+    """Raises a `FeatureError` with one problem."""
+    raise FeatureError([Problem(os.fspath(path), record, message)])
+
+
+def sorted_names(path, names):
+    """Sorted names of what a file holds: at least one, all of them UTF-8."""
+    for name in names:
+        # What is not UTF-8 comes from h5py as bytes, from os as surrogates.
+        surrogates = re.search("[\ud800-\udfff]", str(name))
+        if isinstance(name, bytes) or surrogates:
+            fail(path, f"holds a name that is not UTF-8: {name!a}")
+    if not names:
+        fail(path, "holds no arrays")
+    return sorted(names)
+
+
+def positive(path, value):
+    """The `clip_seconds` of a file as a float, checked."""
+    try:
+        seconds = float(np.asarray(value).item())
+    except (TypeError, ValueError):
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        fail(path, f"`clip_seconds` must be a number above 0, found {value!r}")
+    return seconds

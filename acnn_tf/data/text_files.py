@@ -1,0 +1,166 @@
+"""Text and JSON files, item by item, each with its line.
+
+What is wrong with an item comes out in its place, as a `ValueError`, so that
+one reading finds all there is to mend.
+"""
+
+import csv
+import json
+import os
+import re
+
+from acnn_tf.data.problems import Problem
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def text_lines(path):
+    """Yields `(line, text)` of the lines of a UTF-8 file that are not blank."""
+    with open(path, "rb") as file:
+        for line, data in enumerate(file, start=1):
+            try:
+                text = data.decode("utf-8-sig" if line == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield line, _not_utf8(error)
+                continue
+            if text.strip():
+                yield line, text.strip()
+
+
+def json_items(path, kind):
+    """Yields `(line, item)` for each item of a JSON file.
+
+    Args:
+        path: File.
+        kind: `dict` or `list`: what the file is at its top. An item of a
+            `dict` is `(key, value)`.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield data[: error.start].count(b"\n") + 1, _not_utf8(error)
+        return
+    if not text.strip():
+        return
+    line, counted = 1, 0
+    try:
+        for place, item in _scan(text, kind):
+            line += text.count("\n", counted, place)
+            counted = place
+            yield line, item
+    except json.JSONDecodeError as error:
+        # The decoder's own words, and the line on which it stopped.
+        yield (
+            error.lineno,
+            ValueError(
+                f"is not JSON: {error.msg} at column {error.colno}; is the "
+                "file cut short?"
+            ),
+        )
+    except RecursionError:
+        yield line, ValueError("is not an annotation: nested too deeply")
+
+
+def _scan(text, kind):
+    """Yields `(place, item)`; the standard decoder would lose the places."""
+    opening, closing = "{}" if kind is dict else "[]"
+    decode = json.JSONDecoder().raw_decode
+
+    def skip(place, expected):
+        place = _SPACE.match(text, place).end()
+        if text[place : place + 1] not in tuple(expected):
+            raise json.JSONDecodeError(
+                f"expected {' or '.join(expected)}", text, place
+            )
+        return place + 1
+
+    place = skip(0, opening)
+    after = _SPACE.match(text, place).end()
+    if text[after : after + 1] == closing:
+        return
+    while text[place - 1] != closing:
+        start = place = _SPACE.match(text, place).end()
+        item, place = decode(text, place)
+        if kind is dict:
+            place = _SPACE.match(text, skip(place, ":")).end()
+            value, place = decode(text, place)
+            item = (str(item), value)
+        yield start, item
+        place = skip(place, "," + closing)
+    place = _SPACE.match(text, place).end()
+    if place != len(text):
+        raise json.JSONDecodeError("expected the end", text, place)
+
+
+def _not_utf8(error):
+    byte = error.object[error.start]
+    return ValueError(f"is not UTF-8: byte 0x{byte:02x}; convert the file")
+
+
+def read_numbers(path, problems):
+    """Reads one number above 0 per video: durations, or counts of frames.
+
+    Args:
+        path: JSON file `{video: number}`, or CSV file with the columns `id`
+            and `length`, as those of Charades.
+        problems: List that takes a `Problem` for each malformed entry.
+
+    Returns:
+        Dictionary from video id to number.
+    """
+    path = os.fspath(path)
+    items = (
+        _csv_items(path) if path.endswith(".csv") else json_items(path, dict)
+    )
+    numbers, line = {}, None
+    for line, item in items:
+        try:
+            if isinstance(item, ValueError):
+                raise item
+            video, number = item
+            if not is_number(number) or number <= 0:
+                raise ValueError(
+                    f"video {video!r}: expected a number above 0, found "
+                    f"{number!r:.40}"
+                )
+            if video in numbers:
+                raise ValueError(f"video {video!r} is in the file twice")
+        except ValueError as error:
+            problems.append(Problem(path, line, str(error)))
+            continue
+        numbers[video] = number
+    if line is None:
+        problems.append(Problem(path, 1, "the file holds no records"))
+    return numbers
+
+
+def _csv_items(path):
+    lines = text_lines(path)
+    columns = None
+    for line, text in lines:
+        if isinstance(text, ValueError):
+            yield line, text
+            continue
+        row = next(csv.reader([text]))
+        if columns is None:
+            columns = row
+            if not {"id", "length"} <= set(columns):
+                yield (
+                    line,
+                    ValueError(f"expected columns id, length; found {row}"),
+                )
+                return
+            continue
+        entry = dict(zip(columns, row, strict=False))
+        try:
+            number = float(entry["length"])
+        except (KeyError, ValueError):
+            number = entry.get("length")
+        yield line, (entry.get("id", ""), number)
+
+
+def is_number(value):
+    """Whether `value` is a finite number of a size that times can have."""
+    return type(value) in (int, float) and abs(value) < 1e12
