@@ -1,0 +1,266 @@
+"""Clip features: video id -> float32 `[T, D]`, from HDF5, .npy, TFRecord."""
+
+import collections
+import collections.abc
+import contextlib
+import dataclasses
+import os
+import shutil
+
+import h5py
+import numpy as np
+
+from acnn_tf.data.array_files import SCALAR_FILE, open_arrays, read_floats
+from acnn_tf.data.problems import FeatureError, UnknownIdError, fail
+from acnn_tf.data.tfrecord_files import write_tfrecord
+
+# Videos whose width is compared before any is trusted.
+_LOOKED_AT = 5
+
+
+def open_features(path, *, clip_seconds=None, reader="auto"):
+    """Opens the clip features of many videos.
+
+    Nothing is read before it is asked for, save that TFRecord files are gone
+    through once.
+
+    Args:
+        path: One of
+            - `.hdf5` or `.h5`: a dataset `[T, D]` per video id, or a group
+              with one such dataset; root attribute `clip_seconds`.
+            - folder of `VIDEO.npy`, with a `clip_seconds.txt`.
+            - `.tfrecord`, or a folder of them: see `TFRecordFiles`.
+        clip_seconds: Float, seconds from one clip to the next; needed where
+            the file does not say.
+        reader: `"h5py"` or `"tfio"` (tensorflow-io, where its ops load), for
+            HDF5. Default `"auto"`: h5py.
+
+    Returns:
+        `ClipFeatures`.
+
+    Raises:
+        FeatureError: If the file is damaged or empty, or does not agree with
+            `clip_seconds`.
+        FileNotFoundError: If it is not there.
+
+    Example:
+
+    >>> with open_features("features.hdf5") as features:  # doctest: +SKIP
+    ...     clips = features["3MSZA"]
+    """
+    if clip_seconds is not None and not 0 < clip_seconds < float("inf"):
+        raise ValueError(
+            f"`clip_seconds` must be above 0. Received: {clip_seconds}"
+        )
+    arrays = open_arrays(path, reader)
+    try:
+        return ClipFeatures(arrays, clip_seconds)
+    except FeatureError:
+        arrays.close()
+        raise
+
+
+class ClipFeatures(collections.abc.Mapping):
+    """Read-only mapping from video id to float32 `[T, D]`.
+
+    Every array is checked as it is read: of rank 2, not empty, as wide as the
+    others, all numbers finite. One NaN would make every weight of a model NaN.
+
+    Args:
+        arrays: What `open_arrays` returns.
+        clip_seconds: See `open_features`.
+
+    Attributes:
+        path: Where the features lie.
+        clip_seconds: Seconds from one clip to the next.
+        dim: D.
+    """
+
+    def __init__(self, arrays, clip_seconds=None):
+        self._arrays = arrays
+        self._known = frozenset(arrays.names)
+        self._dim = None
+        self.path = arrays.path
+        stored = arrays.clip_seconds
+        if stored is None and clip_seconds is None:
+            fail(
+                self.path,
+                "does not say how many seconds a clip lasts; give "
+                "`clip_seconds`",
+            )
+        if None not in (stored, clip_seconds) and not np.isclose(
+            stored, clip_seconds
+        ):
+            fail(
+                self.path,
+                f"says that a clip lasts {stored:g} s, but `clip_seconds` is "
+                f"{clip_seconds:g}",
+            )
+        self.clip_seconds = float(clip_seconds if stored is None else stored)
+
+    @property
+    def dim(self):
+        """D, as most of the first few videos have it."""
+        if self._dim is None:
+            dims = []
+            for video_id in self._arrays.names[:_LOOKED_AT]:
+                # Of a video that cannot be read, reading it will tell.
+                with contextlib.suppress(FeatureError):
+                    dims += self._arrays.read(video_id).shape[1:2]
+            if not dims:
+                self._read(self._arrays.names[0])
+            self._dim = collections.Counter(dims).most_common(1)[0][0]
+        return self._dim
+
+    def __getitem__(self, video_id):
+        if video_id not in self._known:
+            raise UnknownIdError(
+                f"{self.path} has no video {video_id!r} among its {len(self)}; "
+                "extract its features, or leave out its queries"
+            )
+        clips = self._read(video_id)
+        self._check_dim(video_id, clips.shape[1])
+        return clips
+
+    def __contains__(self, video_id):
+        return video_id in self._known
+
+    def __iter__(self):
+        return iter(self._arrays.names)
+
+    def __len__(self):
+        return len(self._arrays.names)
+
+    def _read(self, video_id):
+        clips = read_floats(self._arrays, video_id)
+        if clips.ndim != 2 or 0 in clips.shape:
+            path, record = self._arrays.place(video_id)
+            fail(
+                path,
+                f"video {video_id!r}: expected clips x features, found shape "
+                f"{clips.shape}; extract its features again",
+                record,
+            )
+        return clips
+
+    def _check_dim(self, video_id, dim):
+        if dim != self.dim:
+            path, record = self._arrays.place(video_id)
+            fail(
+                path,
+                f"video {video_id!r}: has {dim} features a clip, but the "
+                f"others have {self.dim}; extract all of them alike",
+                record,
+            )
+
+    def problems(self):
+        """Reads everything and returns all that is wrong with it.
+
+        Returns:
+            Dictionary from video id to `Problem`. Videos of another width
+            than most count as wrong.
+        """
+        problems, dims = {}, {}
+        for video_id in self:
+            try:
+                dims[video_id] = self._read(video_id).shape[1]
+            except FeatureError as error:
+                problems[video_id] = error.problems[0]
+        if dims:
+            self._dim = collections.Counter(dims.values()).most_common(1)[0][0]
+        for video_id, dim in dims.items():
+            try:
+                self._check_dim(video_id, dim)
+            except FeatureError as error:
+                problems[video_id] = error.problems[0]
+        return problems
+
+    def close(self):
+        """Closes the file."""
+        self._arrays.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def write_features(path, features, clip_seconds):
+    """Writes features in a form that `open_features` reads.
+
+    What is there before stays until the new file is complete.
+
+    Args:
+        path: `.hdf5`, `.h5` or `.tfrecord` file, or, without such a suffix, a
+            folder of `.npy` files that is not there yet.
+        features: Mapping from video id to floats `[T, D]`. HDF5 and `.npy`
+            keep their dtype, TFRecord is float32.
+        clip_seconds: Float, seconds from one clip to the next.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/features.hdf5"
+    >>> write_features(path, {"a": np.ones((3, 2), np.float32)}, 1.0)
+    >>> open_features(path)["a"].shape
+    (3, 2)
+    """
+    path = os.fspath(path)
+    stem, suffix = os.path.splitext(path)
+    writers = {
+        ".hdf5": _write_hdf5,
+        ".h5": _write_hdf5,
+        ".tfrecord": write_tfrecord,
+    }
+    if suffix not in writers and os.path.exists(path):
+        raise FileExistsError(
+            f"{path} is there already: remove it, or choose another folder"
+        )
+    if suffix != ".tfrecord" and any("/" in video for video in features):
+        raise ValueError(
+            f"Video ids with a '/' go into .tfrecord files only. "
+            f"Received: {path}"
+        )
+    partial = f"{stem}.partial{suffix}"
+    try:
+        write = writers.get(suffix, _write_npy)
+        write(partial, features, clip_seconds)
+        # What the readers find no fault with, they will read again.
+        with open_features(partial, clip_seconds=clip_seconds) as written:
+            problems = list(written.problems().values())
+        if problems:
+            raise FeatureError(problems)
+        os.replace(partial, path)
+    except FeatureError as error:
+        raise FeatureError(
+            dataclasses.replace(p, path=p.path.replace(partial, path, 1))
+            for p in error.problems
+        ) from None
+    finally:
+        if os.path.isdir(partial):
+            shutil.rmtree(partial)
+        elif os.path.exists(partial):
+            os.remove(partial)
+
+
+def _write_hdf5(path, features, clip_seconds):
+    with h5py.File(path, "w") as file:
+        file.attrs["clip_seconds"] = clip_seconds
+        for video_id, clips in features.items():
+            clips = np.asarray(clips)
+            # Without checksums a flipped byte would pass as a number.
+            checksums = {"fletcher32": True, "chunks": clips.shape}
+            file.create_dataset(
+                video_id, data=clips, **(checksums if clips.size else {})
+            )
+
+
+def _write_npy(path, features, clip_seconds):
+    os.mkdir(path)
+    with open(os.path.join(path, SCALAR_FILE), "w") as file:
+        file.write(f"{clip_seconds}\n")
+    for video_id, clips in features.items():
+        np.save(
+            os.path.join(path, f"{video_id}.npy"), clips, allow_pickle=False
+        )

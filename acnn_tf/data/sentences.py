@@ -1,0 +1,341 @@
+"""Sentences -> words, words -> ids; word vectors and sentence vectors."""
+
+import collections
+import os
+import unicodedata
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from acnn_tf.data.array_files import open_arrays, read_floats
+from acnn_tf.data.problems import (
+    FeatureError,
+    Problem,
+    UnknownIdError,
+    fail,
+)
+
+PADDING, UNKNOWN = 0, 1
+_FIRST_WORD = 2
+
+
+def normalize(sentence):
+    """Writes each letter as one character where there is one (Unicode NFC).
+
+    TensorFlow has no operation for it, so that it comes before `tokenize`.
+    """
+    return unicodedata.normalize("NFC", sentence)
+
+
+def tokenize(sentences):
+    """Splits sentences into words, in lower case.
+
+    "'s" is a word of its own, as in GloVe; other apostrophes are left out
+    ("don't" -> "dont") and other punctuation parts words. The operations are
+    TensorFlow's, so that they can be part of a SavedModel.
+
+    Args:
+        sentences: String tensor or list of strings, `[Q]`, in UTF-8, put
+            through `normalize`.
+
+    Returns:
+        Ragged string tensor `[Q, (L)]`.
+
+    Example:
+
+    >>> tokenize(["The chef's knife, again!"]).to_list()
+    [[b'the', b'chef', b"'s", b'knife', b'again']]
+    """
+    text = tf.strings.lower(
+        tf.convert_to_tensor(sentences, tf.string), encoding="utf-8"
+    )
+    text = tf.strings.regex_replace(
+        text, "\N{RIGHT SINGLE QUOTATION MARK}", "'"
+    )
+    # In lower case an "S" can stand for "'s" while punctuation goes.
+    text = tf.strings.regex_replace(text, r"'s([^\pL\pM\pN]|$)", r" S \1")
+    text = tf.strings.regex_replace(text, "'", "")
+    text = tf.strings.regex_replace(text, r"[^\pL\pM\pN]+", " ")
+    text = tf.strings.regex_replace(text, "S", "'s")
+    return tf.strings.split(text)
+
+
+class Vocabulary:
+    """Words and their ids: 0 is padding, 1 an unknown word, 2 the first word.
+
+    Args:
+        words: Iterable of distinct words, as `tokenize` makes them.
+
+    Example:
+
+    >>> vocabulary = Vocabulary(["a", "man", "runs"])
+    >>> vocabulary.encode(["A man runs.", "A dog"]).tolist()
+    [[2, 3, 4], [2, 1, 0]]
+    """
+
+    def __init__(self, words):
+        self.words = [str(word) for word in words]
+        self._ids = {
+            word: number
+            for number, word in enumerate(self.words, start=_FIRST_WORD)
+        }
+        if len(self._ids) < len(self.words) or "" in self._ids:
+            counts = collections.Counter(self.words)
+            bad = [w for w, count in counts.items() if count > 1 or not w]
+            raise ValueError(
+                f"`words` must be distinct and not empty. Received: {bad[:5]}"
+            )
+
+    @classmethod
+    def from_sentences(cls, sentences, min_count=1):
+        """The words of `sentences`, the most frequent first, then by alphabet.
+
+        Args:
+            sentences: Iterable of strings.
+            min_count: Words that occur less often are left out.
+        """
+        counts = collections.Counter(
+            word for words in _words(sentences) for word in words
+        )
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return cls(word for word, count in ordered if count >= min_count)
+
+    def __len__(self):
+        """Number of ids, with those of padding and of unknown words."""
+        return len(self.words) + _FIRST_WORD
+
+    def encode(self, sentences):
+        """Ids of the words of each sentence.
+
+        Args:
+            sentences: List of strings, `[Q]`.
+
+        Returns:
+            `int32 [Q, L]`, padded with 0 to the longest; `[1]` for a sentence
+            without words.
+        """
+        rows = [
+            [self._ids.get(word, UNKNOWN) for word in words] or [UNKNOWN]
+            for words in _words(sentences)
+        ]
+        longest = max(map(len, rows), default=1)
+        ids = np.full((len(rows), longest), PADDING, np.int32)
+        for row, encoded in zip(ids, rows, strict=True):
+            row[: len(encoded)] = encoded
+        return ids
+
+
+def _words(sentences):
+    sentences = list(map(normalize, sentences))
+    if not sentences:
+        return []
+    return [
+        [word.decode() for word in words]
+        for words in tokenize(sentences).to_list()
+    ]
+
+
+def query_inputs(moments, vocabulary=None, vectors=None):
+    """What a model's `encode_queries` takes, a row for each moment.
+
+    Args:
+        moments: List of `Moment`.
+        vocabulary: List of the model's words, for a model that has them.
+        vectors: Mapping from query id to `[E]`, for one that has not.
+
+    Returns:
+        `int32 [Q, L]` word ids or `float32 [Q, E]` sentence vectors.
+
+    Example:
+
+    >>> from acnn_tf.data.annotations import Moment
+    >>> moment = Moment("1", "A dog runs.", "v", 9.0, ((0.0, 5.0),))
+    >>> query_inputs([moment], vocabulary=["a", "dog"]).tolist()
+    [[2, 3, 1]]
+    """
+    if vocabulary is not None:
+        return Vocabulary(vocabulary).encode([m.query for m in moments])
+    if vectors is None:
+        raise ValueError(
+            "This model takes sentence vectors: give a mapping from query "
+            "ids to them."
+        )
+    return np.stack([vectors[moment.query_id] for moment in moments])
+
+
+def read_glove(path, words=None, max_words=None):
+    r"""Reads word vectors from a text file, a word and its numbers a line.
+
+    Args:
+        path: File as GloVe publishes them, UTF-8.
+        words: Take only these words (default: all).
+        max_words: Take only so many, from the top of the file.
+
+    Returns:
+        `(words, vectors)`: list of the N words that were found, in the order
+        of the file, and `float32 [N, D]`.
+
+    Raises:
+        FeatureError: Lists every line that is not UTF-8, repeats a word, or
+            does not hold as many finite numbers as the first one. Lines of
+            words that were not asked for are not read through.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    ...     _ = file.write("the 0.5 1\nof -1 2\n")
+    ...     file.flush()
+    ...     words, vectors = read_glove(file.name)
+    >>> words, vectors.tolist()
+    (['the', 'of'], [[0.5, 1.0], [-1.0, 2.0]])
+    """
+    path = os.fspath(path)
+    wanted = None if words is None else {word.encode() for word in words}
+    found, vectors, problems, dim = {}, [], [], None
+    line = None
+    with open(path, "rb") as file:
+        for line, data in enumerate(file, start=1):
+            if max_words is not None and len(found) >= max_words:
+                break
+            data = data.rstrip(b" \r\n")
+            word, _, numbers = data.partition(b" ")
+            count = data.count(b" ")
+            if dim is None:
+                dim = count
+            try:
+                if count > dim:
+                    word, numbers = _long_word(data, dim)
+                elif not word or count < dim or not dim:
+                    raise ValueError(
+                        f"expected a word and {dim or 'its'} numbers, found "
+                        f"{count} numbers in {data[:40]!r}; is the file cut "
+                        "short?"
+                    )
+                if wanted is not None and word not in wanted:
+                    continue
+                name = word.decode("utf-8")
+                if name in found:
+                    raise ValueError(
+                        f"word {name!r} is already on line {found[name]}; "
+                        "remove one of the two"
+                    )
+                vectors.append(_vector(numbers, name, dim))
+                found[name] = line
+            except UnicodeDecodeError:
+                message = f"is not UTF-8: {word[:40]!r}"
+                problems.append(Problem(path, line, message))
+            except ValueError as error:
+                problems.append(Problem(path, line, str(error)))
+    if line is None:
+        problems.append(Problem(path, 1, "the file holds no records"))
+    if problems:
+        raise FeatureError(problems)
+    return list(found), np.array(vectors, np.float32).reshape(
+        len(vectors), dim or 0
+    )
+
+
+def _long_word(data, dim):
+    """Splits a line whose word holds spaces, as some of GloVe 840B do."""
+    word, *numbers = data.rsplit(b" ", dim)
+    try:
+        float(word.rpartition(b" ")[2])
+    except ValueError:
+        return word, b" ".join(numbers)
+    raise ValueError(
+        f"expected a word and {dim} numbers, found more in {data[:40]!r}"
+    )
+
+
+def _vector(numbers, name, dim):
+    with warnings.catch_warnings():
+        # Older NumPy only warns of what is not a number.
+        warnings.simplefilter("error")
+        try:
+            vector = np.fromstring(numbers, np.float32, sep=" ")
+        except (ValueError, DeprecationWarning):
+            vector = np.zeros(0)
+    if len(vector) != dim:
+        raise ValueError(
+            f"word {name!r}: expected {dim} numbers, found {numbers[:40]!r}"
+        )
+    if not np.isfinite(vector).all():
+        raise ValueError(f"word {name!r}: not all numbers are finite")
+    return vector
+
+
+class SentenceVectors:
+    """Sentence vectors by query id, each float32 `[E]`.
+
+    The file may hold a vector per query id. It may as well hold, per
+    `VIDEO_START_END`, a vector or an array `[N, E]`: query ids are
+    `VIDEO_START_END_K` where the annotations have none of their own, and K is
+    the row.
+
+    Args:
+        path: `.hdf5` or `.h5` file, or a folder of `.npy` files.
+
+    Attributes:
+        path: Where the vectors lie.
+        dim: E.
+    """
+
+    def __init__(self, path):
+        self._arrays = open_arrays(path)
+        self._known = frozenset(self._arrays.names)
+        self.path = self._arrays.path
+        self.dim = self._read(self._arrays.names[0]).shape[1]
+
+    def __getitem__(self, query_id):
+        name, row = query_id, "0"
+        if name not in self._known:
+            name, _, row = query_id.rpartition("_")
+        if name not in self._known or not row.isdecimal():
+            raise UnknownIdError(
+                f"{self.path} has no vector for query {query_id!r}, nor for "
+                f"{name!r}; compute it, or leave out the query"
+            )
+        vectors = self._read(name)
+        if vectors.shape[1] != self.dim:
+            self._fail(
+                name,
+                f"expected {self.dim} numbers as in the others, found "
+                f"{vectors.shape[1]}",
+            )
+        if int(row) >= len(vectors) or (name == query_id and len(vectors) > 1):
+            self._fail(
+                name, f"holds {len(vectors)} vectors, wanted for {query_id!r}"
+            )
+        return vectors[int(row)]
+
+    def _read(self, name):
+        vectors = read_floats(self._arrays, name)
+        if vectors.ndim not in (1, 2) or 0 in vectors.shape:
+            self._fail(
+                name,
+                "expected a vector or sentences x numbers, found shape "
+                f"{vectors.shape}",
+            )
+        return np.atleast_2d(vectors)
+
+    def _fail(self, name, message):
+        path, record = self._arrays.place(name)
+        fail(path, f"{name!r}: {message}", record)
+
+    def close(self):
+        """Closes the file."""
+        self._arrays.close()
+
+
+def read_sentence_vectors(path):
+    """Opens a file of sentence vectors, such as Skip-thoughts.
+
+    Args:
+        path: See `SentenceVectors`.
+
+    Returns:
+        `SentenceVectors`.
+    """
+    return SentenceVectors(path)

@@ -1,0 +1,302 @@
+"""Feature files of every kind, sound and broken."""
+
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from acnn_tf.data.features import open_features, write_features
+from acnn_tf.data.problems import FeatureError, UnknownIdError
+from acnn_tf.data.tfrecord_files import write_tfrecord
+
+KINDS = ("features.hdf5", "features.h5", "features.tfrecord", "features")
+CLIPS = {
+    "b": np.array([[1.5, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32),
+    "a": np.array([[0.0, -1.0]], np.float16),
+}
+NAN = np.array([[1.0, 2.0], [3.0, np.nan]], np.float32)
+
+
+@pytest.fixture(params=KINDS)
+def path(request, tmp_path):
+    return str(tmp_path / request.param)
+
+
+def write_hdf5(path, arrays, **attributes):
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attributes)
+        for name, array in arrays.items():
+            file[name] = array
+
+
+def write_npy(path, arrays):
+    os.mkdir(path)
+    for name, array in arrays.items():
+        np.save(os.path.join(path, f"{name}.npy"), array)
+
+
+def write(path, arrays):
+    """Writes arrays as they are, sound or not."""
+    if path.endswith(".tfrecord"):
+        write_tfrecord(path, arrays, 1.0)
+    elif path.endswith("5"):
+        write_hdf5(path, arrays)
+    else:
+        write_npy(path, arrays)
+
+
+def with_broken_arrays(path):
+    """Sound videos "s1", "s2", "s3", and one broken in each way."""
+    arrays = {
+        "s1": np.ones((3, 2), np.float32),
+        "s2": np.ones((1, 2), np.float64),
+        "s3": np.ones((4, 2), np.float32),
+        "nan": NAN,
+        "inf": np.full((1, 2), np.inf, np.float32),
+        "large": np.full((1, 2), 1e300),
+        "rank": np.ones(2, np.float32),
+        "empty": np.ones((0, 2), np.float32),
+        "wide": np.ones((3, 5), np.float32),
+        "whole": np.ones((3, 2), np.int64),
+    }
+    if path.endswith(".tfrecord"):
+        arrays.pop("whole")  # the file knows no dtype
+    write(path, arrays)
+    return sorted(arrays.keys() - {"s1", "s2", "s3"})
+
+
+def test_reading_what_was_written_gives_the_same_features(path):
+    write_features(path, CLIPS, 0.1)
+    with open_features(path) as features:
+        assert list(features) == ["a", "b"]
+        assert len(features) == 2
+        assert features.clip_seconds == 0.1
+        assert features.dim == 2
+        assert features.path == path
+        for video, clips in CLIPS.items():
+            assert features[video].dtype == np.float32
+            np.testing.assert_array_equal(features[video], clips)
+        assert features.problems() == {}
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@given(
+    array=st_numpy.arrays(
+        st.sampled_from([np.float16, np.float32]),
+        st_numpy.array_shapes(min_dims=2, max_dims=2, max_side=4),
+        elements=st.floats(-1000, 1000, width=16),
+    )
+)
+def test_any_numbers_come_back(tmp_path_factory, kind, array):
+    path = tmp_path_factory.mktemp("features") / kind
+    write_features(path, {"é/1" if "tf" in kind else "é": array}, 2.0)
+    with open_features(path) as features:
+        (clips,) = features.values()
+        np.testing.assert_array_equal(clips, array)
+
+
+@pytest.mark.parametrize("kind", ["features.hdf5", "features.tfrecord"])
+def test_files_of_other_file_systems_are_read_through_tensorflow(
+    tmp_path, kind
+):
+    write_features(tmp_path / kind, CLIPS, 1.0)
+    with open_features(f"file://{tmp_path / kind}") as features:
+        np.testing.assert_array_equal(features["b"], CLIPS["b"])
+
+
+def test_clip_seconds_must_come_from_somewhere_and_agree(tmp_path):
+    path = tmp_path / "features.hdf5"
+    write_hdf5(path, CLIPS)
+    with pytest.raises(FeatureError, match=r"features\.hdf5.*`clip_seconds`"):
+        open_features(path)
+    assert open_features(path, clip_seconds=2.0).clip_seconds == 2.0
+    write_hdf5(path, CLIPS, clip_seconds=1.0)
+    assert open_features(path, clip_seconds=1.0).clip_seconds == 1.0
+    with pytest.raises(FeatureError, match=r"lasts 1 s, but .* is 2"):
+        open_features(path, clip_seconds=2.0)
+    with pytest.raises(ValueError, match="Received: 0"):
+        open_features(path, clip_seconds=0)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, "fast", [1.0, 2.0]])
+def test_bad_clip_seconds_in_a_file_are_told(tmp_path, value):
+    path = tmp_path / "features.h5"
+    write_hdf5(path, CLIPS, clip_seconds=value)
+    with pytest.raises(FeatureError, match=r"features\.h5: `clip_seconds`"):
+        open_features(path)
+
+
+def test_group_with_a_single_dataset_counts_as_that_dataset(tmp_path):
+    path = tmp_path / "features.h5"
+    write_hdf5(path, {"v/c3d": CLIPS["b"], "w/x/y": CLIPS["b"]})
+    features = open_features(path, clip_seconds=1.0)
+    np.testing.assert_array_equal(features["v"], CLIPS["b"])
+    with pytest.raises(FeatureError, match="'w' is not a dataset"):
+        features["w"]
+
+
+def test_unknown_video_names_the_file_and_the_video(path):
+    write_features(path, CLIPS, 1.0)
+    with open_features(path) as features:
+        assert "c" not in features
+        assert features.get("c") is None
+        with pytest.raises(UnknownIdError) as error:
+            features["c"]
+    assert str(error.value).startswith(f"{path} has no video 'c'")
+
+
+def test_every_broken_video_is_found_and_the_others_are_read(path):
+    bad = with_broken_arrays(path)
+    with open_features(path, clip_seconds=1.0) as features:
+        problems = features.problems()
+        assert sorted(problems) == bad
+        for video, problem in problems.items():
+            assert problem.path.startswith(path)
+            assert repr(video) in problem.message
+            with pytest.raises(FeatureError) as error:
+                features[video]
+            assert error.value.problems[0].path == problem.path
+        assert "clip 1, number 1 is nan" in problems["nan"].message
+        assert "has 5 features a clip" in problems["wide"].message
+        assert "shape (0, 2)" in problems["empty"].message
+        assert "shape (2,)" in problems["rank"].message
+        assert features["s3"].shape == (4, 2)
+
+
+def test_one_video_of_another_width_does_not_bring_down_the_others(path):
+    # "a" comes first, and is the odd one.
+    arrays = {name: np.ones((2, 3), np.float32) for name in "bcd"}
+    arrays["a"] = np.ones((2, 4), np.float32)
+    write(path, arrays)
+    with open_features(path, clip_seconds=1.0) as features:
+        assert features.dim == 3
+        assert features["b"].shape == (2, 3)
+        with pytest.raises(FeatureError, match=r"'a': has 4 .*others have 3"):
+            features["a"]
+
+
+def test_missing_file_is_named_and_the_forms_are_listed(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.hdf5 is not there"):
+        open_features(tmp_path / "none.hdf5")
+    (tmp_path / "x.mat").touch()
+    with pytest.raises(ValueError, match=r"\.hdf5, \.h5 or \.tfrecord"):
+        open_features(tmp_path / "x.mat")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 2000, -1])
+@pytest.mark.parametrize("kind", ["features.hdf5", "features.tfrecord"])
+def test_truncated_file_is_named(tmp_path, kind, size):
+    path = tmp_path / kind
+    write_features(path, CLIPS, 1.0)
+    data = path.read_bytes()
+    path.write_bytes(data[: min(size, len(data) - 1)])
+    with pytest.raises(FeatureError, match=rf"features\.{kind[9:]}"):
+        dict(open_features(path))
+
+
+def test_flipped_byte_of_hdf5_is_told_with_its_video(tmp_path):
+    path = tmp_path / "features.hdf5"
+    write_features(path, CLIPS, 1.0)
+    with h5py.File(path) as file:
+        offset = file["b"].id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[offset + 3] ^= 1
+    path.write_bytes(data)
+    with open_features(path) as features:
+        assert features["a"].shape == (1, 2)
+        with pytest.raises(
+            FeatureError, match=r"features\.hdf5: 'b' cannot be read"
+        ):
+            features["b"]
+
+
+def test_broken_npy_is_named(tmp_path):
+    path = tmp_path / "features"
+    write_features(path, dict.fromkeys("abcdefg", CLIPS["b"]), 1.0)
+    data = (path / "a.npy").read_bytes()
+    (path / "a.npy").write_bytes(data[:-3])
+    (path / "b.npy").write_bytes(data[:20])
+    (path / "c.npy").write_bytes(b"")
+    (path / "d.npy").write_bytes(pickle.dumps([1]))
+    np.save(path / "e.npy", np.array([{}]), allow_pickle=True)
+    with open(path / "f.npy", "wb") as file:
+        np.savez(file, CLIPS["b"])
+    problems = open_features(path).problems()
+    assert sorted(problems) == list("abcdef")
+    for video, problem in problems.items():
+        assert problem.path == str(path / f"{video}.npy")
+
+
+def test_empty_folder_is_named(tmp_path):
+    with pytest.raises(FeatureError, match="holds no arrays"):
+        open_features(tmp_path, clip_seconds=1.0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_names_that_are_not_utf8_are_told(tmp_path):
+    write_npy(tmp_path / "npy", {"v\udcff": CLIPS["b"]})
+    with pytest.raises(FeatureError, match=r"not UTF-8: 'v\\udcff'"):
+        open_features(tmp_path / "npy", clip_seconds=1.0)
+    write_hdf5(tmp_path / "f.h5", {b"v\xff": CLIPS["b"]})
+    with pytest.raises(FeatureError, match=r"f\.h5: .*not UTF-8"):
+        open_features(tmp_path / "f.h5", clip_seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"a": NAN},
+        {"a": CLIPS["b"], "b": np.ones((2, 3), np.float32)},
+        {"a": np.ones((0, 2), np.float32)},
+        {"a": np.ones(2, np.float32)},
+    ],
+    ids=["no video", "nan", "widths", "no clip", "rank"],
+)
+def test_bad_features_are_not_written_and_the_old_file_stays(path, bad):
+    if path.endswith(("5", "tfrecord")):
+        write_features(path, CLIPS, 1.0)
+    before = set(os.listdir(os.path.dirname(path)))
+    with pytest.raises(FeatureError) as error:
+        write_features(path, bad, 1.0)
+    assert "partial" not in str(error.value)
+    assert set(os.listdir(os.path.dirname(path))) == before
+    if before:
+        with open_features(path) as features:
+            assert len(features) == 2
+
+
+def test_folder_that_is_there_is_not_written_into(tmp_path):
+    with pytest.raises(FileExistsError, match="remove it"):
+        write_features(tmp_path, CLIPS, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["features.hdf5", "features"])
+def test_slash_in_a_video_id_is_refused_where_it_would_be_a_folder(
+    tmp_path, kind
+):
+    with pytest.raises(ValueError, match=r"\.tfrecord files only"):
+        write_features(tmp_path / kind, {"../a": CLIPS["b"]}, 1.0)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "kind, reader", [("features.tfrecord", "tfio"), ("features.h5", "numpy")]
+)
+def test_reader_that_does_not_fit_is_refused(tmp_path, kind, reader):
+    write_features(tmp_path / kind, CLIPS, 1.0)
+    with pytest.raises(ValueError, match="`reader`"):
+        open_features(tmp_path / kind, reader=reader)
+
+
+def test_real_features(shared_data):
+    path = shared_data / "charades_sta_clip" / "clip_vitb32_1fps_val.hdf5"
+    with open_features(path) as features:
+        assert (len(features), features.dim) == (144, 512)
+        assert features.clip_seconds == 1.0
+        assert features.problems() == {}

@@ -1,0 +1,251 @@
+"""Words, vocabularies, word vectors and sentence vectors."""
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acnn_tf.data.problems import FeatureError, UnknownIdError
+from acnn_tf.data.sentences import (
+    Vocabulary,
+    normalize,
+    read_glove,
+    read_sentence_vectors,
+    tokenize,
+)
+
+
+def words_of(sentence):
+    return [word.decode() for word in tokenize([sentence]).to_list()[0]]
+
+
+@pytest.mark.parametrize(
+    "sentence, words",
+    [
+        ("The man runs.", "the man runs"),
+        ("  a  man,\ta dog;\n(runs)!", "a man a dog runs"),
+        ("The chef's knife", "the chef 's knife"),
+        ("the chef\u2019s knife", "the chef 's knife"),
+        ("it's", "it 's"),
+        ("chefs' knives", "chefs knives"),
+        ("don't, they're", "dont theyre"),
+        ("'scrambled' eggs 's", "scrambled eggs 's"),
+        ("o'slow", "oslow"),
+        ("S's SS", "s 's ss"),
+        ("plastic/paper 1/2 3rd", "plastic paper 1 2 3rd"),
+        ("ÉCOLE ÀÇ 日本", "école àç 日本"),
+        ("नमस्ते", "नमस्ते"),
+        ("...", ""),
+        ("", ""),
+    ],
+)
+def test_words_of_a_sentence(sentence, words):
+    assert words_of(sentence) == words.split()
+
+
+def test_letters_written_in_two_ways_are_one_word():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert normalize(decomposed) == composed
+    vocabulary = Vocabulary.from_sentences([composed])
+    assert vocabulary.encode([decomposed]).tolist() == [[2]]
+
+
+@given(st.text())
+def test_words_hold_no_space_and_splitting_them_changes_nothing(sentence):
+    words = words_of(normalize(sentence).encode(errors="replace").decode())
+    assert all(word and not word.isspace() for word in words)
+    assert words_of(" ".join(words)) == words
+
+
+def test_splitting_runs_in_a_graph_with_tensorflow_operations_only():
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def graph(sentences):
+        return tokenize(sentences).to_tensor()
+
+    assert graph(tf.constant(["A man's dog", "Runs"])).numpy().tolist() == [
+        [b"a", b"man", b"'s", b"dog"],
+        [b"runs", b"", b"", b""],
+    ]
+    operations = {
+        op.type for op in graph.get_concrete_function().graph.get_operations()
+    }
+    assert not any("PyFunc" in operation for operation in operations)
+
+
+def test_ids_leave_0_to_padding_and_1_to_unknown_words():
+    vocabulary = Vocabulary(["a", "man", "'s"])
+    ids = vocabulary.encode(["A man's", "the man", "", "!"])
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [[2, 3, 4], [1, 3, 0], [1, 0, 0], [1, 0, 0]]
+    assert len(vocabulary) == 5
+    assert vocabulary.words == ["a", "man", "'s"]
+
+
+def test_encoding_no_sentence_gives_no_row():
+    assert Vocabulary(["a"]).encode([]).shape == (0, 1)
+
+
+def test_words_are_sorted_by_count_and_then_by_alphabet():
+    sentences = ["b a c", "C b", "d c"]  # c 3, b 2, a 1, d 1
+    assert Vocabulary.from_sentences(sentences).words == ["c", "b", "a", "d"]
+    assert Vocabulary.from_sentences(sentences, 2).words == ["c", "b"]
+    assert Vocabulary.from_sentences([]).words == []
+
+
+@given(st.lists(st.text(alphabet="ab' ", max_size=8), max_size=5))
+def test_every_word_of_its_own_sentences_is_known(sentences):
+    vocabulary = Vocabulary.from_sentences(sentences)
+    ids = vocabulary.encode(sentences)
+    for row, sentence in zip(ids, sentences, strict=True):
+        words = [vocabulary.words[i - 2] for i in row if i > 1]
+        assert words == words_of(sentence)
+
+
+@pytest.mark.parametrize("words", [["a", "a"], ["a", ""]])
+def test_words_of_a_vocabulary_are_distinct(words):
+    with pytest.raises(ValueError, match="distinct"):
+        Vocabulary(words)
+
+
+@pytest.fixture
+def glove(tmp_path):
+    def write(content):
+        path = tmp_path / "glove.txt"
+        if isinstance(content, str):
+            content = content.encode()
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def test_word_vectors_are_read_in_the_order_of_the_file(glove):
+    path = glove("the 1 -2.5\né 3e-1 4\r\nof 5 6")
+    words, vectors = read_glove(path)
+    assert words == ["the", "é", "of"]
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, [[1, -2.5], [0.3, 4], [5, 6]])
+    words, vectors = read_glove(path, words=["of", "the", "dog"])
+    assert words == ["the", "of"]
+    assert vectors.tolist() == [[1.0, -2.5], [5.0, 6.0]]
+    assert read_glove(path, max_words=1)[0] == ["the"]
+    assert read_glove(path, words=["dog"])[1].shape == (0, 2)
+    assert read_glove(path, max_words=0)[0] == []
+
+
+def test_words_with_spaces_are_read_as_one(glove):
+    # GloVe 840B has "at name@domain.com" and ". . .".
+    words, vectors = read_glove(glove("the 1 2\n. . . 3 4\nat a@b.c 5 6\n"))
+    assert words == ["the", ". . .", "at a@b.c"]
+    assert vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    "content, line, message",
+    [
+        ("", 1, "no records"),
+        ("the\n", 1, "found 0 numbers"),
+        ("the 1 2\nof 1\n", 2, "2 numbers, found 1 numbers .*cut short"),
+        ("the 1 2\nof 1 2 3\n", 2, "2 numbers, found more"),
+        ("the 1 2\nof 1 x\n", 2, "'of': expected 2 numbers"),
+        ("the 1 2\nof 1 nan\n", 2, "'of': not all numbers are finite"),
+        ("the 1 2\nof inf 1\n", 2, "finite"),
+        ("the 1 2\nof 1e60 1\n", 2, "finite"),
+        ("the 1 2\n\nof 1 2\n", 2, "found 0 numbers"),
+        ("the 1 2\n 1 2\n", 2, "expected a word"),
+        ("the 1 2\nof 1 2\nthe 3 4\n", 3, "'the' is already on line 1"),
+        (b"the 1 2\n\xff 1 2\n", 2, "UTF-8"),
+        (b"the 1 2\nof 1 \xff\n", 2, "'of': expected 2 numbers"),
+    ],
+)
+def test_bad_word_vector_is_named_by_its_line(glove, content, line, message):
+    with pytest.raises(FeatureError, match=message) as error:
+        read_glove(glove(content))
+    assert f"glove.txt:{line}: " in str(error.value)
+
+
+def test_all_bad_word_vectors_are_told_at_once(glove):
+    path = glove("the 1 2\nof 1\na 1 2\na 3 4\n")
+    with pytest.raises(FeatureError) as error:
+        read_glove(path)
+    assert [problem.line for problem in error.value.problems] == [2, 4]
+    # A line that is too short is told even if its word is not wanted.
+    with pytest.raises(FeatureError, match=r"glove\.txt:2"):
+        read_glove(path, words=["the"])
+
+
+VECTORS = {
+    "q1": np.array([1.0, 2.0]),
+    "v_1_9": np.array([[3.0, 4.0], [5.0, 6.0]]),
+    "v_2.5_9": np.array([7.0, 8.0], np.float16),
+}
+
+
+def save_vectors(path, vectors):
+    if path.suffix:
+        with h5py.File(path, "w") as file:
+            for name, vector in vectors.items():
+                file[name] = vector
+    else:
+        path.mkdir()
+        for name, vector in vectors.items():
+            np.save(path / f"{name}.npy", vector)
+    return path
+
+
+@pytest.fixture(params=["vectors.hdf5", "vectors"])
+def path(request, tmp_path):
+    return tmp_path / request.param
+
+
+def test_sentence_vectors_by_query_or_by_video_start_end(path):
+    vectors = read_sentence_vectors(save_vectors(path, VECTORS))
+    assert vectors.dim == 2
+    assert vectors["q1"].dtype == np.float32
+    assert vectors["q1"].tolist() == [1, 2]
+    assert vectors["v_1_9_0"].tolist() == [3, 4]
+    assert vectors["v_1_9_1"].tolist() == [5, 6]
+    assert vectors["v_2.5_9_0"].tolist() == [7, 8]
+    vectors.close()
+
+
+@pytest.mark.parametrize("query", ["q2", "w_1_9_0", "v_1_9_x", "q1_"])
+def test_unknown_query_names_the_file_and_the_query(path, query):
+    vectors = read_sentence_vectors(save_vectors(path, VECTORS))
+    with pytest.raises(UnknownIdError, match=f"vectors.*{query!r}"):
+        vectors[query]
+
+
+@pytest.mark.parametrize(
+    "name, vector, query, message",
+    [
+        ("b", np.array([1, np.nan]), "b", "'b': number 1 is nan"),
+        ("b", np.ones(3), "b", "'b': expected 2 numbers"),
+        ("b", np.ones((0, 2)), "b_0", "shape"),
+        ("b", np.ones((1, 1, 2)), "b", "shape"),
+        ("b", np.ones(2, np.int64), "b", "found int64"),
+        ("b", np.ones((2, 2)), "b", "2 vectors, wanted for 'b'"),
+        ("b", np.ones((2, 2)), "b_2", "2 vectors, wanted for 'b_2'"),
+    ],
+)
+def test_bad_sentence_vector_is_named(path, name, vector, query, message):
+    save_vectors(path, {"a": np.ones(2), name: vector})
+    with pytest.raises(FeatureError, match=f"vectors.*{message}"):
+        read_sentence_vectors(path)[query]
+
+
+def test_truncated_sentence_vectors_are_named(tmp_path):
+    path = save_vectors(tmp_path / "v.h5", VECTORS)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FeatureError, match=r"v\.h5: is not a whole"):
+        read_sentence_vectors(path)
+
+
+def test_real_word_vectors(shared_data):
+    path = shared_data / "glove" / "glove.300d.charades.txt"
+    words, vectors = read_glove(path, words=["door", "person"])
+    assert sorted(words) == ["door", "person"]
+    assert vectors.shape == (2, 300)
+    assert len(read_glove(path)[0]) == 1096
