@@ -1,0 +1,351 @@
+"""Pictures: where the moments are, and how the training went.
+
+Every function writes one picture, in the format that its name ends on, and
+returns its path. Lines differ by dash and marker as well as by colour, and the
+colours (Okabe and Ito's) by lightness, so that any eye can tell them apart.
+"""
+
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#5F5F5F"
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+_RECALL_KEY = re.compile(r"R@(\d+)[,_ ]\s*IoU=([\d.]+)")
+
+
+def timeline(
+    path,
+    *,
+    query: str,
+    duration: float,
+    truth: Sequence,
+    predictions: Sequence,
+    attention: Mapping | None = None,
+    frames: np.ndarray | None = None,
+) -> Path:
+    """Draws predictions against the truth, on the time axis of the video.
+
+    Args:
+        path: Where to write the picture.
+        query: The sentence.
+        duration: Float, seconds of the video.
+        truth: `(start, end)` pairs in seconds; may be empty.
+        predictions: `(start, end, score)` triples, best first; may be empty.
+        attention: `{"centre": [W], "kernel_sizes": [K], "weights": [W, K]}`:
+            for the window around each centre, in seconds, how much each width
+            of the context counts. Windows of about one centre are averaged.
+        frames: `uint8 [F, H, W, 3]`, the video; a strip of it is shown.
+
+    Returns:
+        `path`.
+    """
+    title = textwrap.wrap(f"“{query.strip()}”", width=80)
+    heights = {"frames": 0.85, "segments": 0.65 + 0.3 * len(predictions)}
+    heights["segments"] = max(heights["segments"], 1.2)
+    heights["attention"] = 1.5
+    if frames is None:
+        del heights["frames"]
+    if attention is None:
+        del heights["attention"]
+    figure = _figure(9.0, sum(heights.values()) + 1.2 + 0.24 * len(title))
+    axes = figure.subplots(
+        len(heights),
+        sharex=True,
+        squeeze=False,
+        height_ratios=list(heights.values()),
+    )[:, 0]
+    axes = dict(zip(heights, axes, strict=True))
+    figure.suptitle(
+        "\n".join(title), x=0.01, ha="left", fontsize=12, parse_math=False
+    )
+    for axis in axes.values():
+        axis.set_xlim(0, duration)
+    _draw_segments(axes["segments"], duration, truth, predictions)
+    if frames is not None:
+        _draw_frames(axes["frames"], duration, np.asarray(frames))
+    if attention is not None:
+        _draw_attention(axes["attention"], duration, attention)
+    list(axes.values())[-1].set_xlabel("seconds into the video")
+    return _save(figure, path)
+
+
+def recall_curve(
+    path,
+    steps: Sequence,
+    series: Mapping,
+    *,
+    chance: float | None = None,
+    title: str = "",
+    ylabel: str = "R@1, IoU=0.5",
+) -> Path:
+    """Draws recall over training steps, as the paper's Figure 5.
+
+    Args:
+        path: Where to write the picture.
+        steps: `[N]` training steps.
+        series: Name of a line -> `[N]` fractions; NaN where there is none.
+        chance: Fraction that guessing gets, drawn as a level.
+        title: Heading.
+        ylabel: What the fractions are.
+
+    Returns:
+        `path`.
+
+    Reference: paper, Figure 5.
+    """
+    figure, axis = _curves(steps, series, title, ylabel)
+    if chance is not None:
+        axis.axhline(
+            chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
+        )
+    axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.legend(loc="best", frameon=True)
+    return _save(figure, path)
+
+
+def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
+    """Draws losses over training steps.
+
+    Args:
+        path: Where to write the picture.
+        steps: `[N]` training steps.
+        series: Name of a loss -> `[N]` values; NaN where there is none.
+        title: Heading.
+
+    Returns:
+        `path`.
+    """
+    figure, axis = _curves(steps, series, title, "loss")
+    values = np.concatenate([np.ravel(v) for v in series.values()])
+    values = values[np.isfinite(values)]
+    if len(values) and 0 < values.min() < values.max() / 30:
+        axis.set_yscale("log")
+        axis.set_ylabel("loss (logarithmic)")
+    axis.legend(loc="best", frameon=True)
+    return _save(figure, path)
+
+
+def recall_table(path, results: Mapping, title: str = "") -> Path:
+    """Draws the table of R@n over IoU thresholds, as the paper prints it.
+
+    Args:
+        path: Where to write the picture.
+        results: `"R@1,IoU=0.5"` -> fraction, and perhaps `"mIoU"`.
+        title: Heading: say which suppression was used.
+
+    Returns:
+        `path`.
+
+    Reference: paper, Tables 1 and 2.
+    """
+    cells = {}
+    for key, value in results.items():
+        match = _RECALL_KEY.fullmatch(key)
+        if match:
+            cells[int(match[1]), match[2]] = value
+    if not cells:
+        raise ValueError(
+            "`results` must have keys such as 'R@1,IoU=0.5'. "
+            f"Received: {list(results)}"
+        )
+    ns = sorted({n for n, _ in cells}, reverse=True)
+    ious = sorted({iou for _, iou in cells}, key=float)
+    values = np.array([[cells.get((n, m), np.nan) for m in ious] for n in ns])
+
+    heading = textwrap.wrap(title, width=12 * (len(ious) + 1))
+    figure = _figure(
+        1.2 + 1.0 * len(ious), 0.9 + 0.5 * len(ns) + 0.24 * len(heading)
+    )
+    axis = figure.add_subplot()
+    # No darker than black letters can be read on.
+    axis.imshow(values, cmap="Blues", vmin=0, vmax=1.8, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        text = "" if np.isnan(value) else f"{100 * value:.1f}"
+        axis.text(column, row, text, ha="center", va="center", fontsize=12)
+    axis.set_xticks(range(len(ious)), [f"IoU={m}" for m in ious])
+    axis.set_yticks(range(len(ns)), [f"R@{n}" for n in ns])
+    axis.set_xticks(np.arange(len(ious) - 1) + 0.5, minor=True)
+    axis.set_yticks(np.arange(len(ns) - 1) + 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=2)
+    axis.tick_params(which="both", length=0, labelsize=11)
+    axis.tick_params(labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    note = "% of queries"
+    if "mIoU" in results:
+        note += f"   ·   mIoU {100 * results['mIoU']:.1f} %"
+    axis.set_xlabel(note, color=GREY)
+    figure.suptitle(
+        "\n".join(heading), x=0.02, ha="left", fontsize=12, parse_math=False
+    )
+    return _save(figure, path)
+
+
+def _figure(width, height):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need Matplotlib. Run: pip install 'acnn_tf[plots]'"
+        ) from error
+    # Not pyplot: nothing global to configure, nothing to close.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure, path):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # A sentence in a script that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does")
+        figure.savefig(path, dpi=150, facecolor="white")
+    return path
+
+
+def _bare(axis):
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(colors=GREY, labelcolor="black")
+
+
+def _legend_above(axis, num_columns):
+    axis.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0.2,
+        ncols=num_columns,
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _draw_frames(axis, duration, frames):
+    # About as many as keep square frames square.
+    num_shown = min(10, len(frames))
+    index = (np.arange(num_shown) + 0.5) / num_shown * len(frames)
+    shown = frames[index.astype(int)]
+    gap = max(1, shown.shape[2] // 16)
+    shown = np.pad(
+        shown, [(0, 0), (0, 0), (0, gap), (0, 0)], constant_values=255
+    )
+    axis.imshow(
+        np.concatenate(list(shown), axis=1),
+        extent=(0, duration, 0, 1),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axis.set_axis_off()
+
+
+def _draw_segments(axis, duration, truth, predictions):
+    # A column on the right, where no bar can be in the way of a number.
+    beside = {"va": "center", "transform": axis.get_yaxis_transform()}
+    for index, (start, end) in enumerate(truth):
+        axis.barh(
+            *(0, end - start),
+            left=start,
+            height=0.62,
+            color=GREEN,
+            label=None if index else "truth",
+        )
+        axis.axvspan(start, end, color=GREEN, alpha=0.12, linewidth=0)
+    for rank, (start, end, score) in enumerate(predictions, start=1):
+        axis.barh(
+            *(rank, end - start),
+            left=start,
+            height=0.62,
+            # The best one full, the others paler: order needs no reading.
+            color=BLUE if rank == 1 else "#8FBFDD",
+            label={1: "best prediction", 2: "next predictions"}.get(rank),
+        )
+        axis.text(1.06, rank, f"{score:.2f}", ha="right", **beside)
+    if len(predictions):
+        axis.text(1.06, 0, "score", ha="right", color=GREY, **beside)
+    else:
+        axis.text(
+            duration / 2, 1, "no predictions", ha="center", va="center",
+            color=GREY, style="italic",
+        )  # fmt: skip
+    labels = ["truth", *(f"#{n + 1}" for n in range(len(predictions)))]
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(max(len(predictions), 1) + 0.6, -0.6)
+    axis.tick_params(axis="y", length=0)
+    _bare(axis)
+    axis.spines["left"].set_visible(False)
+    if len(truth) or len(predictions):
+        _legend_above(axis, 3)
+
+
+def _draw_attention(axis, duration, attention):
+    centre = np.asarray(attention["centre"], float)
+    weights = np.asarray(attention["weights"], float)
+    kernel_sizes = list(attention["kernel_sizes"])
+    if weights.shape != (len(centre), len(kernel_sizes)):
+        raise ValueError(
+            "`attention` must have a weight for each centre and kernel size, "
+            f"{(len(centre), len(kernel_sizes))}. Received: {weights.shape}"
+        )
+    num_bins = int(np.clip(len(centre), 1, 48))
+    place = np.clip(centre / duration * num_bins, 0, num_bins - 1).astype(int)
+    count = np.bincount(place, minlength=num_bins)
+    kept = count > 0
+    time = (np.arange(num_bins) + 0.5)[kept] * duration / num_bins
+    for index, kernel_size in enumerate(kernel_sizes):
+        total = np.bincount(place, weights[:, index], num_bins)
+        axis.plot(
+            time,
+            total[kept] / count[kept],
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=DASHES[index % len(DASHES)],
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=3.5,
+            linewidth=1.6,
+            label=f"{kernel_size} window" + "s" * (kernel_size != 1),
+        )
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("attention to\ncontext of", fontsize=9)
+    axis.grid(axis="y", alpha=0.3)
+    _bare(axis)
+    _legend_above(axis, len(kernel_sizes))
+
+
+def _curves(steps, series, title, ylabel):
+    for name, values in series.items():
+        if len(values) != len(steps):
+            raise ValueError(
+                f"`series` must have a value for each of {len(steps)} steps. "
+                f"Received: {len(values)} for {name!r}"
+            )
+    figure = _figure(7.0, 4.2)
+    axis = figure.add_subplot()
+    # Few enough markers to tell lines apart, whatever their number.
+    every = max(1, len(steps) // 12)
+    for index, (name, values) in enumerate(series.items()):
+        axis.plot(
+            steps,
+            values,
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=DASHES[index % len(DASHES)],
+            marker=MARKERS[index % len(MARKERS)],
+            markevery=every,
+            markersize=5,
+            linewidth=1.8,
+            label=name,
+        )
+    axis.set_title(title, loc="left", fontsize=12, parse_math=False, wrap=True)
+    axis.set_xlabel("training step")
+    axis.set_ylabel(ylabel)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.grid(alpha=0.3)
+    _bare(axis)
+    return figure, axis

@@ -1,0 +1,227 @@
+import sys
+import warnings
+
+import matplotlib.image
+import matplotlib.text
+import numpy as np
+import pytest
+
+from acnn_tf import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, to look into."""
+    figures = []
+    figure_of = plots._figure
+
+    def figure(*args):
+        figures.append(figure_of(*args))
+        return figures[-1]
+
+    monkeypatch.setattr(plots, "_figure", figure)
+    return figures
+
+
+def texts(figure):
+    """Everything that can be read in a figure."""
+    return [
+        text.get_text().replace("\u2212", "-")
+        for text in figure.findobj(matplotlib.text.Text)
+        if text.get_text()
+    ]
+
+
+def bars(axis):
+    """`(start, end)` of the bars, from the top down."""
+    boxes = [patch for patch in axis.patches if patch.get_height() < 1]
+    boxes.sort(key=lambda box: box.get_y())
+    return [(box.get_x(), box.get_x() + box.get_width()) for box in boxes]
+
+
+def test_timeline_shows_truth_and_predictions_in_order(tmp_path, drawn):
+    path = plots.timeline(
+        tmp_path / "new" / "timeline.png",
+        query="the person opens the door",
+        duration=30.0,
+        truth=[(3.0, 8.0)],
+        predictions=[(2.5, 7.0, 1.25), (20.0, 30.0, -0.5)],
+    )
+    assert path == tmp_path / "new" / "timeline.png"
+    assert matplotlib.image.imread(path).shape[2] in (3, 4)
+    (axis,) = drawn[0].axes
+    assert axis.get_xlim() == (0, 30)
+    assert bars(axis) == [(3, 8), (2.5, 7), (20, 30)]
+    shown = texts(drawn[0])
+    for text in ("“the person opens the door”", "truth", "#1", "#2"):
+        assert text in shown
+    for text in ("1.25", "-0.50", "best prediction", "seconds into the video"):
+        assert text in shown
+
+
+def test_timeline_shows_frames_and_attention(tmp_path, drawn):
+    centre = np.array([1.0, 3.0, 5.0, 3.0])
+    plots.timeline(
+        tmp_path / "timeline.png",
+        query="q",
+        duration=6.0,
+        truth=[(0, 2), (4, 6)],
+        predictions=[(0, 2, 0.5)],
+        attention={
+            "centre": centre,
+            "kernel_sizes": [1, 3],
+            "weights": [[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [0.7, 0.3]],
+        },
+        frames=np.zeros((12, 8, 8, 3), np.uint8),
+    )
+    strip, segments, attention = drawn[0].axes
+    assert strip.images[0].get_extent() == [0, 6, 0, 1]
+    assert bars(segments) == [(0, 2), (4, 6), (0, 2)]
+    for line, name, weights in zip(
+        attention.lines,
+        ("1 window", "3 windows"),
+        # Both windows around 3 s count by half there.
+        ([0.9, 0.6, 0.2], [0.1, 0.4, 0.8]),
+        strict=True,
+    ):
+        assert line.get_label() == name
+        np.testing.assert_allclose(line.get_ydata(), weights)
+
+
+def test_timeline_without_predictions_says_so(tmp_path, drawn):
+    path = plots.timeline(
+        tmp_path / "timeline.png",
+        query="q",
+        duration=5.0,
+        truth=[],
+        predictions=[],
+        frames=np.zeros((1, 4, 4, 3), np.uint8),
+    )
+    assert path.stat().st_size > 0
+    assert "no predictions" in texts(drawn[0])
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "word " * 80, "$5 and $x_1^$ {\\frac", "女の人が座る", "l" * 300],
+)
+def test_timeline_takes_any_sentence(tmp_path, query):
+    path = plots.timeline(
+        tmp_path / "timeline.png",
+        query=query,
+        duration=5.0,
+        truth=[(0, 1)],
+        predictions=[(0, 1, 0.0)],
+    )
+    width = matplotlib.image.imread(path).shape[1]
+    assert width == 1350
+
+
+def test_timeline_names_attention_of_the_wrong_shape(tmp_path):
+    attention = {"centre": [1, 2], "kernel_sizes": [1, 3], "weights": [[1, 0]]}
+    with pytest.raises(ValueError, match=r"\(2, 2\). Received: \(1, 2\)"):
+        plots.timeline(
+            tmp_path / "timeline.png",
+            query="q",
+            duration=5.0,
+            truth=[],
+            predictions=[],
+            attention=attention,
+        )
+
+
+def test_recall_curve_shows_lines_and_chance(tmp_path, drawn):
+    path = plots.recall_curve(
+        tmp_path / "recall.png",
+        [0, 100, 200],
+        {"ACNN": [0.1, np.nan, 0.4], "shuffled": [0.1, 0.1, 0.1]},
+        chance=0.07,
+        title="Charades-STA",
+    )
+    assert path.exists()
+    (axis,) = drawn[0].axes
+    acnn, shuffled, chance = axis.lines
+    np.testing.assert_array_equal(acnn.get_ydata(), [0.1, np.nan, 0.4])
+    np.testing.assert_array_equal(shuffled.get_xdata(), [0, 100, 200])
+    assert set(chance.get_ydata()) == {0.07}
+    assert axis.get_ylim()[0] == 0
+    for text in ("ACNN", "shuffled", "chance", "Charades-STA"):
+        assert text in texts(drawn[0])
+    # Not by colour alone.
+    assert acnn.get_marker() != shuffled.get_marker()
+    assert acnn.get_linestyle() != shuffled.get_linestyle()
+
+
+@pytest.mark.parametrize("steps, values", [([], []), ([5], [0.25])])
+def test_curves_of_no_step_or_one(tmp_path, steps, values):
+    assert plots.recall_curve(tmp_path / "r.png", steps, {"a": values}).exists()
+    assert plots.loss_curve(tmp_path / "l.png", steps, {"a": values}).exists()
+
+
+@pytest.mark.parametrize("curve", [plots.recall_curve, plots.loss_curve])
+def test_curves_name_a_series_of_the_wrong_length(tmp_path, curve):
+    with pytest.raises(ValueError, match=r"of 2 steps\. Received: 1 for 'a'"):
+        curve(tmp_path / "curve.png", [1, 2], {"a": [0.5]})
+
+
+@pytest.mark.parametrize(
+    "series, scale",
+    [
+        ({"loss": [4.0, 2.0], "offset": [0.5, 0.4]}, "linear"),
+        ({"loss": [4.0, 2.0], "offset": [0.05, 0.01]}, "log"),
+        ({"loss": [4.0, 2.0], "offset": [0.0, np.nan]}, "linear"),
+    ],
+)
+def test_losses_far_apart_are_drawn_logarithmically(
+    tmp_path, drawn, series, scale
+):
+    plots.loss_curve(tmp_path / "loss.png", [1, 2], series)
+    assert drawn[0].axes[0].get_yscale() == scale
+
+
+def test_recall_table_has_the_rows_and_columns_of_the_paper(tmp_path, drawn):
+    plots.recall_table(
+        tmp_path / "table.png",
+        {
+            "R@1,IoU=0.5": 0.131,
+            "R@5,IoU=0.5": 0.271,
+            "R@10,IoU=0.5": 0.347,
+            "R@1,IoU=0.1": 0.287,
+            "mIoU": 0.1234,
+        },
+        title="TACoS, per_threshold",
+    )
+    (axis,) = drawn[0].axes
+    assert [t.get_text() for t in axis.get_xticklabels()] == [
+        "IoU=0.1",
+        "IoU=0.5",
+    ]
+    assert [t.get_text() for t in axis.get_yticklabels()] == [
+        "R@10",
+        "R@5",
+        "R@1",
+    ]
+    cells = {t.get_position(): t.get_text() for t in axis.texts}
+    assert cells[0, 2] == "28.7"
+    assert [cells[1, row] for row in range(3)] == ["34.7", "27.1", "13.1"]
+    assert "mIoU 12.3 %" in axis.get_xlabel()
+
+
+def test_recall_table_names_results_without_recall(tmp_path):
+    with pytest.raises(ValueError, match=r"Received: \['loss'\]"):
+        plots.recall_table(tmp_path / "table.png", {"loss": 1.0})
+
+
+def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"acnn_tf\[plots\]"):
+        plots.loss_curve(tmp_path / "loss.png", [1], {"loss": [1.0]})
+
+
+def test_pictures_leave_nothing_behind(tmp_path):
+    filters = list(warnings.filters)
+    pyplot = "matplotlib.pyplot" in sys.modules
+    plots.loss_curve(tmp_path / "loss.png", [1, 2], {"loss": [1.0, 0.5]})
+    assert warnings.filters == filters
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
