@@ -1,0 +1,146 @@
+"""Files of predicted moments, one JSON object a line.
+
+    {"qid": "7", "query": "a man runs", "vid": "v1",
+     "pred_relevant_windows": [[3.2, 9.0, 0.91], ...]}
+
+Each window is start, end (seconds) and score. Libraries for moment retrieval
+share the format, so that the predictions of any of them can be scored here,
+and ours elsewhere.
+"""
+
+import json
+import os
+
+import numpy as np
+
+from acnn_tf.data.problems import DataError, Problem
+from acnn_tf.data.text_files import is_number, text_lines
+
+
+def write_predictions(path, moments, predictions):
+    """Writes the predictions for `moments`.
+
+    Args:
+        path: File to write; replaced only once the new one is complete.
+        moments: List of `Moment`.
+        predictions: For each moment `[N, 3]`: start, end, score.
+    """
+    partial = f"{path}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        for moment, predicted in zip(moments, predictions, strict=True):
+            record = {
+                "qid": moment.query_id,
+                "query": moment.query,
+                "vid": moment.video_id,
+                "pred_relevant_windows": np.asarray(predicted).tolist(),
+            }
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def read_predictions(path, moments, allow_missing=False):
+    """Reads predictions for `moments`, from this package or any other.
+
+    Args:
+        path: File to read.
+        moments: List of `Moment`, each with a query id of its own.
+        allow_missing: Let queries without predictions pass, as queries with
+            an empty list.
+
+    Returns:
+        For each moment `float64 [N, 3]`: start, end, score; as in the file,
+        ranked by score, equal scores in their order there.
+
+    Raises:
+        DataError: Lists every line that is malformed, not UTF-8, repeated, of
+            a query or video that the annotations do not have, or has a window
+            that is not finite or ends before it starts; or the queries
+            without predictions.
+    """
+    by_id = {moment.query_id: moment for moment in moments}
+    if len(by_id) < len(moments):
+        raise ValueError(
+            "Predictions are told apart by query id, but the annotations "
+            f"have {len(moments)} queries with {len(by_id)} ids."
+        )
+    path = os.fspath(path)
+    problems, lines, predictions = [], {}, {}
+    for number, text in text_lines(path):
+        try:
+            record = _parse(text)
+            query_id = str(record["qid"])
+            _check_query(record, query_id, by_id.get(query_id))
+            if query_id in lines:
+                raise ValueError(
+                    f"query {query_id!r} is predicted twice, first in line "
+                    f"{lines[query_id]}"
+                )
+            lines[query_id] = number
+            predictions[query_id] = _windows(record)
+        except ValueError as error:
+            problems.append(Problem(path, number, str(error)))
+    # A query whose line is bad has been reported.
+    missing = [query_id for query_id in by_id if query_id not in lines]
+    if missing and not allow_missing and not problems:
+        named = ", ".join(map(repr, missing[:5]))
+        more = ", ..." if len(missing) > 5 else ""
+        message = (
+            f"has no predictions for {len(missing)} of {len(moments)} queries "
+            f"of the annotations: {named}{more}"
+        )
+        problems.append(Problem(path, None, message))
+    if problems:
+        raise DataError(problems)
+    return [
+        predictions.get(moment.query_id, np.zeros((0, 3))) for moment in moments
+    ]
+
+
+def _parse(text):
+    if isinstance(text, ValueError):  # not UTF-8
+        raise text
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"expected a JSON object, found {type(record).__name__}"
+        )
+    for key in ("qid", "pred_relevant_windows"):
+        if key not in record:
+            raise ValueError(f"has no {key!r}; found {sorted(record)}")
+    return record
+
+
+def _check_query(record, query_id, moment):
+    if moment is None:
+        raise ValueError(f"query {query_id!r} is not in the annotations")
+    video_id = str(record.get("vid", moment.video_id))
+    if video_id != moment.video_id:
+        raise ValueError(
+            f"query {query_id!r} is about video {moment.video_id!r} in the "
+            f"annotations, about {video_id!r} here"
+        )
+
+
+def _windows(record):
+    windows = record["pred_relevant_windows"]
+    if not isinstance(windows, list):
+        raise ValueError(
+            "'pred_relevant_windows' must be a list, found "
+            f"{type(windows).__name__}"
+        )
+    for window in windows:
+        if (
+            not isinstance(window, list)
+            or len(window) != 3
+            or not all(map(is_number, window))
+        ):
+            raise ValueError(
+                "a window must be [start, end, score], three finite numbers; "
+                f"found {window!s:.80}"
+            )
+        if window[1] < window[0]:
+            raise ValueError(f"window {window} ends before it starts")
+    return np.array(windows, np.float64).reshape(-1, 3)

@@ -1,0 +1,267 @@
+"""A model, or anybody's predictions, over a split: the paper's table."""
+
+import numpy as np
+
+from acnn_tf import metrics, search
+from acnn_tf import segments as segments_lib
+from acnn_tf.data.sentences import query_inputs
+
+NS = (1, 5, 10)
+IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+
+
+def evaluate(
+    model,
+    moments,
+    features,
+    *,
+    sentence_vectors=None,
+    shuffle_seed=None,
+    grid=None,
+    suppression="none",
+    nms_threshold=0.5,
+    ns=NS,
+    ious=IOUS,
+):
+    """Searches the video of every query and measures what comes out.
+
+    Each video and each sentence is encoded once.
+
+    Args:
+        model: See `acnn_tf.search`, with `vocabulary` besides.
+        moments: List of `Moment`.
+        features: Mapping from video id to `[T, D]` clip features.
+        sentence_vectors: Mapping from query id to `[E]`, for a model without
+            a vocabulary.
+        shuffle_seed: Int: the control. Every moment is searched for with the
+            sentence of another, so that what is left is what a model knows
+            without its query.
+        grid: `WindowGrid` to use instead of `model.grid`.
+        suppression: One of `acnn_tf.search.SUPPRESSIONS`.
+        nms_threshold: Float, of `"fixed"` suppression.
+        ns: Ints, n of R@n.
+        ious: Floats, m of IoU=m.
+
+    Returns:
+        `(results, predictions)`: what `score_predictions` returns, and for
+        each moment `float64 [N, 3]`: start, end and score, best first, within
+        `[0, duration]`; all that the protocol ranks, so that scoring them
+        again gives the same results.
+    """
+    protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
+    queries = encode_sentences(model, moments, sentence_vectors)
+    if shuffle_seed is not None:
+        queries = queries[_derangement(len(moments), shuffle_seed)]
+    rows, durations = {}, {}
+    for row, moment in enumerate(moments):
+        rows.setdefault(moment.video_id, []).append(row)
+        durations[moment.video_id] = moment.duration
+    thresholds = {search.max_overlap(iou=m, **protocol) for m in ious}
+    predictions = [None] * len(moments)
+    for video in search.encode_videos(model, features, durations, grid):
+        video_rows = rows[video.video_id]
+        segments, scores = search.candidates(model, queries[video_rows], video)
+        kept = np.zeros(scores.shape, bool)
+        for max_iou in thresholds:
+            indices = segments_lib.nms(segments, scores, max_iou, max(ns))
+            for row, row_indices in enumerate(indices):
+                kept[row, row_indices[row_indices >= 0]] = True
+        for row, index in enumerate(video_rows):
+            found = np.column_stack([segments[row], scores[row]])[kept[row]]
+            order = np.argsort(-found[:, 2], kind="stable")
+            predictions[index] = found[order]
+    results = score_predictions(
+        moments, predictions, ns=ns, ious=ious, **protocol
+    )
+    return results, predictions
+
+
+def encode_sentences(model, moments, sentence_vectors=None, batch_size=512):
+    """Encodes the query of every moment.
+
+    Args:
+        model: See `evaluate`.
+        moments: List of `Moment`.
+        sentence_vectors: Mapping from query id to `[E]`, for a model without
+            a vocabulary.
+        batch_size: Queries that go through the model at once.
+
+    Returns:
+        float32 array `[Q, t]`.
+    """
+    queries = query_inputs(moments, model.vocabulary, sentence_vectors)
+    return np.concatenate(
+        [
+            search.to_numpy(model.encode_queries(queries[i : i + batch_size]))
+            for i in range(0, len(queries), batch_size)
+        ]
+    )
+
+
+def _derangement(count, seed):
+    """A random permutation in which nothing stays in place."""
+    order = np.random.default_rng(seed).permutation(count)
+    shuffled = np.empty_like(order)
+    shuffled[order] = np.roll(order, 1)
+    return shuffled
+
+
+def score_predictions(
+    moments,
+    predictions,
+    *,
+    suppression="none",
+    nms_threshold=0.5,
+    ns=NS,
+    ious=IOUS,
+):
+    """Measures predictions, wherever they come from.
+
+    Args:
+        moments: List of `Moment`.
+        predictions: For each moment `[N, 3]`: start, end (seconds), score.
+            Ranked by score, equal scores in the order given.
+        suppression: One of `acnn_tf.search.SUPPRESSIONS`, applied to the
+            predicted segments.
+        nms_threshold: Float, of `"fixed"` suppression.
+        ns: Ints, n of R@n.
+        ious: Floats, m of IoU=m.
+
+    Returns:
+        Dictionary of fractions: `"R@1,IoU=0.5"` for every n and m, `"mIoU"`;
+        with `"protocol"` (words) and `"num_queries"`.
+    """
+    if not moments:
+        raise ValueError("There are no queries to evaluate.")
+    num_true = max(len(moment.segments) for moment in moments)
+    num_found = max(1, *map(len, predictions))
+    truth = np.full((len(moments), num_true, 2), np.nan)
+    segments = np.full((len(moments), num_found, 2), np.nan)
+    scores = np.full((len(moments), num_found), -np.inf)
+    for row, (moment, found) in enumerate(
+        zip(moments, predictions, strict=True)
+    ):
+        truth[row, : len(moment.segments)] = moment.segments
+        found = np.asarray(found, np.float64).reshape(-1, 3)
+        segments[row, : len(found)] = found[:, :2]
+        scores[row, : len(found)] = found[:, 2]
+    overlap = metrics.best_iou(truth, segments)  # [Q, N]
+
+    results, ranked = {}, {}
+    for m in ious:
+        max_iou = search.max_overlap(suppression, nms_threshold, iou=m)
+        if max_iou not in ranked:
+            index = segments_lib.nms(segments, scores, max_iou, max(ns))
+            ranked[max_iou] = np.where(
+                index >= 0, np.take_along_axis(overlap, index, axis=1), 0.0
+            )
+        for n in ns:
+            hits = metrics.recall_hits(ranked[max_iou], n, m)
+            results[f"R@{n},IoU={m:g}"] = float(hits.mean())
+    # No protocol changes the first result.
+    results["mIoU"] = float(metrics.top_iou(ranked[max_iou]).mean())
+    results["protocol"] = describe_protocol(suppression, nms_threshold)
+    results["num_queries"] = len(moments)
+    return results
+
+
+def describe_protocol(suppression, nms_threshold=0.5):
+    """The protocol in words, to stand beside every table."""
+    search.max_overlap(suppression, nms_threshold, iou=0.5)  # validates
+    return {
+        "none": "none: no suppression",
+        "fixed": f"fixed: NMS keeps results of IoU <= {nms_threshold:g}",
+        "per_threshold": "per_threshold: for IoU=m, NMS keeps results of "
+        "IoU <= m - 0.05",
+    }[suppression]
+
+
+def chance(moments, grid, ns=NS, ious=IOUS):
+    """What windows drawn at random, none twice, are expected to reach.
+
+    Exact, without suppression. Where results are suppressed, chance is the
+    same for R@1 and mIoU and somewhat higher for R@5 and R@10.
+
+    Args:
+        moments: List of `Moment`.
+        grid: `WindowGrid` that makes the candidates.
+        ns: Ints, n of R@n.
+        ious: Floats, m of IoU=m.
+
+    Returns:
+        Dictionary with the keys of `score_predictions`.
+    """
+    results = {f"R@{n},IoU={m:g}": 0.0 for m in ious for n in ns}
+    results["mIoU"] = 0.0
+    windows = {}
+    for moment in moments:
+        if moment.duration not in windows:
+            windows[moment.duration] = grid.windows(moment.duration)
+        overlap = segments_lib.iou(
+            windows[moment.duration][:, None], np.asarray(moment.segments)
+        ).max(axis=1)  # [W]
+        results["mIoU"] += float(overlap.mean()) / len(moments)
+        drawn = np.arange(min(max(ns), len(overlap)))
+        for m in ious:
+            misses = np.count_nonzero(overlap < m)
+            # Chance that each draw misses, if all before it have.
+            miss = np.maximum(misses - drawn, 0) / (len(overlap) - drawn)
+            hit = 1.0 - np.cumprod(miss)
+            for n in ns:
+                results[f"R@{n},IoU={m:g}"] += hit[:n][-1] / len(moments)
+    results["protocol"] = "windows at random, no suppression"
+    results["num_queries"] = len(moments)
+    return results
+
+
+def format_table(results, ns=NS, ious=IOUS, title=""):
+    """The table as the paper prints it, with its protocol.
+
+    Args:
+        results: From `score_predictions`, `evaluate` or `chance`.
+        ns: Ints, n of R@n.
+        ious: Floats, m of IoU=m.
+        title: What was evaluated.
+
+    Returns:
+        String of several lines.
+    """
+    heading = f"{results['num_queries']} queries, {results['protocol']}"
+    lines = [f"{title}: {heading}" if title else heading]
+    lines.append("      " + "".join(f"{f'IoU={m:g}':>9}" for m in ious))
+    for n in sorted(ns, reverse=True):
+        row = (results[f"R@{n},IoU={m:g}"] for m in ious)
+        lines.append(f"{f'R@{n}':<6}" + "".join(f"{v:9.3f}" for v in row))
+    lines.append(f"{'mIoU':<6}{results['mIoU']:9.3f}")
+    return "\n".join(lines)
+
+
+def attention(model, moment, features, length):
+    """How much each width of the context counts, along a moment's video.
+
+    Args:
+        model: With `attention_weights`, besides what `evaluate` needs.
+        moment: `Moment`: its video is looked at.
+        features: Mapping from video id to `[T, D]` clip features.
+        length: Float, seconds: windows of the one length nearest to it count.
+
+    Returns:
+        What `acnn_tf.plots.timeline` takes: `"centre"` `[W]` seconds,
+        `"kernel_sizes"` and `"weights"` `[W, K]`.
+    """
+    windows = model.grid.windows(moment.duration)
+    lengths = windows[:, 1] - windows[:, 0]
+    nearest = lengths[np.argmin(np.abs(lengths - length))]
+    chosen = np.abs(lengths - nearest) < 1e-6
+    inputs = search.encoder_inputs(
+        model,
+        features,
+        {moment.video_id: moment.duration},
+        {moment.video_id: windows},
+    )
+    weights = search.to_numpy(model.attention_weights(inputs))[0]
+    return {
+        "centre": windows[chosen].mean(axis=1),
+        "kernel_sizes": model.kernel_sizes,
+        "weights": weights[: len(windows)][chosen],
+    }

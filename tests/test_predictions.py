@@ -1,0 +1,185 @@
+"""Files of predictions: written, read, and scored by the main."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acnn_tf import evaluation
+from acnn_tf.data.annotations import DataError, Moment, write_jsonl
+from acnn_tf.data.features import write_features
+from acnn_tf.data.predictions import read_predictions
+from acnn_tf.models import ACNN
+
+MOMENTS = [
+    Moment("1", "a man", "v1", 10.0, ((0.0, 5.0),)),
+    Moment("2", "a man", "v2", 10.0, ((5.0, 9.0),)),
+]
+
+
+def _line(qid="1", windows="[[0, 5, 0.9]]", vid='"v1"'):
+    return (
+        f'{{"qid": "{qid}", "vid": {vid}, "pred_relevant_windows": {windows}}}'
+    )
+
+
+def _read(tmp_path, *lines, **kwargs):
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(
+        b"\n".join(
+            line if isinstance(line, bytes) else line.encode() for line in lines
+        )
+    )
+    return read_predictions(path, MOMENTS, **kwargs)
+
+
+def test_predictions_of_others_are_read_in_the_order_of_the_annotations(
+    tmp_path,
+):
+    # A whole-number id, no video, something else besides, an empty line.
+    first, second = _read(
+        tmp_path,
+        '{"qid": 2, "pred_relevant_windows": [], "pred_saliency_scores": [1]}',
+        "",
+        _line(windows="[[0, 5, -1], [2, 2, 3.5]]"),
+    )
+    assert first.tolist() == [[0, 5, -1], [2, 2, 3.5]]
+    assert second.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"qid": "1", "pred_rel', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1, 2]", "expected a JSON object, found list"),
+        ('{"pred_relevant_windows": []}', "has no 'qid'"),
+        ('{"qid": "1", "windows": []}', "has no 'pred_relevant_windows'"),
+        (b'{"qid": "1\xff", "pred_relevant_windows": []}', "not UTF-8"),
+        (_line(qid="7"), "query '7' is not in the annotations"),
+        (_line("2", vid='"v2"'), "predicted twice, first in line 1"),
+        (_line(vid='"v2"'), "'v1' in the annotations, about 'v2' here"),
+        (_line(windows='{"0": 5}'), "must be a list, found dict"),
+        (_line(windows="[[0, 5]]"), "three finite numbers"),
+        (_line(windows="[0, 5, 0.9]"), "three finite numbers"),
+        (_line(windows='[["0", 5, 0.9]]'), "three finite numbers"),
+        (_line(windows="[[true, 5, 0.9]]"), "three finite numbers"),
+        (_line(windows="[[0, NaN, 0.9]]"), "three finite numbers"),
+        (_line(windows="[[0, 5, Infinity]]"), "three finite numbers"),
+        (_line(windows=f"[[0, {10**400}, 1]]"), "three finite numbers"),
+        (_line(windows="[[5, 4, 0.9]]"), "ends before it starts"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file(tmp_path, line, message):
+    with pytest.raises(DataError, match=rf"predictions\.jsonl:2: .*{message}"):
+        _read(tmp_path, _line(qid="2", vid='"v2"'), line)
+
+
+def test_all_bad_lines_are_listed(tmp_path):
+    with pytest.raises(DataError) as raised:
+        _read(tmp_path, "nonsense", _line(), "{}")
+    assert [problem.line for problem in raised.value.problems] == [1, 3]
+
+
+@pytest.mark.parametrize("lines", [[_line()], [""]])
+def test_queries_without_predictions_are_an_error_unless_allowed(
+    tmp_path, lines
+):
+    with pytest.raises(DataError, match=r"of 2 queries .*'2'"):
+        _read(tmp_path, *lines)
+    _, second = _read(tmp_path, *lines, allow_missing=True)
+    assert second.shape == (0, 3)
+
+
+def test_annotations_must_tell_queries_apart(tmp_path):
+    with pytest.raises(ValueError, match="2 queries with 1 ids"):
+        read_predictions(tmp_path / "none", [MOMENTS[0], MOMENTS[0]])
+
+
+def _run(*arguments):
+    root = Path(__file__).parents[1]
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.evaluate", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_main_scores_a_file_of_predictions(tmp_path):
+    annotations = tmp_path / "annotations.jsonl"
+    second = Moment("2", "b", "v2", 10.0, ((5.0, 9.0), (0.0, 1.0)))
+    write_jsonl([MOMENTS[0], second], annotations)
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text(
+        _line() + "\n" + _line("2", "[[0, 1, 0.1], [0, 4, 0.2]]", '"v2"')
+    )
+    arguments = [
+        "--dataset=jsonl",
+        f"--annotations={annotations}",
+        f"--predictions={predictions}",
+        "--suppression=fixed",
+        "--json",
+    ]
+    done = _run(*arguments)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["num_queries"] == 2
+    assert results["R@1,IoU=0.5"] == 0.5
+    assert results["R@5,IoU=0.5"] == 1.0  # .25 with the first: both stay
+    assert results["mIoU"] == (1.0 + 0.25) / 2
+    assert "NMS" in results["protocol"]
+
+    predictions.write_text(_line(windows="[[0, NaN, 1]]"))
+    done = _run(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "predictions.jsonl:1: a window must be" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_main_evaluates_the_model_of_a_run(tmp_path):
+    model = ACNN(
+        window_lengths=(2.0, 4.0),
+        kernel_sizes=(1, 3),
+        filters=4,
+        embedding_dim=4,
+        vocabulary=["a", "man"],
+        word_dim=4,
+    )
+    model.build({"clip": (None, None, 3), "query": (None, None)})
+    model.save(tmp_path / "model.keras")
+    rng = np.random.default_rng(0)
+    features = {
+        video: rng.normal(size=(10, 3)).astype("float32")
+        for video in ("v1", "v2")
+    }
+    write_features(tmp_path / "features_val.hdf5", features, 1.0)
+    write_jsonl(MOMENTS, tmp_path / "val.jsonl")
+    (tmp_path / "flags.txt").write_text(
+        f"--dataset=jsonl\n--data_dir={tmp_path}\n--nodraw\n--epochs=3\n"
+    )
+    out = tmp_path / "out.jsonl"
+    done = _run(
+        f"--workdir={tmp_path}",
+        "--suppression=per_threshold",
+        f"--predictions_out={out}",
+        "--shuffled",
+        "--timelines=2",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["num_queries"] == 2
+    assert set(results) >= {"shuffled", "chance", "mIoU", "R@10,IoU=0.1"}
+    again = evaluation.score_predictions(
+        MOMENTS, read_predictions(out, MOMENTS), suppression="per_threshold"
+    )
+    assert again == {key: results[key] for key in again}
+    pictures = sorted(path.name for path in tmp_path.glob("timelines/*"))
+    assert pictures == ["1.png", "2.png"]
