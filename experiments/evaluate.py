@@ -1,0 +1,156 @@
+r"""Evaluates a trained model on a split, or scores a file of predictions.
+
+  python -m experiments.evaluate --workdir=runs/charades --split=val \
+      --suppression=per_threshold --predictions_out=predictions.jsonl
+  python -m experiments.evaluate --predictions=predictions.jsonl \
+      --dataset=jsonl --annotations=val.jsonl
+
+The model's dataset is that of its training unless you name another. The file
+may be anybody's: a line for each query, {"qid": ..., "query": ..., "vid": ...,
+"pred_relevant_windows": [[start, end, score], ...]}, in seconds.
+
+Prints R@n, IoU=m (share of queries with one of the top n results at IoU >= m)
+and mIoU (mean IoU of the first result), and the protocol of suppression, which
+changes all but R@1 and mIoU. If an input is bad, says which file and line.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+
+import keras
+import numpy as np
+from absl import app, flags
+
+from acnn_tf import evaluation, plots, search
+from acnn_tf.data import predictions, synthetic
+from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from experiments import datasets
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(datasets)
+
+flags.DEFINE_string("workdir", None, "Folder of a run: evaluates its model.")
+flags.DEFINE_string("predictions", None, "Scores this file; needs no model.")
+flags.DEFINE_enum("split", "val", ["train", "val", "test"], "Of the dataset.")
+flags.DEFINE_enum(
+    "suppression",
+    "none",
+    search.SUPPRESSIONS,
+    "Among the results of a query: none; NMS at a fixed IoU; or, as in the "
+    "paper's tables, for IoU=m NMS at m - 0.05. IoU is between the results "
+    "themselves, windows shifted by their offsets.",
+)
+flags.DEFINE_float("nms_threshold", 0.5, "IoU of --suppression=fixed.")
+flags.DEFINE_list("window_lengths", None, "Others than those of training.")
+flags.DEFINE_bool("shuffled", False, "Also with shuffled sentences: a control.")
+flags.DEFINE_integer("seed", 0, "Of --shuffled.")
+flags.DEFINE_bool("allow_missing", False, "Queries not predicted are misses.")
+flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
+flags.DEFINE_string("predictions_out", None, "Writes the predictions here.")
+flags.DEFINE_integer("timelines", 0, "Draw so many, and the table, in WORKDIR.")
+
+
+def use_dataset_of_run(workdir):
+    """Lets the data's flags default to those that the model was chosen by."""
+    with open(os.path.join(workdir, "flags.txt"), encoding="utf-8") as lines:
+        used = dict(line.strip("-\n").partition("=")[::2] for line in lines)
+    for name in ("dataset", "data_dir", "num_scenes", "clip_seconds"):
+        if name in used:
+            FLAGS.set_default(name, used[name])
+    for name in ("annotations", "durations", "num_frames", "features"):
+        if f"val_{name}" in used:
+            FLAGS.set_default(name, used[f"val_{name}"])
+
+
+def evaluate_model(split, **protocol):
+    """Returns tables by their titles, and the predictions."""
+    path = os.path.join(FLAGS.workdir, "model.keras")
+    model = keras.saving.load_model(path, compile=False)
+    if FLAGS.window_lengths:
+        lengths = tuple(map(float, FLAGS.window_lengths))
+        model.grid = dataclasses.replace(model.grid, lengths=lengths)
+    evaluate = functools.partial(
+        evaluation.evaluate,
+        model,
+        split.moments,
+        split.features,
+        sentence_vectors=split.sentence_vectors,
+        **protocol,
+    )
+    results, found = evaluate()
+    tables = {"model": results}
+    if FLAGS.shuffled:
+        tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
+    tables["chance"] = evaluation.chance(split.moments, model.grid)
+    for index in np.linspace(0, len(found) - 1, FLAGS.timelines).astype(int):
+        draw(model, split.moments[index], split.features, found[index])
+    if FLAGS.timelines:
+        table = os.path.join(FLAGS.workdir, "table.png")
+        plots.recall_table(table, results, results["protocol"])
+        print(f"drew {table}", file=sys.stderr)
+    return tables, found
+
+
+def draw(model, moment, features, found):
+    """Draws results against the truth, and what the model attends to."""
+    folder = os.path.join(FLAGS.workdir, "timelines")
+    os.makedirs(folder, exist_ok=True)
+    name = moment.query_id.replace(os.sep, "_")
+    length = found[0, 1] - found[0, 0]
+    path = plots.timeline(
+        os.path.join(folder, f"{name}.png"),
+        query=moment.query,
+        duration=moment.duration,
+        truth=moment.segments,
+        predictions=found[:5].tolist(),
+        attention=evaluation.attention(model, moment, features, length),
+        frames=synthetic.render(moment.video_id)
+        if FLAGS.dataset == "synthetic"
+        else None,
+    )
+    print(f"drew {path}", file=sys.stderr)
+
+
+def run():
+    if FLAGS.workdir and not FLAGS.dataset:
+        use_dataset_of_run(FLAGS.workdir)
+    split = datasets.load_split(FLAGS.split)
+    protocol = {
+        "suppression": FLAGS.suppression,
+        "nms_threshold": FLAGS.nms_threshold,
+    }
+    moments = split.moments
+    if FLAGS.predictions:
+        found = predictions.read_predictions(
+            FLAGS.predictions, moments, FLAGS.allow_missing
+        )
+        results = evaluation.score_predictions(moments, found, **protocol)
+        tables = {"predictions": results}
+    elif FLAGS.workdir and split.features:
+        tables, found = evaluate_model(split, **protocol)
+    else:
+        raise ValueError("Give --predictions, or --workdir and --features.")
+    if FLAGS.predictions_out:
+        predictions.write_predictions(FLAGS.predictions_out, moments, found)
+    if FLAGS.json:
+        results = tables.pop(next(iter(tables)))
+        print(json.dumps(results | tables))
+        return
+    for title, results in tables.items():
+        print(evaluation.format_table(results, title=title), end="\n\n")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {argv[1:]}")
+    try:
+        run()
+    except (KeyError, OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,125 @@
+"""The model, by flags: one for each argument of its constructor.
+
+Names, defaults and help are those of the constructor; a flag that is not
+given leaves its default alone.
+"""
+
+import inspect
+import re
+
+import numpy as np
+from absl import flags
+
+from acnn_tf.data import sentences
+from acnn_tf.models import ACNN
+
+FLAGS = flags.FLAGS
+
+# What the data say, or what has a name of its own.
+_OTHERWISE = (
+    "window_lengths",
+    "window_overlap",
+    "frame_rate",
+    "clip_seconds",
+    "vocabulary",
+)
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_list,
+}
+# Arguments whose default does not tell their type.
+_TYPES = {"dilation": int, "context_activation": str}
+# Integers and words that may also be `none`.
+_OPTIONAL = ("hidden_dim", "scorer_activation", "context_activation")
+
+flags.DEFINE_list("window_seconds", None, "Lengths of the windows, in seconds.")
+flags.DEFINE_list("window_frames", None, "Lengths of the windows, in frames.")
+flags.DEFINE_float(
+    "frame_rate", 29.4, "Frames per second, with --window_frames."
+)
+flags.DEFINE_float("overlap", None, "Share that neighbouring windows share.")
+
+flags.DEFINE_string(
+    "word_vectors", None, "GloVe text file; without it, words are learned."
+)
+
+
+def _descriptions():
+    """Argument -> what the docstring says of it."""
+    text = inspect.getdoc(ACNN).split("Args:\n")[1].split("\n\n")[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in entries}
+
+
+def _define():
+    about = _descriptions()
+    for name, parameter in inspect.signature(ACNN).parameters.items():
+        if name in _OTHERWISE or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        kind = _TYPES.get(name, type(parameter.default))
+        if name in _OPTIONAL:
+            kind = str
+        default = parameter.default
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        _DEFINE[kind](name, None, f"{about[name]} Default: {default}.")
+
+
+_define()
+
+
+def model_arguments():
+    """Constructor arguments that were given as flags."""
+    arguments = {}
+    for name in inspect.signature(ACNN).parameters:
+        if name in _OTHERWISE or name == "kwargs" or FLAGS[name].value is None:
+            continue
+        value = FLAGS[name].value
+        if isinstance(value, list):
+            value = tuple(map(int, value))
+        if name in _OPTIONAL:
+            value = None if value.lower() == "none" else value
+        if name == "hidden_dim" and value is not None:
+            value = int(value)
+        arguments[name] = value
+    if FLAGS.overlap is not None:
+        arguments["window_overlap"] = FLAGS.overlap
+    if FLAGS.window_seconds and FLAGS.window_frames:
+        raise ValueError("Give --window_seconds or --window_frames, not both.")
+    if FLAGS.window_seconds:
+        arguments["window_lengths"] = tuple(map(float, FLAGS.window_seconds))
+    if FLAGS.window_frames:
+        arguments["window_lengths"] = tuple(map(int, FLAGS.window_frames))
+        arguments["frame_rate"] = FLAGS.frame_rate
+    return arguments
+
+
+def make_model(train):
+    """The model that the flags and the training split call for."""
+    arguments = model_arguments()
+    if train.sentence_vectors is not None:
+        return ACNN(clip_seconds=train.features.clip_seconds, **arguments)
+    words = sentences.Vocabulary.from_sentences(
+        [moment.query for moment in train.moments]
+    ).words
+    known = None
+    if FLAGS.word_vectors:
+        # Common words besides: others will ask with words that these do not.
+        known, vectors = sentences.read_glove(FLAGS.word_vectors, words)
+        common = sentences.read_glove(FLAGS.word_vectors, max_words=20_000)
+        new = [i for i, w in enumerate(common[0]) if w not in set(words)]
+        known = known + [common[0][i] for i in new]
+        vectors = np.concatenate([vectors, common[1][new]])
+        words = words + [common[0][i] for i in new]
+        arguments["word_dim"] = vectors.shape[1]
+    model = ACNN(
+        clip_seconds=train.features.clip_seconds,
+        vocabulary=words,
+        **arguments,
+    )
+    if known is not None:
+        model.set_word_vectors(known, vectors)
+    return model

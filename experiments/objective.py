@@ -1,0 +1,53 @@
+"""Losses and optimizer, by flags."""
+
+import keras
+from absl import flags
+
+from acnn_tf import losses
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_float(
+    "video_weight", 1.0, "Weight of the alignment within the query's video."
+)
+flags.DEFINE_float(
+    "batch_weight", 0.5, "Weight of the alignment within the batch."
+)
+flags.DEFINE_float("offset_weight", 1.0, "Lambda, the weight of the offsets.")
+flags.DEFINE_float("positive_weight", None, "Alpha 1. Default: 1 + 1 / B.")
+flags.DEFINE_float("negative_weight", None, "Alpha 2. Default: 1 / B.")
+flags.DEFINE_float("learning_rate", 1e-3, "The highest, after the warm-up.")
+flags.DEFINE_float("weight_decay", 1e-4, "Of AdamW.")
+flags.DEFINE_float("ema_momentum", 0.99, "Of averaged weights; 0: no average.")
+
+
+def compile_model(model, num_steps):
+    """Losses, weights and optimizer; `num_steps`: of the whole training."""
+    learning_rate = keras.optimizers.schedules.CosineDecay(
+        FLAGS.learning_rate / 10,
+        decay_steps=num_steps,
+        warmup_target=FLAGS.learning_rate,
+        warmup_steps=num_steps // 20,
+    )
+    model.compile(
+        keras.optimizers.AdamW(
+            learning_rate,
+            weight_decay=FLAGS.weight_decay,
+            global_clipnorm=1.0,
+            use_ema=FLAGS.ema_momentum > 0,
+            ema_momentum=FLAGS.ema_momentum,
+        ),
+        loss={
+            "score": losses.VideoAlignmentLoss(FLAGS.min_iou),
+            "offset": losses.OffsetLoss(),
+            "batch_score": losses.AlignmentLoss(
+                FLAGS.positive_weight, FLAGS.negative_weight
+            ),
+        },
+        loss_weights={
+            "score": FLAGS.video_weight,
+            "offset": FLAGS.offset_weight,
+            "batch_score": FLAGS.batch_weight,
+        },
+        jit_compile=False,
+    )

@@ -1,0 +1,119 @@
+r"""From nothing to found moments, in a few minutes and without a download.
+
+  python -m experiments.quickstart
+
+Makes small videos of moving shapes, with sentences that say what moves, how
+and in which order; trains ACNN on them, evaluates it, answers three sentences
+and draws pictures. Each step is a command of its own, printed before it runs,
+which works the same on your data. Everything is written to --workdir, which
+is emptied first.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("workdir", "runs/quickstart", "Folder to fill.")
+flags.DEFINE_integer("num_scenes", 400, "Training videos.", lower_bound=5)
+flags.DEFINE_bool("smoke", False, "As little of everything as will run.")
+
+FLAGFILE = "experiments/flags/quickstart.flags"
+
+
+def command(module, *arguments):
+    """Prints a command and runs it; returns what it printed, if any."""
+    words = ["-m", f"experiments.{module}", *arguments]
+    print(f"\n$ {shlex.join(['python', *words])}", flush=True)
+    captured = "--json" in arguments
+    done = subprocess.run(
+        [sys.executable, *words],
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE if captured else None,
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def make_scenes(folder, num_scenes):
+    """Writes training, validation and test videos as files."""
+    from acnn_tf.data import synthetic
+
+    for split, share in (("train", 1.0), ("val", 0.2), ("test", 0.2)):
+        scenes = synthetic.make_scenes(
+            max(1, round(num_scenes * share)), split=split
+        )
+        synthetic.write(scenes, folder, split)
+        print(
+            f"{split}: {len(scenes.features)} videos, "
+            f"{len(scenes.moments)} sentences"
+        )
+    return scenes.moments
+
+
+def answer(workdir, data, moments):
+    """Searches the videos of three sentences, one from each third."""
+    for part in range(3):
+        moment = moments[(2 * part + 1) * len(moments) // 6]
+        printed = command(
+            "search",
+            f"--workdir={workdir}",
+            f"--features={data}/features_test.hdf5",
+            f"--videos={moment.video_id}",
+            f"--query={moment.query}",
+            "--top=1",
+            "--json",
+        )
+        found = json.loads(printed)["moments"][0]
+        (start, end), *_ = moment.segments
+        print(
+            f"  {moment.query!r} in {moment.video_id}:\n"
+            f"    found {found['start']:5.1f} to {found['end']:5.1f} s, "
+            f"score {found['score']:.2f}\n"
+            f"    true  {start:5.1f} to {end:5.1f} s"
+        )
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {argv[1:]}")
+    started = time.monotonic()
+    workdir, num_scenes = FLAGS.workdir, FLAGS.num_scenes
+    data = os.path.join(workdir, "data")
+    shutil.rmtree(workdir, ignore_errors=True)
+    print(f"Making scenes in {data}")
+    moments = make_scenes(data, 5 if FLAGS.smoke else num_scenes)
+    smoke = ["--smoke"] if FLAGS.smoke else []
+    command(
+        "train",
+        f"--flagfile={FLAGFILE}",
+        f"--data_dir={data}",
+        f"--workdir={workdir}",
+        *smoke,
+    )
+    command(
+        "evaluate",
+        f"--workdir={workdir}",
+        "--split=test",
+        "--shuffled",
+        "--suppression=per_threshold",
+        "--timelines=4",
+    )
+    answer(workdir, data, moments)
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    print(f"\nDone in {minutes} min {seconds} s. Pictures:")
+    for name in ("training.png", "table.png", "timelines"):
+        print(f"  {os.path.join(workdir, name)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

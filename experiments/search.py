@@ -1,0 +1,110 @@
+r"""Finds moments: the best over all videos of a feature file.
+
+  python -m experiments.search --workdir=runs/charades \
+      --features=clips.hdf5 --query="a person opens the door" --top=5
+
+Prints video, start and end (seconds) and score, best first. Scores compare
+moments for one query; they are no probabilities, and those of two queries do
+not compare. Results of one video overlap by at most --nms_threshold.
+"""
+
+import json
+import os
+import sys
+
+import keras
+from absl import app, flags
+
+from acnn_tf import search
+from acnn_tf.data.features import open_features
+from acnn_tf.data.problems import DataError
+from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.data.text_files import read_numbers
+from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
+flags.DEFINE_string(
+    "features", None, "HDF5, TFRecord or folder of .npy.", required=True
+)
+flags.DEFINE_float(
+    "clip_seconds", None, "Seconds of a clip, where the features do not say."
+)
+flags.DEFINE_string("durations", None, "JSON file: seconds of each video.")
+flags.DEFINE_list("videos", None, "Search only these. Default: all.")
+flags.DEFINE_string("query", None, "Sentence to search for.")
+flags.DEFINE_string("queries_file", None, "Text file: a sentence a line.")
+flags.DEFINE_integer("top", 5, "Results of a sentence.", lower_bound=1)
+flags.DEFINE_float(
+    "nms_threshold", 0.5, "IoU that two results of one video may have."
+)
+flags.DEFINE_bool("json", False, "Print one JSON object a sentence.")
+
+
+def read_queries():
+    """Returns the sentences that the flags name."""
+    queries = [FLAGS.query] if FLAGS.query else []
+    if FLAGS.queries_file:
+        with open(FLAGS.queries_file, encoding="utf-8") as lines:
+            queries += [line.strip() for line in lines if line.strip()]
+    if not queries:
+        raise ValueError("Give --query, or --queries_file.")
+    return queries
+
+
+def run():
+    queries = read_queries()
+    path = os.path.join(FLAGS.workdir, "model.keras")
+    model = keras.saving.load_model(path, compile=False)
+    if model.vocabulary is None:
+        raise ValueError(
+            f"{path} takes sentence vectors, and nothing here makes them of "
+            "sentences: see acnn_tf.search.search_videos."
+        )
+    durations = {}
+    if FLAGS.durations:
+        problems = []
+        durations = read_numbers(FLAGS.durations, problems)
+        if problems:
+            raise DataError(problems)
+    with open_features(
+        FLAGS.features, clip_seconds=FLAGS.clip_seconds
+    ) as features:
+        durations = {
+            video: durations.get(video)
+            or len(features[video]) * features.clip_seconds
+            for video in FLAGS.videos or features
+        }
+        found = search.search_videos(
+            model,
+            features,
+            Vocabulary(model.vocabulary).encode(queries),
+            durations,
+            top_n=FLAGS.top,
+            nms_threshold=FLAGS.nms_threshold,
+        )
+    for query, moments in zip(queries, found, strict=True):
+        if FLAGS.json:
+            moments = [moment._asdict() for moment in moments]
+            answer = {"query": query, "moments": moments}
+            print(json.dumps(answer, ensure_ascii=False))
+            continue
+        print(query)
+        width = max(8, *(len(moment.video_id) for moment in moments))
+        print(f"  {'video':<{width}}    start      end    score")
+        for video_id, start, end, score in moments:
+            print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {argv[1:]}")
+    try:
+        run()
+    except (KeyError, OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
