@@ -310,12 +310,15 @@ def test_attention_weights_sum_to_one():
 
 
 def test_word_vectors_land_on_their_words():
-    model = ACNN(**SMALL, vocabulary=["a", "red"], word_dim=3)
+    model = ACNN(**SMALL, vocabulary=["a", "red", "box"], word_dim=3)
+    before = np.array(model.words(np.array([0, 1, 3])))
     vectors = np.arange(6.0).reshape(2, 3)
-    model.set_word_vectors(vectors)
-    np.testing.assert_array_equal(model.words(np.array([2, 3])), vectors)
-    np.testing.assert_array_equal(model.words(np.array([0, 1])), 0)
+    model.set_word_vectors(["box", "a"], vectors)
+    np.testing.assert_array_equal(model.words(np.array([4, 2])), vectors)
+    np.testing.assert_array_equal(model.words(np.array([0, 1, 3])), before)
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
-        model.set_word_vectors(np.zeros((3, 3)))
+        model.set_word_vectors(["box", "a"], np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="green"):
+        model.set_word_vectors(["green"], np.zeros((1, 3)))
     with pytest.raises(ValueError, match="vocabulary"):
-        ACNN(**SMALL).set_word_vectors(vectors)
+        ACNN(**SMALL).set_word_vectors(["a"], np.zeros((1, 3)))

@@ -190,25 +190,36 @@ class ACNN(keras.Model):
         """
         self.normalization.adapt(clips)
 
-    def set_word_vectors(self, vectors):
-        """Starts the words of the vocabulary at given vectors.
+    def set_word_vectors(self, words, vectors):
+        """Starts words of the vocabulary at given vectors.
+
+        Words of the vocabulary that are not among `words` keep the random
+        vectors that they have.
 
         Args:
-            vectors: float `[len(vocabulary), word_dim]`.
+            words: List of N words of the vocabulary, such as
+                `acnn_tf.data.sentences.read_glove` returns.
+            vectors: float `[N, word_dim]`.
         """
         if self.words is None:
             raise ValueError("Word vectors need a model with a `vocabulary`.")
+        expected = (len(words), self.word_dim)
+        if tuple(vectors.shape) != expected:
+            raise ValueError(
+                f"`vectors` must have shape {expected}, one row a word. "
+                f"Received: {tuple(vectors.shape)}"
+            )
+        row = {word: i for i, word in enumerate(self.vocabulary, start=2)}
+        unknown = [word for word in words if word not in row]
+        if unknown:
+            raise ValueError(
+                "`words` must be words of the vocabulary. "
+                f"Received: {unknown[:5]}"
+            )
         if not self.words.built:
             self.words.build()
         table = ops.convert_to_numpy(self.words.embeddings).copy()
-        expected = (table.shape[0] - 2, table.shape[1])
-        if tuple(vectors.shape) != expected:
-            raise ValueError(
-                f"`vectors` must have shape {expected}, one row a word of the "
-                f"vocabulary. Received: {tuple(vectors.shape)}"
-            )
-        table[:2] = 0.0
-        table[2:] = vectors
+        table[[row[word] for word in words]] = vectors
         self.words.embeddings.assign(table)
 
     def encode_windows(self, inputs, training=None):
