@@ -2,7 +2,7 @@
 
 Every function takes the model as an argument and asks little of it:
 `encode_windows`, `match`, and the attributes `grid`, `kernel_sizes`,
-`clip_seconds` and `offset_unit`.
+`clip_seconds`, `offset_unit` and `consensus_iou`.
 """
 
 import dataclasses
@@ -202,7 +202,46 @@ def candidates(model, queries, video):
     shifted = np.clip(shifted, 0.0, video.duration)
     windows = np.clip(video.windows, 0.0, video.duration)
     kept = shifted[..., :1] < shifted[..., 1:]
-    return np.where(kept, shifted, windows), scores
+    segments = np.where(kept, shifted, windows)
+    if model.consensus_iou is not None:
+        scores = consensus(segments, scores, model.consensus_iou)
+    return segments, scores
+
+
+def consensus(segments, scores, min_iou):
+    """Lets the windows of a video support those that they agree with.
+
+        s'_w = log sum_v exp(s_v) max(0, (iou(w, v) - min_iou) / (1 - min_iou))
+
+    The softmax of the scores says where the moment may be; `s'` ranks windows
+    by how much of it, on average over these places, they would catch. One
+    window that stands alone gives way to several that nearly coincide.
+
+    Args:
+        segments: `[..., W, 2]`: the windows of one video.
+        scores: `[..., W]`.
+        min_iou: Float in `[0, 1)`: IoU up to which two do not agree.
+
+    Returns:
+        `[..., W]`, on the scale of `scores`: that of a window which overlaps
+        no other stays as it is.
+
+    Example:
+
+    >>> segments = np.array([[0.0, 4.0], [10.0, 14.0], [10.0, 14.0]])
+    >>> consensus(segments, np.array([1.0, 0.9, 0.9]), 0.5).round(2).tolist()
+    [1.0, 1.59, 1.59]
+    """
+    segments, scores = np.asarray(segments), np.asarray(scores, np.float64)
+    if scores.ndim > 1:
+        # One by one: W x W numbers are enough to hold at a time.
+        rows = zip(segments, scores, strict=True)
+        return np.stack([consensus(*row, min_iou) for row in rows])
+    overlap = segments_lib.iou(segments[:, None], segments)
+    gain = np.maximum(0.0, (overlap - min_iou) / (1.0 - min_iou))
+    highest = scores.max()
+    total = gain @ np.exp(scores - highest)
+    return np.log(np.maximum(total, np.finfo(total.dtype).tiny)) + highest
 
 
 class Found(typing.NamedTuple):

@@ -22,12 +22,12 @@ import sys
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from acnn_tf import evaluation, plots, search
 from acnn_tf.data import predictions, synthetic
 from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
-from experiments import datasets
+from experiments import command, datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(datasets)
@@ -143,14 +143,5 @@ def run():
         print(evaluation.format_table(results, title=title), end="\n\n")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {argv[1:]}")
-    try:
-        run()
-    except (KeyError, OSError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
 if __name__ == "__main__":
-    app.run(main)
+    command.run(run)

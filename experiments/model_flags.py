@@ -31,9 +31,14 @@ _DEFINE = {
     tuple: flags.DEFINE_list,
 }
 # Arguments whose default does not tell their type.
-_TYPES = {"dilation": int, "context_activation": str}
-# Integers and words that may also be `none`.
-_OPTIONAL = ("hidden_dim", "scorer_activation", "context_activation")
+_TYPES = {"dilation": int}
+# What may also be `none`.
+_OPTIONAL = {
+    "hidden_dim": int,
+    "scorer_activation": str,
+    "context_activation": str,
+    "consensus_iou": float,
+}
 
 flags.DEFINE_list("window_seconds", None, "Lengths of the windows, in seconds.")
 flags.DEFINE_list("window_frames", None, "Lengths of the windows, in frames.")
@@ -81,9 +86,8 @@ def model_arguments():
         if isinstance(value, list):
             value = tuple(map(int, value))
         if name in _OPTIONAL:
-            value = None if value.lower() == "none" else value
-        if name == "hidden_dim" and value is not None:
-            value = int(value)
+            none = value.lower() == "none"
+            value = None if none else _OPTIONAL[name](value)
         arguments[name] = value
     if FLAGS.overlap is not None:
         arguments["window_overlap"] = FLAGS.overlap

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
+
+from experiments import command
 
 FLAGS = flags.FLAGS
 
@@ -28,7 +30,7 @@ flags.DEFINE_bool("smoke", False, "As little of everything as will run.")
 FLAGFILE = "experiments/flags/quickstart.flags"
 
 
-def command(module, *arguments):
+def step(module, *arguments):
     """Prints a command and runs it; returns what it printed, if any."""
     words = ["-m", f"experiments.{module}", *arguments]
     print(f"\n$ {shlex.join(['python', *words])}", flush=True)
@@ -64,7 +66,7 @@ def answer(workdir, data, moments):
     """Searches the videos of three sentences, one from each third."""
     for part in range(3):
         moment = moments[(2 * part + 1) * len(moments) // 6]
-        printed = command(
+        printed = step(
             "search",
             f"--workdir={workdir}",
             f"--features={data}/features_test.hdf5",
@@ -83,9 +85,7 @@ def answer(workdir, data, moments):
         )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {argv[1:]}")
+def run():
     started = time.monotonic()
     workdir, num_scenes = FLAGS.workdir, FLAGS.num_scenes
     data = os.path.join(workdir, "data")
@@ -93,14 +93,14 @@ def main(argv):
     print(f"Making scenes in {data}")
     moments = make_scenes(data, 5 if FLAGS.smoke else num_scenes)
     smoke = ["--smoke"] if FLAGS.smoke else []
-    command(
+    step(
         "train",
         f"--flagfile={FLAGFILE}",
         f"--data_dir={data}",
         f"--workdir={workdir}",
         *smoke,
     )
-    command(
+    step(
         "evaluate",
         f"--workdir={workdir}",
         "--split=test",
@@ -116,4 +116,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(run)

@@ -10,10 +10,9 @@ not compare. Results of one video overlap by at most --nms_threshold.
 
 import json
 import os
-import sys
 
 import keras
-from absl import app, flags
+from absl import flags
 
 from acnn_tf import search
 from acnn_tf.data.features import open_features
@@ -21,6 +20,7 @@ from acnn_tf.data.problems import DataError
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.data.text_files import read_numbers
 from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from experiments import command
 
 FLAGS = flags.FLAGS
 
@@ -97,14 +97,5 @@ def run():
             print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {argv[1:]}")
-    try:
-        run()
-    except (KeyError, OSError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
 if __name__ == "__main__":
-    app.run(main)
+    command.run(run)

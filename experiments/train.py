@@ -16,14 +16,18 @@ and ends the run with exit code 2.
 
 import csv
 import os
-import sys
 
 import keras
-from absl import app, flags, logging
+from absl import flags, logging
 
 from acnn_tf import callbacks, evaluation, plots
-from acnn_tf.data.problems import DataError, UnknownIdError
-from experiments import datasets, model_flags, objective, training_batches
+from experiments import (
+    command,
+    datasets,
+    model_flags,
+    objective,
+    training_batches,
+)
 
 FLAGS = flags.FLAGS
 for module in (datasets, model_flags, objective, training_batches):
@@ -115,15 +119,5 @@ def train():
     )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {argv[1:]}")
-    try:
-        train()
-    except (DataError, UnknownIdError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    command.run(train)

@@ -23,7 +23,7 @@ MODULES = sorted(
 MAINS = sorted(
     f"experiments.{path.stem}"
     for path in ROOT.glob("experiments/*.py")
-    if "app.run(" in path.read_text(encoding="utf-8")
+    if "__main__" in path.read_text(encoding="utf-8")
 )
 # Those that every main has.
 ABSL_FLAGS = {"flagfile", "undefok", "help", "helpshort", "helpfull"}

@@ -8,12 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import nbclient
 import nbformat
 import numpy as np
 import pytest
 
-from acnn_tf.data import annotations, synthetic
+from acnn_tf import evaluation, losses
+from acnn_tf.data import annotations, batches, synthetic
+from acnn_tf.data.features import write_features
+from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.data.windows import WindowGrid
+from acnn_tf.models import ACNN
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -206,6 +212,60 @@ def test_training_on_pairs_and_sentence_vectors(data_dir, tmp_path):
     assert "R@10" in printed.stdout
 
 
+@pytest.mark.slow
+def test_the_papers_settings_run_on_files_in_the_layout_of_tacos(tmp_path):
+    rng = np.random.default_rng(0)
+    clip_seconds = 16 / 29.4
+    (tmp_path / "num_frames.json").write_text('{"s1-d1": 900, "s2-d2": 700}')
+    (tmp_path / "vectors").mkdir()
+    for split, video, frames in (
+        ("train", "s1-d1", 900),
+        ("val", "s2-d2", 700),
+    ):
+        lines = []
+        for start in (100, 300, 480):
+            lines.append(
+                f"{video}.avi_{start}_{start + 140}:He cuts.#He peels.#"
+            )
+            for number in range(2):
+                name = f"{video}_{start}_{start + 140}_{number}.npy"
+                vector = rng.normal(size=12).astype("float32")
+                np.save(tmp_path / "vectors" / name, vector)
+        (tmp_path / f"TACoS_{split}_samples.txt").write_text(
+            "\n".join(lines) + "\n"
+        )
+        clips = rng.normal(size=(frames // 16 + 1, 10)).astype("float32")
+        write_features(
+            tmp_path / f"features_{split}.hdf5", {video: clips}, clip_seconds
+        )
+    workdir = tmp_path / "run"
+    run(
+        "train",
+        "--flagfile=experiments/flags/tacos_paper.flags",
+        f"--data_dir={tmp_path}",
+        f"--sentence_vectors={tmp_path / 'vectors'}",
+        f"--workdir={workdir}",
+        "--epochs=1",
+        "--filters=8",
+    )
+    model = keras.saving.load_model(workdir / "model.keras", compile=False)
+    assert model.grid == WindowGrid((64, 128, 256, 512), 0.8, 29.4)
+    assert model.grid.dilation == 5
+    assert model.hidden_dim is None
+    assert not model.first_order_query
+    assert model.offset_unit == "frames"
+    assert model.scorer_activation == "relu"
+    printed = run(
+        "evaluate",
+        f"--workdir={workdir}",
+        f"--sentence_vectors={tmp_path / 'vectors'}",
+        "--window_lengths=128,256",
+        "--suppression=per_threshold",
+    ).stdout
+    assert "m - 0.05" in printed
+    assert "R@10" in printed
+
+
 def test_bad_input_is_named_and_leaves_nothing_behind(data_dir, tmp_path):
     lines = (data_dir / "train.jsonl").read_text().splitlines()
     record = json.loads(lines[1])
@@ -270,13 +330,6 @@ def test_notebook_runs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_training_finds_the_planted_moments(tmp_path):
     """The whole path: a true signal is found, and only with the sentence."""
-    import keras
-
-    from acnn_tf import evaluation, losses
-    from acnn_tf.data import batches
-    from acnn_tf.data.sentences import Vocabulary
-    from acnn_tf.models import ACNN
-
     keras.utils.set_random_seed(0)
     train = synthetic.make_scenes(120, split="train")
     val = synthetic.make_scenes(40, split="val")

@@ -136,7 +136,7 @@ def test_main_scores_a_file_of_predictions(tmp_path):
 
     predictions.write_text(_line(windows="[[0, NaN, 1]]"))
     done = _run(*arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert "predictions.jsonl:1: a window must be" in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from acnn_tf import search
+from acnn_tf import segments as segments_lib
 from acnn_tf.data.features import write_features
 from acnn_tf.data.windows import WindowGrid, pool_clips
 from acnn_tf.models import ACNN
@@ -28,6 +29,7 @@ class BrightnessModel:
     def __init__(self, offset=(0.0, 0.0), unit="seconds", grid=None):
         self.grid = grid or WindowGrid((4.0,), overlap=0.5)
         self.offset, self.offset_unit = np.array(offset), unit
+        self.consensus_iou = None
         self.batches = []
 
     def encode_windows(self, inputs):
@@ -283,3 +285,38 @@ def test_main_prints_the_best_moments_of_a_feature_file(tmp_path):
         assert first["score"] >= second["score"]
         assert 0 <= first["start"] < first["end"] <= 8
         assert first["video_id"] in FEATURES
+
+
+def test_windows_that_agree_support_each_other():
+    # IoU of the first two is 3/5: gain (0.6 - 0.5) / 0.5 = 0.2. The third
+    # overlaps neither.
+    segments = np.array([[0.0, 4.0], [1.0, 5.0], [8.0, 9.0]])
+    scores = np.log([2.0, 1.0, 2.1])
+    supported = search.consensus(segments, scores, 0.5)
+    np.testing.assert_allclose(np.exp(supported), [2.2, 1.4, 2.1])
+    both = search.consensus(np.stack([segments] * 2), [scores, scores + 3], 0.5)
+    np.testing.assert_allclose(both, [supported, supported + 3])
+
+
+def test_consensus_is_the_expected_gain_under_the_softmax():
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 20, 30)
+    segments = np.stack([start, start + rng.uniform(1, 9, 30)], axis=1)
+    scores = rng.normal(size=30) * 3
+    chances = np.exp(scores) / np.exp(scores).sum()
+    expected = [
+        sum(
+            chance * max(0.0, float(segments_lib.iou(one, other)) - 0.4)
+            for chance, other in zip(chances, segments)
+        )
+        for one in segments
+    ]
+    order = np.argsort(search.consensus(segments, scores, 0.4))
+    np.testing.assert_array_equal(order, np.argsort(expected))
+
+
+def test_consensus_bears_scores_far_apart():
+    segments = np.array([[0.0, 4.0], [6.0, 9.0]])
+    supported = search.consensus(segments, [1e4, -1e4], 0.5)
+    assert np.isfinite(supported).all()
+    assert supported[0] == 1e4

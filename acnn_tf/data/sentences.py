@@ -158,8 +158,8 @@ def query_inputs(moments, vocabulary=None, vectors=None):
         return Vocabulary(vocabulary).encode([m.query for m in moments])
     if vectors is None:
         raise ValueError(
-            "This model takes sentence vectors: give a mapping from query "
-            "ids to them."
+            "This model has no vocabulary: it needs `sentence_vectors`, a "
+            "mapping from query ids to vectors."
         )
     return np.stack([vectors[moment.query_id] for moment in moments])
 

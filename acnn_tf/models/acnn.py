@@ -47,8 +47,14 @@ class ACNN(keras.Model):
         word_dim: Width of the word vectors.
         train_words: Whether training changes the word vectors.
         dropout: Rate on query vectors, window vectors and the hidden layer.
+        clip_dropout: Share of the clip features that training leaves out, the
+            same ones in all clips of a video.
         offset_unit: Unit of the predicted offsets: `"seconds"`, `"frames"` or
             `"window_lengths"`.
+        consensus_iou: Search lets windows support each other whose shifted
+            segments overlap by more than this IoU, see
+            `acnn_tf.search.consensus`; `None` ranks by the scores alone, as
+            in the paper.
 
     Call arguments:
         inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
@@ -99,7 +105,9 @@ class ACNN(keras.Model):
         word_dim=300,
         train_words=True,
         dropout=0.3,
+        clip_dropout=0.3,
         offset_unit="window_lengths",
+        consensus_iou=0.5,
         **kwargs,
     ):
         # Seconds must not be rounded to half precision on the way in.
@@ -123,6 +131,8 @@ class ACNN(keras.Model):
         self.word_dim = word_dim
         self.train_words = train_words
         self.dropout = dropout
+        self.clip_dropout = clip_dropout
+        self.consensus_iou = consensus_iou
         self.offset_unit = offset_unit
 
         self.grid = WindowGrid(
@@ -138,6 +148,9 @@ class ACNN(keras.Model):
             activation=context_activation,
             name="context",
             **common,
+        )
+        self.drop_features = keras.layers.SpatialDropout1D(
+            clip_dropout, **common
         )
         self.pooling = layers.AttentionPooling(
             scorer_activation, name="pooling", **common
@@ -238,7 +251,7 @@ class ACNN(keras.Model):
             `[B, W, t]`.
         """
         return self._embed_windows(
-            self.pooling(self._context(inputs)), inputs, training
+            self.pooling(self._context(inputs, training)), inputs, training
         )
 
     def attention_weights(self, inputs):
@@ -249,13 +262,20 @@ class ACNN(keras.Model):
         """
         return self.pooling(self._context(inputs), return_weights=True)[1]
 
-    def _context(self, inputs):
+    def _context(self, inputs, training=None):
         segment = ops.cast(inputs["segment"], self.variable_dtype)
         if "clip" in inputs:
             clip = self.normalization(inputs["clip"])
+            clip = self.drop_features(clip, training=training)
             share = self._clip_share(segment, inputs["clip_mask"])
             return self.context(clip, pooling=share)
         window = self.normalization(inputs["window"])
+        shape = ops.shape(window)
+        window = self.drop_features(
+            ops.reshape(window, (-1, shape[1] * shape[2], shape[3])),
+            training=training,
+        )
+        window = ops.reshape(window, shape)
         return self.context(window, mask=segment[..., 1] > segment[..., 0])
 
     def _clip_share(self, segment, clip_mask):
@@ -359,7 +379,7 @@ class ACNN(keras.Model):
             "kernel_sizes filters dilation context_activation "
             "scorer_activation embedding_dim hidden_dim first_order_query "
             "position_features query_encoder query_units vocabulary word_dim "
-            "train_words dropout offset_unit"
+            "train_words dropout clip_dropout offset_unit consensus_iou"
         ).split()
         config = super().get_config()
         config.pop("autocast", None)
