@@ -87,7 +87,8 @@ class VideoAlignmentLoss(keras.losses.Loss):
 
     Args:
         min_iou: Float in `[0, 1)`: at and below this IoU a window is a
-            negative. Defaults to 0.5.
+            negative. Low, since search weighs a window by those that it
+            overlaps (`acnn_tf.search.consensus`). Defaults to 0.3.
 
     Call arguments:
         y_true: `[B, W]`, IoU of each window with the query's moment, -1 for
@@ -102,7 +103,7 @@ class VideoAlignmentLoss(keras.losses.Loss):
     0.6931
     """
 
-    def __init__(self, min_iou=0.5, name="video_alignment_loss", **kwargs):
+    def __init__(self, min_iou=0.3, name="video_alignment_loss", **kwargs):
         super().__init__(name=name, **kwargs)
         if not 0 <= min_iou < 1:
             raise ValueError(

@@ -8,6 +8,12 @@ from acnn_tf import losses
 FLAGS = flags.FLAGS
 
 flags.DEFINE_float(
+    "target_iou",
+    0.3,
+    "Windows above this IoU share the target of the alignment within the "
+    "query's video.",
+)
+flags.DEFINE_float(
     "video_weight", 1.0, "Weight of the alignment within the query's video."
 )
 flags.DEFINE_float(
@@ -33,12 +39,12 @@ def compile_model(model, num_steps):
         keras.optimizers.AdamW(
             learning_rate,
             weight_decay=FLAGS.weight_decay,
-            global_clipnorm=1.0,
+            clipnorm=1.0,
             use_ema=FLAGS.ema_momentum > 0,
             ema_momentum=FLAGS.ema_momentum,
         ),
         loss={
-            "score": losses.VideoAlignmentLoss(FLAGS.min_iou),
+            "score": losses.VideoAlignmentLoss(FLAGS.target_iou),
             "offset": losses.OffsetLoss(),
             "batch_score": losses.AlignmentLoss(
                 FLAGS.positive_weight, FLAGS.negative_weight

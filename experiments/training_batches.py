@@ -19,7 +19,9 @@ flags.DEFINE_float("crop", 0.5, "Share of videos cropped, of --batches=videos.")
 flags.DEFINE_integer(
     "video_negatives", 0, "Windows of low IoU a pair, of --batches=pairs."
 )
-flags.DEFINE_float("min_iou", 0.5, "A window answers a query above this IoU.")
+flags.DEFINE_float(
+    "min_iou", 0.5, "Windows above this IoU learn offsets, and make pairs."
+)
 flags.DEFINE_float("max_niol", 0.15, "And below this nIoL, with pairs.")
 
 
