@@ -129,6 +129,11 @@ class Preloaded(dict):
 
 def preload(split):
     """The same split, with its features in memory."""
+    if split.features is None:
+        raise ValueError(
+            "There are no features: give --features (and --val_features), or "
+            "a --data_dir that holds them."
+        )
     videos = dict.fromkeys(moment.video_id for moment in split.moments)
     features = Preloaded(split.features, split.features, videos)
     return split._replace(features=features)

@@ -322,3 +322,19 @@ def test_word_vectors_land_on_their_words():
         model.set_word_vectors(["green"], np.zeros((1, 3)))
     with pytest.raises(ValueError, match="vocabulary"):
         ACNN(**SMALL).set_word_vectors(["a"], np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"offset_unit": "hours"},
+        {"offset_unit": "frames"},
+        {"consensus_iou": 1.0},
+        {"window_lengths": ()},
+        {"kernel_sizes": (2,)},
+        {"query_encoder": "lstm"},
+    ],
+)
+def test_bad_arguments_are_named(arguments):
+    with pytest.raises(ValueError, match=r"Received|needs"):
+        ACNN(**{**SMALL, **arguments})

@@ -5,6 +5,7 @@ from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.data.windows import WindowGrid
+from acnn_tf.segments import OFFSET_UNITS
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
@@ -135,6 +136,18 @@ class ACNN(keras.Model):
         self.consensus_iou = consensus_iou
         self.offset_unit = offset_unit
 
+        if offset_unit not in OFFSET_UNITS:
+            raise ValueError(
+                f"`offset_unit` must be one of {OFFSET_UNITS}. "
+                f"Received: {offset_unit}"
+            )
+        if offset_unit == "frames" and not frame_rate:
+            raise ValueError("`offset_unit='frames'` needs a `frame_rate`.")
+        if consensus_iou is not None and not 0 <= consensus_iou < 1:
+            raise ValueError(
+                "`consensus_iou` must be in [0, 1) or None. "
+                f"Received: {consensus_iou}"
+            )
         self.grid = WindowGrid(
             self.window_lengths, window_overlap, frame_rate, dilation
         )
