@@ -172,6 +172,27 @@ def test_pooled_windows_and_clips_give_the_same_numbers(arguments):
             )
 
 
+def test_windows_past_the_last_clip_count_as_missing_either_way():
+    model = ACNN(**SMALL)
+    model.adapt(np.concatenate(clips()) + 5)
+    (clip,) = clips((6,))  # 3 s of a video that is said to last 8 s
+    windows = model.grid.windows(8.0)
+    context = model.grid.contexts(windows, model.context_size)
+    shared = {
+        "segment": context[None].astype("float32"),
+        "duration": np.array([8.0], "float32"),
+    }
+    from_clips = model.encode_windows(
+        {"clip": clip[None], "clip_mask": np.ones((1, 6), bool), **shared}
+    )
+    pooled = pool_clips(clip, context, model.clip_seconds)[None]
+    np.testing.assert_allclose(
+        model.encode_windows({"window": pooled, **shared}),
+        from_clips,
+        atol=1e-5,
+    )
+
+
 def test_padding_changes_nothing():
     model = ACNN(**SMALL)
     videos = clips()

@@ -1,5 +1,7 @@
 """The attentive n-gram convolutional network."""
 
+import inspect
+
 import keras
 from keras import ops
 
@@ -16,8 +18,9 @@ class ACNN(keras.Model):
     widths -> `AttentionPooling` -> `m_c`. Queries: words -> `QueryEncoder` ->
     `m_q`. Pairs: `LocalizationHead` on `[m_c, m_q, m_c (x) m_q, 1]`.
 
-    `encode_windows`, `encode_queries` and `match` are the only way through;
-    training, evaluation, search and serving all take it.
+    `encode_windows`, `encode_queries` and `match` are the only way through for
+    evaluation, search and serving. Training takes the first two and folds each
+    query once for what `match` does with its video and with its batch.
 
     Args:
         window_lengths: Lengths of the windows, in seconds, or in frames if
@@ -173,14 +176,10 @@ class ACNN(keras.Model):
         )
         self.position_projection = None
         if position_features:
+            hidden = keras.layers.Dense(embedding_dim, "relu", **common)
+            output = keras.layers.Dense(embedding_dim, **common)
             self.position_projection = keras.Sequential(
-                [
-                    keras.layers.Dense(
-                        embedding_dim, activation="relu", **common
-                    ),
-                    keras.layers.Dense(embedding_dim, **common),
-                ],
-                name="position_projection",
+                [hidden, output], name="position_projection"
             )
         self.words = None
         if self.vocabulary is not None:
@@ -207,6 +206,12 @@ class ACNN(keras.Model):
         """C: windows that the largest kernel sees."""
         return max(self.kernel_sizes)
 
+    @property
+    def clip_dim(self):
+        """D, the width of the clip features; `None` before it is known."""
+        known = self.normalization.built
+        return self.normalization.mean.shape[0] if known else None
+
     def adapt(self, clips):
         """Sets the mean and variance that clip features are normalised by.
 
@@ -229,11 +234,10 @@ class ACNN(keras.Model):
         """
         if self.words is None:
             raise ValueError("Word vectors need a model with a `vocabulary`.")
-        expected = (len(words), self.word_dim)
-        if tuple(vectors.shape) != expected:
+        if tuple(vectors.shape) != (len(words), self.word_dim):
             raise ValueError(
-                f"`vectors` must have shape {expected}, one row a word. "
-                f"Received: {tuple(vectors.shape)}"
+                f"`vectors` must have shape {(len(words), self.word_dim)}, one "
+                f"row a word. Received: {tuple(vectors.shape)}"
             )
         row = {word: i for i, word in enumerate(self.vocabulary, start=2)}
         unknown = [word for word in words if word not in row]
@@ -276,20 +280,24 @@ class ACNN(keras.Model):
         return self.pooling(self._context(inputs), return_weights=True)[1]
 
     def _context(self, inputs, training=None):
-        segment = ops.cast(inputs["segment"], self.variable_dtype)
         if "clip" in inputs:
+            segment = ops.cast(inputs["segment"], self.variable_dtype)
             clip = self.normalization(inputs["clip"])
             clip = self.drop_features(clip, training=training)
             share = self._clip_share(segment, inputs["clip_mask"])
             return self.context(clip, pooling=share)
-        window = self.normalization(inputs["window"])
+        window = inputs["window"]
+        # Windows past the last clip pool to zeros, and count as missing: once
+        # normalised they would be the negative mean.
+        mask = ops.any(ops.not_equal(window, 0), axis=-1)
+        window = self.normalization(window)
         shape = ops.shape(window)
         window = self.drop_features(
             ops.reshape(window, (-1, shape[1] * shape[2], shape[3])),
             training=training,
         )
         window = ops.reshape(window, shape)
-        return self.context(window, mask=segment[..., 1] > segment[..., 0])
+        return self.context(window, mask=mask)
 
     def _clip_share(self, segment, clip_mask):
         """Share of each clip in each segment: `[B, W, C, T]`."""
@@ -306,9 +314,8 @@ class ACNN(keras.Model):
         window = self.window_projection(self.drop(context, training=training))
         if self.position_projection is not None:
             own = inputs["segment"][:, :, self.context_size // 2]
-            own = ops.cast(own, self.variable_dtype)
-            duration = ops.cast(inputs["duration"], self.variable_dtype)
-            own = own / ops.reshape(duration, (-1, 1, 1))
+            duration = ops.reshape(inputs["duration"], (-1, 1, 1))
+            own = ops.cast(own / duration, self.variable_dtype)
             position = ops.concatenate([own, own[..., 1:] - own[..., :1]], -1)
             window = window + self.position_projection(position)
         return window
@@ -387,13 +394,7 @@ class ACNN(keras.Model):
         self.built = True
 
     def get_config(self):
-        names = (
-            "window_lengths window_overlap frame_rate clip_seconds "
-            "kernel_sizes filters dilation context_activation "
-            "scorer_activation embedding_dim hidden_dim first_order_query "
-            "position_features query_encoder query_units vocabulary word_dim "
-            "train_words dropout clip_dropout offset_unit consensus_iou"
-        ).split()
         config = super().get_config()
-        config.pop("autocast", None)
-        return {**config, **{name: getattr(self, name) for name in names}}
+        names = inspect.signature(ACNN).parameters
+        own = {n: getattr(self, n) for n in names if n != "kwargs"}
+        return {**config, **own}
