@@ -24,8 +24,6 @@ class Validation(keras.callbacks.Callback):
             better one replaces it by rename, so that there is always a whole
             one.
         monitor: Name in the logs, the higher the better.
-        every: Epochs from one validation to the next; the first and the last
-            are always validated.
         **kwargs: Further arguments of `acnn_tf.evaluation.evaluate`.
     """
 
@@ -35,7 +33,6 @@ class Validation(keras.callbacks.Callback):
         features,
         path=None,
         monitor="val_mIoU",
-        every=1,
         **kwargs,
     ):
         super().__init__()
@@ -43,14 +40,11 @@ class Validation(keras.callbacks.Callback):
         self.features = features
         self.path = path
         self.monitor = monitor
-        self.every = every
         self.kwargs = {"ns": (1, 5), "ious": (0.3, 0.5, 0.7), **kwargs}
         # A variable, so that a checkpoint can hold it.
         self.best = tf.Variable(-np.inf, trainable=False, dtype="float64")
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
-            return
         with averaged_weights(self.model):
             results, _ = evaluate(
                 self.model, self.moments, self.features, **self.kwargs

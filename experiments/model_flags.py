@@ -76,6 +76,13 @@ def _define():
 _define()
 
 
+def _numbers(name, kind):
+    try:
+        return tuple(map(kind, FLAGS[name].value))
+    except ValueError as error:
+        raise ValueError(f"--{name}: {error}") from None
+
+
 def model_arguments():
     """Constructor arguments that were given as flags."""
     arguments = {}
@@ -84,7 +91,7 @@ def model_arguments():
             continue
         value = FLAGS[name].value
         if isinstance(value, list):
-            value = tuple(map(int, value))
+            value = _numbers(name, int)
         if name in _OPTIONAL:
             none = value.lower() == "none"
             value = None if none else _OPTIONAL[name](value)
@@ -94,9 +101,9 @@ def model_arguments():
     if FLAGS.window_seconds and FLAGS.window_frames:
         raise ValueError("Give --window_seconds or --window_frames, not both.")
     if FLAGS.window_seconds:
-        arguments["window_lengths"] = tuple(map(float, FLAGS.window_seconds))
+        arguments["window_lengths"] = _numbers("window_seconds", float)
     if FLAGS.window_frames:
-        arguments["window_lengths"] = tuple(map(int, FLAGS.window_frames))
+        arguments["window_lengths"] = _numbers("window_frames", int)
         arguments["frame_rate"] = FLAGS.frame_rate
     return arguments
 
@@ -105,6 +112,10 @@ def make_model(train):
     """The model that the flags and the training split call for."""
     arguments = model_arguments()
     if train.sentence_vectors is not None:
+        if FLAGS.word_vectors:
+            raise ValueError(
+                "Give --word_vectors or --sentence_vectors, not both."
+            )
         return ACNN(clip_seconds=train.features.clip_seconds, **arguments)
     words = sentences.Vocabulary.from_sentences(
         [moment.query for moment in train.moments]

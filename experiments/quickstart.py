@@ -6,7 +6,7 @@ Makes small videos of moving shapes, with sentences that say what moves, how
 and in which order; trains ACNN on them, evaluates it, answers three sentences
 and draws pictures. Each step is a command of its own, printed before it runs,
 which works the same on your data. Everything is written to --workdir, which
-is emptied first.
+is emptied first if an earlier quick start filled it.
 """
 
 import json
@@ -89,7 +89,16 @@ def run():
     started = time.monotonic()
     workdir, num_scenes = FLAGS.workdir, FLAGS.num_scenes
     data = os.path.join(workdir, "data")
-    shutil.rmtree(workdir, ignore_errors=True)
+    # Only what a quick start has filled may be emptied.
+    if os.path.exists(workdir):
+        if os.listdir(workdir) and not os.path.exists(
+            os.path.join(data, "train.jsonl")
+        ):
+            raise ValueError(
+                f"{workdir} is not the folder of a quick start: choose a "
+                "--workdir that is not there yet, or is empty."
+            )
+        shutil.rmtree(workdir)
     print(f"Making scenes in {data}")
     moments = make_scenes(data, 5 if FLAGS.smoke else num_scenes)
     smoke = ["--smoke"] if FLAGS.smoke else []

@@ -40,7 +40,9 @@ flags.DEFINE_string("val_num_frames", None, "As --num_frames, validation.")
 flags.DEFINE_string("val_features", None, "As --features, validation.")
 flags.DEFINE_integer("epochs", 12, "Epochs.", lower_bound=1)
 flags.DEFINE_string("monitor", "val_mIoU", "What decides which is the best.")
-flags.DEFINE_integer("validate_every", 1, "Epochs.", lower_bound=1)
+flags.register_validator(
+    "monitor", lambda name: name.startswith("val_"), "starts with val_."
+)
 flags.DEFINE_bool("smoke", False, "One epoch of 64 queries: does it run?")
 
 CURVE = "val_R@1_IoU=0.5"
@@ -49,12 +51,13 @@ CURVE = "val_R@1_IoU=0.5"
 def draw_curve(workdir, steps_per_epoch, chance):
     """Draws R@1, IoU=0.5 over steps, of all epochs so far."""
     with open(os.path.join(workdir, "history.csv"), encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(CURVE)]
+        # By epoch: one that was interrupted may stand there twice.
+        by_epoch = {int(row["epoch"]): row for row in csv.DictReader(file)}
     try:
         plots.recall_curve(
             os.path.join(workdir, "training.png"),
-            [(int(row["epoch"]) + 1) * steps_per_epoch for row in rows],
-            {"validation": [float(row[CURVE]) for row in rows]},
+            [(epoch + 1) * steps_per_epoch for epoch in by_epoch],
+            {"validation": [float(row[CURVE]) for row in by_epoch.values()]},
             chance=chance,
         )
     except ImportError as error:  # no Matplotlib: no reason to stop
@@ -74,19 +77,16 @@ def train():
     def in_workdir(name):
         return os.path.join(FLAGS.workdir, name)
 
-    datasets.save_flags(in_workdir("flags.txt"))
-
     model = model_flags.make_model(split)
     model.adapt(split.features.values())
-    first = training_batches.make_batches(model, split)
-    model(next(iter(first.dataset))[0])  # builds it
-    objective.compile_model(model, FLAGS.epochs * first.steps_per_epoch)
+    data = training_batches.make_batches(model, split)
+    model(next(iter(data.dataset))[0])  # builds it
+    objective.compile_model(model, FLAGS.epochs * data.steps_per_epoch)
     validation = callbacks.Validation(
         val.moments,
         val.features,
         in_workdir("model.keras"),
         FLAGS.monitor,
-        FLAGS.validate_every,
         sentence_vectors=val.sentence_vectors,
     )
     chance = evaluation.chance(val.moments, model.grid)["R@1,IoU=0.5"]
@@ -94,7 +94,10 @@ def train():
         model, in_workdir("checkpoints"), best=validation.best
     )
     epoch = resume.restore()
-    data = training_batches.make_batches(model, split, first_epoch=epoch)
+    # Not before: a refused folder keeps the flags of its own run.
+    datasets.save_flags(in_workdir("flags.txt"))
+    if epoch:
+        data = training_batches.make_batches(model, split, first_epoch=epoch)
     model.fit(
         data.dataset,
         steps_per_epoch=data.steps_per_epoch,
