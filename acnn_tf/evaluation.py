@@ -100,6 +100,8 @@ def encode_sentences(model, moments, sentence_vectors=None, batch_size=512):
 
 def _derangement(count, seed):
     """A random permutation in which nothing stays in place."""
+    if count < 2:
+        raise ValueError("One sentence cannot be shuffled.")
     order = np.random.default_rng(seed).permutation(count)
     shuffled = np.empty_like(order)
     shuffled[order] = np.roll(order, 1)

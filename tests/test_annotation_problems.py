@@ -376,3 +376,24 @@ def test_cut_json_is_never_taken_for_whole(tmp_path_factory, length):
     path.write_text(text[: min(length, len(text) - 1)])
     with pytest.raises(DataError):
         read_moments(path, "didemo")
+
+
+def test_two_durations_of_one_video_are_a_problem(tmp_path):
+    path = tmp_path / "a.jsonl"
+    line = (
+        '{"qid": %d, "query": "a", "vid": "v.avi", "duration": %d, '
+        '"relevant_windows": [[1, 2]]}\n'
+    )
+    path.write_text(line % (1, 30) + line % (2, 300))
+    with pytest.raises(DataError, match=r"a.jsonl:2: .*300 s here, but 30 s"):
+        read_moments(path, "jsonl")
+
+
+def test_durations_are_found_by_the_ids_of_the_annotations(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"qid": 1, "query": "a", "vid": "v.avi", '
+        '"relevant_windows": [[1, 2]]}\n'
+    )
+    (moment,) = read_moments(path, "jsonl", durations={"v.avi": 22.0})
+    assert moment.duration == 22.0

@@ -133,7 +133,9 @@ def read_moments(
         )
     found = []
     lengths, lengths_name = _video_lengths(given, f"`{name}`", found)
-    moments = []
+    if in_frames:
+        lengths = {video_name(video): lengths[video] for video in lengths}
+    moments, durations_seen = [], {}
     # Without lengths every record would be a problem, and none of them new.
     if lengths or not found:
         for record in read_records(path, dataset, found):
@@ -146,8 +148,17 @@ def read_moments(
                 frame_rate,
                 found,
             )
-            if moment is not None:
-                moments.append(moment)
+            if moment is None:
+                continue
+            first = durations_seen.setdefault(moment.video_id, moment.duration)
+            if abs(first - moment.duration) > 0.01:
+                message = (
+                    f"query {moment.query_id!r}: video {moment.video_id!r} "
+                    f"lasts {moment.duration:g} s here, but {first:g} s before"
+                )
+                found.append(Problem(path, record.line, message))
+                continue
+            moments.append(moment)
     if problems is not None:
         problems.extend(found)
     elif any(problem.dropped for problem in found):
@@ -162,7 +173,7 @@ def _video_lengths(given, name, problems):
     if isinstance(given, (str, os.PathLike)):
         name = os.fspath(given)
         given = read_numbers(given, problems)
-    return {video_name(video): given[video] for video in given}, name
+    return dict(given), name
 
 
 def _moment(

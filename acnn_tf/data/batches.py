@@ -152,7 +152,7 @@ def training_videos(
             last = max(first + 1, int(rng.integers(last, len(clip) + 1)))
             clip = clip[first:last]
             if last < len(features[moment.video_id]):
-                duration = last * clip_seconds
+                duration = min(duration, last * clip_seconds)
             truth = truth - first * clip_seconds
             duration -= first * clip_seconds
         windows = model.grid.windows(duration)

@@ -212,12 +212,15 @@ def write_features(path, features, clip_seconds):
         ".hdf5": _write_hdf5,
         ".h5": _write_hdf5,
         ".tfrecord": write_tfrecord,
+        ".tfrecords": write_tfrecord,
     }
     if suffix not in writers and os.path.exists(path):
         raise FileExistsError(
             f"{path} is there already: remove it, or choose another folder"
         )
-    if suffix != ".tfrecord" and any("/" in video for video in features):
+    if not suffix.startswith(".tfrecord") and any(
+        "/" in video for video in features
+    ):
         raise ValueError(
             f"Video ids with a '/' go into .tfrecord files only. "
             f"Received: {path}"

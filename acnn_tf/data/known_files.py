@@ -31,13 +31,15 @@ _DURATIONS = (
 SPLITS = ("train", "val", "test")
 
 
-def known_files(dataset, data_dir, split):
+def known_files(dataset, data_dir, split, annotations=None):
     """Finds the files of one split by their known names.
 
     Args:
         dataset: One of `acnn_tf.data.annotations.DATASETS`.
         data_dir: Folder.
         split: `"train"`, `"val"` or `"test"`.
+        annotations: Path of the annotations where the folder need not hold
+            them.
 
     Returns:
         Dictionary with `"annotations"` and whichever of `"durations"`,
@@ -54,15 +56,17 @@ def known_files(dataset, data_dir, split):
         )
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: {split}")
-    annotations = _ANNOTATIONS[dataset]
+    usual = _ANNOTATIONS[dataset]
     if dataset == "activitynet_captions":
-        annotations = _ACTIVITYNET.get(split, ()) + annotations
-    names = {"annotations": annotations, "features": _FEATURES}
+        usual = _ACTIVITYNET.get(split, ()) + usual
+    names = {"features": _FEATURES}
+    if annotations is None:
+        names["annotations"] = usual
     if dataset == "tacos":
         names["num_frames"] = ("num_frames.json",)
     else:
         names["durations"] = _DURATIONS
-    files = {}
+    files = {} if annotations is None else {"annotations": annotations}
     for kind, candidates in names.items():
         for name in candidates:
             path = os.path.join(data_dir, name.format(split=split))
@@ -70,10 +74,10 @@ def known_files(dataset, data_dir, split):
                 files[kind] = path
                 break
     if "annotations" not in files:
-        looked_for = " or ".join(n.format(split=split) for n in annotations)
+        looked_for = " or ".join(n.format(split=split) for n in usual)
         raise FileNotFoundError(
             f"{os.fspath(data_dir)} holds no {split} annotations of "
-            f"{dataset}: looked for {looked_for}. Name the file with "
-            "--annotations, or choose another folder or split."
+            f"{dataset}: looked for {looked_for}. Name the file of "
+            "annotations, or choose another folder or split."
         )
     return files
