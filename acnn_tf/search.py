@@ -141,6 +141,14 @@ def encoder_inputs(model, features, durations, windows, grid=None):
     grid = grid or model.grid
     context_size = max(model.kernel_sizes)
     clips = [np.asarray(features[video_id]) for video_id in windows]
+    expected = getattr(model, "clip_dim", None)
+    for video_id, clip in zip(windows, clips, strict=True):
+        if expected is not None and clip.shape[1] != expected:
+            raise ValueError(
+                f"{getattr(features, 'path', 'these features')}, video "
+                f"{video_id!r}: has {clip.shape[1]} features a clip, but the "
+                f"model learned from {expected}."
+            )
     num_clips = _round_up(max(map(len, clips)))
     num_windows = _round_up(max(map(len, windows.values())))
     clip = np.zeros((len(clips), num_clips, clips[0].shape[1]), np.float32)

@@ -55,13 +55,14 @@ class Split(typing.NamedTuple):
     sentence_vectors: typing.Mapping | None
 
 
-def load_split(split, prefix=""):
+def load_split(split, prefix="", with_features=True):
     """Loads what the flags name.
 
     Args:
         split: `"train"`, `"val"` or `"test"`: of `--data_dir`, or of scenes.
         prefix: Of the flags that name files: `"val_"` reads
             `--val_annotations` in place of `--annotations`, and so on.
+        with_features: Open the features as well.
 
     Returns:
         `Split`.
@@ -81,7 +82,10 @@ def load_split(split, prefix=""):
         return Split(scenes.moments, Preloaded(scenes.features, scenes), None)
     paths = {}
     if FLAGS.data_dir:
-        paths = annotations.known_files(FLAGS.dataset, FLAGS.data_dir, split)
+        named = FLAGS[f"{prefix}annotations"].value
+        paths = annotations.known_files(
+            FLAGS.dataset, FLAGS.data_dir, split, annotations=named
+        )
     for name in ("annotations", "durations", "num_frames", "features"):
         paths[name] = FLAGS[prefix + name].value or paths.get(name)
     if not paths["annotations"]:
@@ -95,7 +99,7 @@ def load_split(split, prefix=""):
         problems=problems,
     )
     features = vectors = None
-    if paths["features"]:
+    if paths["features"] and with_features:
         features = features_lib.open_features(
             paths["features"], clip_seconds=FLAGS.clip_seconds
         )

@@ -21,16 +21,16 @@ import os
 import sys
 
 import keras
-import numpy as np
 from absl import flags
 
-from acnn_tf import evaluation, plots, search
-from acnn_tf.data import predictions, synthetic
+from acnn_tf import evaluation, search
+from acnn_tf.data import predictions
 from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
-from experiments import command, datasets
+from experiments import command, datasets, pictures
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(datasets)
+flags.adopt_module_key_flags(pictures)
 
 flags.DEFINE_string("workdir", None, "Folder of a run: evaluates its model.")
 flags.DEFINE_string("predictions", None, "Scores this file; needs no model.")
@@ -50,19 +50,22 @@ flags.DEFINE_integer("seed", 0, "Of --shuffled.")
 flags.DEFINE_bool("allow_missing", False, "Queries not predicted are misses.")
 flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
 flags.DEFINE_string("predictions_out", None, "Writes the predictions here.")
-flags.DEFINE_integer("timelines", 0, "Draw so many, and the table, in WORKDIR.")
 
 
 def use_dataset_of_run(workdir):
     """Lets the data's flags default to those that the model was chosen by."""
     with open(os.path.join(workdir, "flags.txt"), encoding="utf-8") as lines:
         used = dict(line.strip("-\n").partition("=")[::2] for line in lines)
-    for name in ("dataset", "data_dir", "num_scenes", "clip_seconds"):
+    names = "dataset data_dir num_scenes clip_seconds sentence_vectors".split()
+    for name in names:
         if name in used:
             FLAGS.set_default(name, used[name])
+    FLAGS.set_default("skip_bad", "skip_bad" in used)
+    # Files that were named one by one: those of the split that is asked for.
+    prefix = {"train": "", "val": "val_"}.get(FLAGS.split)
     for name in ("annotations", "durations", "num_frames", "features"):
-        if f"val_{name}" in used:
-            FLAGS.set_default(name, used[f"val_{name}"])
+        if prefix is not None and prefix + name in used:
+            FLAGS.set_default(name, used[prefix + name])
 
 
 def evaluate_model(split, **protocol):
@@ -85,39 +88,20 @@ def evaluate_model(split, **protocol):
     if FLAGS.shuffled:
         tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
     tables["chance"] = evaluation.chance(split.moments, model.grid)
-    for index in np.linspace(0, len(found) - 1, FLAGS.timelines).astype(int):
-        draw(model, split.moments[index], split.features, found[index])
     if FLAGS.timelines:
-        table = os.path.join(FLAGS.workdir, "table.png")
-        plots.recall_table(table, results, results["protocol"])
-        print(f"drew {table}", file=sys.stderr)
+        try:
+            pictures.draw(FLAGS.workdir, model, split, results, found)
+        except ImportError as error:  # no Matplotlib: the figures are there
+            print(error, file=sys.stderr)
     return tables, found
-
-
-def draw(model, moment, features, found):
-    """Draws results against the truth, and what the model attends to."""
-    folder = os.path.join(FLAGS.workdir, "timelines")
-    os.makedirs(folder, exist_ok=True)
-    name = moment.query_id.replace(os.sep, "_")
-    length = found[0, 1] - found[0, 0]
-    path = plots.timeline(
-        os.path.join(folder, f"{name}.png"),
-        query=moment.query,
-        duration=moment.duration,
-        truth=moment.segments,
-        predictions=found[:5].tolist(),
-        attention=evaluation.attention(model, moment, features, length),
-        frames=synthetic.render(moment.video_id)
-        if FLAGS.dataset == "synthetic"
-        else None,
-    )
-    print(f"drew {path}", file=sys.stderr)
 
 
 def run():
     if FLAGS.workdir and not FLAGS.dataset:
         use_dataset_of_run(FLAGS.workdir)
-    split = datasets.load_split(FLAGS.split)
+    split = datasets.load_split(
+        FLAGS.split, with_features=not FLAGS.predictions
+    )
     protocol = {
         "suppression": FLAGS.suppression,
         "nms_threshold": FLAGS.nms_threshold,
@@ -140,6 +124,7 @@ def run():
         print(json.dumps(results | tables))
         return
     for title, results in tables.items():
+        title = title if FLAGS.predictions else f"{title} on {FLAGS.split}"
         print(evaluation.format_table(results, title=title), end="\n\n")
 
 

@@ -79,7 +79,9 @@ def load():
     """Reads the files: `(moments, problems, number of records dropped)`."""
     paths = {}
     if FLAGS.data_dir and FLAGS.dataset:
-        paths = known_files(FLAGS.dataset, FLAGS.data_dir, FLAGS.split)
+        paths = known_files(
+            FLAGS.dataset, FLAGS.data_dir, FLAGS.split, FLAGS.annotations
+        )
     for name in ("annotations", "durations", "num_frames", "features"):
         FLAGS[name].value = FLAGS[name].value or paths.get(name)
     if not FLAGS.dataset or not FLAGS.annotations:

@@ -239,3 +239,13 @@ def test_real_charades_has_only_ends_that_were_cut(shared_data):
     assert found["dropped"] == 0
     assert len(found["problems"]) == 44
     assert inspect_json(*flags, "--skip_bad")[0] == 0
+
+
+def test_annotations_that_are_named_need_not_be_in_the_folder(
+    charades, tmp_path
+):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    code, found = inspect_json(*charades, f"--data_dir={folder}")
+    assert code == 0
+    assert found["queries"] == 3
