@@ -72,17 +72,17 @@ def answer(workdir, data, moments):
             f"--features={data}/features_test.hdf5",
             f"--videos={moment.video_id}",
             f"--query={moment.query}",
-            "--top=1",
+            "--top=3",
             "--json",
         )
-        found = json.loads(printed)["moments"][0]
+        print(f"  {moment.query!r} in {moment.video_id}:")
+        for found in json.loads(printed)["moments"]:
+            print(
+                f"    found {found['start']:5.1f} to {found['end']:5.1f} s, "
+                f"score {found['score']:.2f}"
+            )
         (start, end), *_ = moment.segments
-        print(
-            f"  {moment.query!r} in {moment.video_id}:\n"
-            f"    found {found['start']:5.1f} to {found['end']:5.1f} s, "
-            f"score {found['score']:.2f}\n"
-            f"    true  {start:5.1f} to {end:5.1f} s"
-        )
+        print(f"    true  {start:5.1f} to {end:5.1f} s")
 
 
 def run():

@@ -325,5 +325,5 @@ def test_consensus_bears_scores_far_apart():
 def test_features_of_another_width_are_named():
     model = BrightnessModel()
     model.clip_dim = 5
-    with pytest.raises(ValueError, match="'v': has 3 features a clip.*from 5"):
+    with pytest.raises(ValueError, match=r"'v': has 3 features a clip.*from 5"):
         list(search.encode_videos(model, {"v": np.ones((8, 3))}, {"v": 8.0}))
