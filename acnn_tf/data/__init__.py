@@ -1,0 +1,1 @@
+"""Annotations, features and sentences; windows, batches; rendered scenes."""
