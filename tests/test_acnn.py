@@ -252,7 +252,7 @@ def test_match_equals_the_literal_model():
     outputs = model.match(query, window)
     feature = np.asarray(layers.CrossFeature()(query, window))
     head = model.head
-    cross = np.transpose(head.cross_kernel, (1, 0, 2)).reshape(25, 7)
+    cross = np.transpose(head.cross_kernel, (0, 2, 1)).reshape(25, 7)
     kernel = np.concatenate(
         [head.window_kernel, head.query_kernel, cross, head.bias[None]]
     )

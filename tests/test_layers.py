@@ -247,7 +247,7 @@ def test_cross_feature_by_hand():
 
 def literal_head(head, query, window):
     """The head on the cross feature that it never makes."""
-    cross = ops.transpose(head.cross_kernel, (1, 0, 2))
+    cross = ops.transpose(head.cross_kernel, (0, 2, 1))
     parts = [head.window_kernel]
     if head.first_order_query:
         parts.append(head.query_kernel)
