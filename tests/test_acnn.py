@@ -67,9 +67,11 @@ def training_batch(model):
     inputs["query"] = query_inputs(model, 2)
     inputs["positive"] = np.array([1, 0], "int32")
     num_windows = inputs["segment"].shape[1]
+    offset = RNG.normal(size=(2, num_windows, 3)).astype("float32")
+    offset[..., 2] = offset[..., 2] > 0  # a weight
     targets = {
         "score": RNG.random((2, num_windows)).astype("float32"),
-        "offset": RNG.normal(size=(2, num_windows, 3)).astype("float32"),
+        "offset": offset,
         "batch_score": np.array([0, 1], "int32"),
     }
     return inputs, targets
