@@ -111,9 +111,9 @@ class TemporalContext(keras.layers.Layer):
         if pooling is not None:
             outputs = self._project_then_pool(window, pooling)
         elif len(window.shape) == 3:
-            outputs = self._convolve(self._gather_context(window))
-        else:
             outputs = self._convolve(window)
+        else:
+            outputs = self._multiply(window)
         outputs = [out + bias for out, bias in zip(outputs, self.biases)]
         return self.activation(ops.stack(outputs, axis=-2))
 
@@ -122,38 +122,38 @@ class TemporalContext(keras.layers.Layer):
         first = (self.context_size - size) // 2
         return context[:, :, first : first + size]
 
-    def _convolve(self, window):
-        """`[B, W, C, D]` to a list of `[B, W, filters]`."""
+    def _multiply(self, window):
+        """`[B, W, C, D]` to a list of `[B, W, filters]`: one product each."""
         _, num_windows, _, width = ops.shape(window)
-        return [
-            ops.matmul(
-                ops.reshape(
-                    self._taps(window, size), (-1, num_windows, size * width)
-                ),
-                ops.reshape(kernel, (size * width, self.filters)),
-            )
-            for size, kernel in zip(self.kernel_sizes, self.kernels)
-        ]
+        outputs = []
+        for size, kernel in zip(self.kernel_sizes, self.kernels):
+            taps = ops.reshape(self._taps(window, size), (-1, size * width))
+            out = ops.matmul(taps, ops.reshape(kernel, (-1, self.filters)))
+            outputs.append(ops.reshape(out, (-1, num_windows, self.filters)))
+        return outputs
 
     def _project_then_pool(self, clip, pooling):
         """The same from clips: pooling, shifting and adding in one product.
 
-        That product is `[W, k_i * T]` times `[k_i * T, filters]`.
+        That product is `[W, k_i * T]` times `[k_i * T, filters]`. Tap by tap,
+        a projection needs no transposed copy of its kernel.
         """
         _, num_clips, width = ops.shape(clip)
         num_windows = ops.shape(pooling)[1]
+        clip = ops.reshape(clip, (-1, width))
         outputs = []
         for size, kernel in zip(self.kernel_sizes, self.kernels):
-            taps = ops.transpose(kernel, (1, 0, 2))  # [D, k, F]
-            projected = ops.matmul(
-                clip, ops.reshape(taps, (width, size * self.filters))
-            )
+            projected = ops.stack(
+                [
+                    ops.reshape(
+                        ops.matmul(clip, tap), (-1, num_clips, self.filters)
+                    )
+                    for tap in ops.unstack(kernel, size)
+                ],
+                axis=1,
+            )  # [B, k, T, F]
             projected = ops.reshape(
-                projected, (-1, num_clips, size, self.filters)
-            )
-            projected = ops.reshape(
-                ops.transpose(projected, (0, 2, 1, 3)),
-                (-1, size * num_clips, self.filters),
+                projected, (-1, size * num_clips, self.filters)
             )
             share = ops.reshape(
                 self._taps(pooling, size), (-1, num_windows, size * num_clips)
@@ -161,18 +161,61 @@ class TemporalContext(keras.layers.Layer):
             outputs.append(ops.matmul(share, projected))
         return outputs
 
-    def _gather_context(self, window):
-        """`[B, W, D]` -> `[B, W, C, D]`, zeros beyond the ends."""
-        reach = self.context_size // 2 * self.dilation
-        num_windows = ops.shape(window)[1]
-        padded = ops.pad(window, ((0, 0), (reach, reach), (0, 0)))
-        return ops.stack(
-            [
-                padded[:, first : first + num_windows]
-                for first in range(0, 2 * reach + 1, self.dilation)
-            ],
+    def _convolve(self, window):
+        """`[B, W, D]` to a list of `[B, W, filters]`, by minimal filtering.
+
+        Windows `dilation` apart are neighbours, so they are laid out as rows
+        of `dilation`, and two rows of outputs are made together: with their
+        sums and differences, three taps take 4 products in place of 6, and
+        two taps 3 in place of 4. For kernels of 1, 3, 5 and 7 that is 11.5
+        products a window and not 16.
+
+        Reference: Winograd, "Arithmetic Complexity of Computations", 1980,
+        chapter IV; for networks, Lavin and Gray, CVPR 2016.
+        """
+        _, num_windows, width = ops.shape(window)
+        reach = 2 * -(-(self.context_size // 2) // 2)  # rows, an even number
+        num_pairs = -(-num_windows // (2 * self.dilation))
+        end = (2 * num_pairs + reach) * self.dilation - num_windows
+        padded = ops.pad(window, ((0, 0), (reach * self.dilation, end), (0, 0)))
+        rows = ops.unstack(
+            ops.reshape(
+                padded, (-1, num_pairs + reach, 2, self.dilation, width)
+            ),
+            2,
             axis=2,
         )
+
+        def row(hop):
+            """Windows `hop` rows after the first output of each pair."""
+            pair, which = divmod(hop + reach, 2)
+            chosen = rows[which][:, pair : pair + num_pairs]
+            return ops.reshape(chosen, (-1, width))
+
+        outputs = []
+        for size, kernel in zip(self.kernel_sizes, self.kernels):
+            if size == 1:
+                out = ops.matmul(ops.reshape(window, (-1, width)), kernel[0])
+                shape = (-1, num_windows, self.filters)
+                outputs.append(ops.reshape(out, shape))
+                continue
+            taps = ops.unstack(kernel, size)
+            pairs, hop = [], -(size // 2)
+            for count in _groups(size):
+                filtered = _three_taps if count == 3 else _two_taps
+                inputs = [row(hop + i) for i in range(count + 1)]
+                pairs.append(filtered(inputs, taps[:count]))
+                taps, hop = taps[count:], hop + count
+            shape = (-1, num_pairs, self.dilation, self.filters)
+            out = ops.stack(
+                [ops.reshape(sum(parts), shape) for parts in zip(*pairs)],
+                axis=2,
+            )
+            out = ops.reshape(
+                out, (-1, 2 * num_pairs * self.dilation, self.filters)
+            )
+            outputs.append(out[:, :num_windows])
+        return outputs
 
     def compute_mask(self, window, mask=None):
         return None
@@ -188,3 +231,29 @@ class TemporalContext(keras.layers.Layer):
             "dilation": self.dilation,
             "activation": keras.activations.serialize(self.activation),
         }
+
+
+def _groups(size):
+    """A kernel's taps in threes, with twos for what threes leave."""
+    twos = -size % 3
+    return [3] * ((size - 2 * twos) // 3) + [2] * twos
+
+
+def _two_taps(x, g):
+    """`x0 g0 + x1 g1` and `x1 g0 + x2 g1`."""
+    middle = ops.matmul(x[1], g[0] + g[1])
+    return (
+        ops.matmul(x[0] - x[1], g[0]) + middle,
+        ops.matmul(x[2] - x[1], g[1]) + middle,
+    )
+
+
+def _three_taps(x, g):
+    """`x0 g0 + x1 g1 + x2 g2` and `x1 g0 + x2 g1 + x3 g2`."""
+    ends = (g[0] + g[2]) / 2
+    plus = ops.matmul(x[1] + x[2], ends + g[1] / 2)
+    minus = ops.matmul(x[2] - x[1], ends - g[1] / 2)
+    return (
+        ops.matmul(x[0] - x[2], g[0]) + plus + minus,
+        plus - minus - ops.matmul(x[1] - x[3], g[2]),
+    )

@@ -1,0 +1,145 @@
+"""The context of windows: its three ways in, against plain sums."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from acnn_tf import layers
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+def test_context_convolves_by_hand():
+    layer = layers.TemporalContext(kernel_sizes=(1, 3), filters=1)
+    layer.build((None, None, 1))
+    layer.set_weights(
+        [
+            np.full((1, 1, 1), 2.0),
+            np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1),
+            np.array([0.5]),
+            np.array([0.0]),
+        ]
+    )
+    outputs = layer(np.array([[[1.0], [2.0], [3.0]]]))
+    # Kernel 1: 2x + 0.5. Kernel 3: left + 10 own + 100 right, zeros outside.
+    np.testing.assert_allclose(
+        outputs[0, :, :, 0], [[2.5, 210.0], [4.5, 321.0], [6.5, 32.0]]
+    )
+
+
+def test_context_sees_dilated_neighbours():
+    layer = layers.TemporalContext(kernel_sizes=(3,), filters=1, dilation=2)
+    layer.build((None, None, 1))
+    layer.set_weights(
+        [np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1), np.zeros(1)]
+    )
+    outputs = layer(np.arange(1.0, 6.0).reshape(1, 5, 1))
+    np.testing.assert_allclose(
+        outputs[0, :, 0, 0], [310, 420, 531, 42, 53], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("num_windows", [1, 2, 7, 12])
+@pytest.mark.parametrize("dilation", [1, 2, 5])
+def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
+    # In float64, forward and backward, for every way of grouping the taps.
+    sizes = (1, 3, 5, 7, 9, 11)
+    layer = layers.TemporalContext(
+        sizes, filters=3, dilation=dilation, dtype="float64"
+    )
+    window = tf.Variable(RNG.normal(size=(2, num_windows, 4)))
+    target = RNG.normal(size=(2, num_windows, len(sizes), 3))
+    layer(window)
+
+    def plain(window):
+        reach = 5 * dilation
+        padded = tf.pad(window, ((0, 0), (reach, reach), (0, 0)))
+        outputs = []
+        for size, kernel in zip(sizes, layer.kernels):
+            total = 0.0
+            for tap in range(size):
+                first = reach + (tap - size // 2) * dilation
+                seen = padded[:, first : first + num_windows]
+                total += seen @ kernel[tap]
+            outputs.append(total)
+        return tf.stack(outputs, axis=2)
+
+    results = []
+    for forward in (layer, plain):
+        with tf.GradientTape() as tape:
+            outputs = forward(window)
+            total = tf.reduce_sum(outputs * target)
+        kernels = [kernel.value for kernel in layer.kernels]
+        results.append([outputs, *tape.gradient(total, [window, *kernels])])
+    for ours, expected in zip(*results):
+        np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def test_context_equals_one_keras_convolution_per_kernel():
+    sizes, dilation = (1, 3, 5), 2
+    layer = layers.TemporalContext(sizes, filters=6, dilation=dilation)
+    window = normal(2, 11, 4)
+    outputs = layer(window)
+    for index, size in enumerate(sizes):
+        conv = keras.layers.Conv1D(
+            6, size, padding="same", dilation_rate=dilation
+        )
+        conv.build(window.shape)
+        conv.set_weights([layer.kernels[index], layer.biases[index]])
+        np.testing.assert_allclose(
+            outputs[:, :, index], conv(window), atol=1e-5
+        )
+
+
+def test_context_of_one_window_equals_that_of_the_sequence():
+    layer = layers.TemporalContext((1, 5), filters=3)
+    sequence = normal(1, 9, 4)
+    whole = layer(sequence)
+    padded = np.pad(sequence, ((0, 0), (2, 2), (0, 0)))
+    gathered = np.stack([padded[:, i : i + 5] for i in range(9)], axis=1)
+    np.testing.assert_allclose(layer(gathered), whole, atol=1e-6)
+
+
+def test_masked_windows_do_not_reach_their_neighbours():
+    layer = layers.TemporalContext((3,), filters=3)
+    window = normal(1, 6, 4)
+    mask = np.array([[True] * 4 + [False] * 2])
+    spoilt = np.where(mask[..., None], window, np.nan).astype("float32")
+    np.testing.assert_allclose(
+        layer(spoilt, mask=mask)[:, :4], layer(window[:, :4]), atol=1e-6
+    )
+
+
+def test_context_from_clips_equals_context_of_pooled_windows():
+    layer = layers.TemporalContext((1, 3, 5), filters=6)
+    clip = normal(2, 10, 4)
+    pooling = RNG.random((2, 7, 5, 10)).astype("float32")
+    pooled = np.einsum("bwct,btd->bwcd", pooling, clip)
+    direct = layer(pooled)
+    np.testing.assert_allclose(layer(clip, pooling=pooling), direct, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_sizes": (2,), "filters": 1},
+        {"kernel_sizes": (), "filters": 1},
+        {"kernel_sizes": (1, 1), "filters": 1},
+        {"kernel_sizes": (1,), "filters": 0},
+        {"kernel_sizes": (1,), "filters": 1, "dilation": 0},
+    ],
+)
+def test_context_refuses_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        layers.TemporalContext(**arguments)
+
+
+def test_context_refuses_too_few_windows():
+    layer = layers.TemporalContext((1, 5), filters=3)
+    with pytest.raises(ValueError, match="5 windows"):
+        layer(normal(2, 4, 3, 6))
