@@ -3,7 +3,7 @@
 import keras
 from absl import flags
 
-from acnn_tf import losses
+from acnn_tf import losses, optimizers
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +30,7 @@ flags.DEFINE_enum(
     "Learning rate over time: warm-up and cosine decay, or always the same.",
 )
 flags.DEFINE_float("clipnorm", 1.0, "Largest norm of a gradient; 0: any.")
-flags.DEFINE_float("weight_decay", 1e-4, "Of AdamW.")
+flags.DEFINE_float("weight_decay", 1e-4, "Of Adam.")
 flags.DEFINE_float("ema_momentum", 0.99, "Of averaged weights; 0: no average.")
 
 
@@ -45,9 +45,9 @@ def compile_model(model, num_steps):
             warmup_steps=num_steps // 20,
         )
     model.compile(
-        keras.optimizers.AdamW(
+        optimizers.FusedAdam(
             learning_rate,
-            weight_decay=FLAGS.weight_decay,
+            weight_decay=FLAGS.weight_decay or None,
             clipnorm=FLAGS.clipnorm or None,
             use_ema=FLAGS.ema_momentum > 0,
             ema_momentum=FLAGS.ema_momentum,

@@ -131,7 +131,9 @@ def test_docstring_examples_run(module):
     [
         name
         for name in MODULES
-        if re.match(r"acnn_tf\.(layers|models|losses|metrics)\b", name)
+        if re.match(
+            r"acnn_tf\.(layers|models|losses|metrics|optimizers)\b", name
+        )
     ],
 )
 def test_public_classes_show_an_example(module):
