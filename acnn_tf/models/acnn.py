@@ -19,8 +19,7 @@ class ACNN(keras.Model):
     `m_q`. Pairs: `LocalizationHead` on `[m_c, m_q, m_c (x) m_q, 1]`.
 
     `encode_windows`, `encode_queries` and `match` are the only way through for
-    evaluation, search and serving. Training takes the first two and folds each
-    query once for what `match` does with its video and with its batch.
+    evaluation, search and serving; training calls the same layers.
 
     Args:
         window_lengths: Lengths of the windows, in seconds, or in frames if
@@ -354,19 +353,22 @@ class ACNN(keras.Model):
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, t]
         query = self.encode_queries(inputs["query"], training=training)
-        matrix, bias = self.head.fold(query)
-        own = self.head.score_windows(
-            (matrix[:, None], bias[:, None]), window, training=training
-        )
+        # One product meets each query with the windows of its own video and
+        # with the positive windows of the whole batch.
         positive = ops.reshape(inputs["positive"], (-1, 1, 1))
         positive = ops.take_along_axis(window, positive, axis=1)[:, 0]
-        block = self.head.score_windows(
-            (matrix, bias), positive, training=training
+        batch, num_windows, width = ops.shape(window)
+        positive = ops.broadcast_to(positive[None], (batch, batch, width))
+        output = self.head(
+            query[:, None],
+            ops.concatenate([window, positive], axis=1),
+            training=training,
         )
+        score = output["score"][:, 0]  # [B, W + B]
         return {
-            "score": own["score"][:, 0],
-            "offset": own["offset"][:, 0],
-            "batch_score": block["score"],
+            "score": score[:, :num_windows],
+            "offset": output["offset"][:, 0, :num_windows],
+            "batch_score": score[:, num_windows:],
         }
 
     def build(self, input_shape):
