@@ -1,7 +1,12 @@
-r"""Finds moments: the best over all videos of a feature file.
+r"""Finds moments: the best over all videos of a feature file, or an index.
 
   python -m experiments.search --workdir=runs/charades \
       --features=clips.hdf5 --query="a person opens the door" --top=5
+  python -m experiments.search --workdir=runs/charades --index=runs/index \
+      --features=clips.hdf5 --query="a person opens the door"
+
+With --index the encoded windows are kept in that folder: videos of --features
+that are not there yet are added, and later searches need no --features.
 
 Prints video, start and end (seconds) and score, best first. Scores compare
 moments for one query; they are no probabilities, and those of two queries do
@@ -10,6 +15,7 @@ not compare. Results of one video overlap by at most --nms_threshold.
 
 import json
 import os
+import sys
 
 import keras
 from absl import flags
@@ -26,13 +32,26 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 flags.DEFINE_string(
-    "features", None, "HDF5, TFRecord or folder of .npy.", required=True
+    "features", None, "HDF5, TFRecord or folder of .npy: videos to search."
+)
+flags.DEFINE_string("index", None, "Folder to keep the encoded windows in.")
+flags.DEFINE_enum(
+    "index_dtype",
+    None,
+    ["float32", "float16", "bfloat16"],
+    "How a new index keeps its encodings. Default: float32.",
+)
+flags.DEFINE_enum(
+    "shortlist",
+    None,
+    ["bfloat16"],
+    "Score in lower precision first, then rank the best exactly.",
 )
 flags.DEFINE_float(
     "clip_seconds", None, "Seconds of a clip, where the features do not say."
 )
 flags.DEFINE_string("durations", None, "JSON file: seconds of each video.")
-flags.DEFINE_list("videos", None, "Search only these. Default: all.")
+flags.DEFINE_list("videos", None, "Add only these of --features. Default: all.")
 flags.DEFINE_string("query", None, "Sentence to search for.")
 flags.DEFINE_string("queries_file", None, "Text file: a sentence a line.")
 flags.DEFINE_integer("top", 5, "Results of a sentence.", lower_bound=1)
@@ -53,15 +72,8 @@ def read_queries():
     return queries
 
 
-def run():
-    queries = read_queries()
-    path = os.path.join(FLAGS.workdir, "model.keras")
-    model = keras.saving.load_model(path, compile=False)
-    if model.vocabulary is None:
-        raise ValueError(
-            f"{path} takes sentence vectors, and nothing here makes them of "
-            "sentences: see acnn_tf.search.search_videos."
-        )
+def add_videos(index):
+    """Encodes the videos of --features that the index does not have."""
     durations = {}
     if FLAGS.durations:
         problems = []
@@ -71,19 +83,47 @@ def run():
     with open_features(
         FLAGS.features, clip_seconds=FLAGS.clip_seconds
     ) as features:
+        known = set(index.video_ids)
         durations = {
             video: durations.get(video)
             or len(features[video]) * features.clip_seconds
             for video in FLAGS.videos or features
+            if video not in known
         }
-        found = search.search_videos(
-            model,
-            features,
-            Vocabulary(model.vocabulary).encode(queries),
-            durations,
-            top_n=FLAGS.top,
-            nms_threshold=FLAGS.nms_threshold,
+
+        def progress(done, total):
+            end = "\n" if done == total else ""
+            print(
+                f"\r{done:,} of {total:,} windows encoded",
+                end=end,
+                file=sys.stderr,
+            )
+
+        index.append(features, durations, progress)
+
+
+def run():
+    queries = read_queries()
+    if not (FLAGS.features or FLAGS.index):
+        raise ValueError("Give --features, --index or both.")
+    path = os.path.join(FLAGS.workdir, "model.keras")
+    model = keras.saving.load_model(path, compile=False)
+    if model.vocabulary is None:
+        raise ValueError(
+            f"{path} takes sentence vectors, and nothing here makes them of "
+            "sentences: see acnn_tf.search.MomentIndex."
         )
+    index = search.MomentIndex(model, FLAGS.index, dtype=FLAGS.index_dtype)
+    if FLAGS.features:
+        add_videos(index)
+    if not len(index):
+        raise ValueError(f"{FLAGS.index} has no videos yet: give --features.")
+    found = index.search(
+        Vocabulary(model.vocabulary).encode(queries),
+        top_n=FLAGS.top,
+        nms_threshold=FLAGS.nms_threshold,
+        shortlist=FLAGS.shortlist,
+    )
     for query, moments in zip(queries, found, strict=True):
         if FLAGS.json:
             moments = [moment._asdict() for moment in moments]

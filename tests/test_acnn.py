@@ -308,9 +308,20 @@ def test_training_lowers_every_loss():
 def test_half_precision_keeps_seconds_exact():
     # 1000.25 s is no bfloat16: a window so late must still find its clip.
     model = ACNN(**{**SMALL, "clip_seconds": 0.25}, dtype="mixed_bfloat16")
-    segment = np.array([[1000.25, 1000.5]] * 5, "float32")[None, None]
-    share = model._clip_share(segment, np.ones((1, 4100), bool))
-    np.testing.assert_array_equal(np.flatnonzero(share[0, 0, 2]), [4001])
+    inputs = {
+        "clip": np.zeros((1, 4100, 4), "float32"),
+        "clip_mask": np.ones((1, 4100), bool),
+        "segment": np.array([[[[1000.25, 1000.5]] * 5]], "float32"),
+        "duration": np.array([1025.0], "float32"),
+    }
+
+    def encode(clip):
+        inputs["clip"][:] = 0
+        inputs["clip"][0, clip] = 1
+        return keras.ops.cast(model.encode_windows(inputs), "float32").numpy()
+
+    assert (encode(4000) == encode(4002)).all()
+    assert (encode(4000) != encode(4001)).any()
 
 
 def test_adapted_scale_travels_with_the_archive(tmp_path):

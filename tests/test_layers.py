@@ -205,6 +205,43 @@ def test_head_equals_the_literal_outer_product_in_float32():
         np.testing.assert_allclose(folded[key], literal[key], atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("hidden_dim", [None, 32])
+@pytest.mark.parametrize("first_order_query", [True, False])
+def test_scores_of_prepared_queries_are_those_of_the_head(
+    hidden_dim, first_order_query
+):
+    head = layers.LocalizationHead(hidden_dim, first_order_query)
+    query, window = normal(5, 8), normal(9, 8)
+    head(query, window)
+    for weight in head.weights:
+        weight.assign(0.3 * RNG.normal(size=weight.shape))
+    expected = ops.transpose(head(query, window)["score"])
+    prepared = head.prepare(query)
+    np.testing.assert_allclose(
+        head.score(prepared, window), expected, atol=1e-5
+    )
+    rough = head.score(prepared, ops.cast(window, "bfloat16"))
+    assert rough.dtype == "bfloat16"
+    np.testing.assert_allclose(ops.cast(rough, "float32"), expected, atol=0.2)
+
+
+# clip_share
+
+
+def test_share_of_clips_by_hand():
+    # [0.5, 2) covers half of clip 0 and clip 1; clip 2 is padding; the last
+    # segment lies beyond the clips, the one before it has no length.
+    segment = np.array(
+        [[[[0.5, 2.0]], [[1.0, 3.0]], [[1.0, 1.0]], [[4.0, 5.0]]]], "float32"
+    )
+    mask = np.array([[True, True, False]])
+    expected = [[1 / 3, 2 / 3, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    share = layers.clip_share(segment, mask)
+    np.testing.assert_allclose(share[0, :, 0], expected, rtol=1e-6)
+    later = layers.clip_share(segment + 7, mask, np.array([7]))
+    np.testing.assert_allclose(later[0, :, 0], expected, rtol=1e-6)
+
+
 # QueryEncoder
 
 
@@ -235,8 +272,9 @@ def test_a_sentence_without_words_gives_zeros():
 
 
 def test_every_public_layer_is_listed():
+    public = {getattr(layers, name) for name in layers.__all__}
     assert {layer for layer, _, _ in CASES} == {
-        getattr(layers, name) for name in layers.__all__
+        layer for layer in public if inspect.isclass(layer)
     }
 
 

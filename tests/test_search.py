@@ -49,6 +49,12 @@ class BrightnessModel:
     def encode_queries(self, query):
         return np.asarray(query, np.float32)
 
+    def prepare(self, query):
+        return [query.T]
+
+    def score(self, prepared, window):
+        return keras.ops.matmul(window, prepared[0])
+
     def match(self, query, window):
         score = query @ np.swapaxes(window, -1, -2)
         return {
@@ -65,6 +71,12 @@ FEATURES = {
 }
 DURATIONS = {"a": 8.0, "b": 4.0, "c": 6.0}
 QUERY = np.ones((1, 1), np.float32)
+
+
+def search_all(model, features, queries, durations=None, **arguments):
+    index = search.MomentIndex(model)
+    index.append(features, durations)
+    return index.search(queries, **arguments)
 
 
 def _candidates(model, video_id="a", features=FEATURES, durations=DURATIONS):
@@ -137,7 +149,7 @@ def test_clips_of_another_length_than_learned_are_refused():
 
 
 def test_search_ranks_moments_of_all_videos():
-    (found,) = search.search_videos(
+    (found,) = search_all(
         BrightnessModel(), FEATURES, QUERY, DURATIONS, top_n=4
     )
     # Neighbours overlap by 2 / 6 and stay at the default of 0.5.
@@ -151,7 +163,7 @@ def test_search_ranks_moments_of_all_videos():
 
 
 def test_search_suppresses_within_a_video():
-    (found,) = search.search_videos(
+    (found,) = search_all(
         BrightnessModel(), FEATURES, QUERY, DURATIONS, nms_threshold=0.3
     )
     # [2, 6) of "a" and [0, 4) of "c" go: 2 / 6 with a better one.
@@ -165,15 +177,15 @@ def test_search_suppresses_within_a_video():
 
 def test_videos_are_as_long_as_their_clips_unless_told():
     model = BrightnessModel()
-    assert search.search_videos(model, FEATURES, QUERY) == search.search_videos(
+    assert search_all(model, FEATURES, QUERY) == search_all(
         model, FEATURES, QUERY, DURATIONS
     )
-    (found,) = search.search_videos(model, FEATURES, QUERY, {"b": 2.0})
+    (found,) = search_all(model, FEATURES, QUERY, {"b": 2.0})
     assert found == [("b", 0.0, 2.0, 5.0)]
 
 
 def test_search_answers_each_query_for_itself():
-    bright, dark = search.search_videos(
+    bright, dark = search_all(
         BrightnessModel(), FEATURES, [[1.0], [-1.0]], DURATIONS, top_n=1
     )
     assert bright == [("a", 4.0, 8.0, 9.0)]

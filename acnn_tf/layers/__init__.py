@@ -2,6 +2,7 @@
 
 from acnn_tf.layers.attention_pooling import AttentionPooling
 from acnn_tf.layers.clip_normalization import ClipNormalization
+from acnn_tf.layers.clip_share import clip_share
 from acnn_tf.layers.cross_feature import CrossFeature
 from acnn_tf.layers.localization_head import LocalizationHead
 from acnn_tf.layers.query_encoder import QueryEncoder
@@ -14,4 +15,5 @@ __all__ = [
     "LocalizationHead",
     "QueryEncoder",
     "TemporalContext",
+    "clip_share",
 ]

@@ -90,7 +90,7 @@ class LocalizationHead(keras.layers.Layer):
             )
 
     def call(self, query, window, training=None):
-        return self.score_windows(self.fold(query), window, training=training)
+        return self.meet(self.fold(query), window, training=training)
 
     def fold(self, query):
         """Folds each query into a matrix and a bias: the costly half.
@@ -118,7 +118,7 @@ class LocalizationHead(keras.layers.Layer):
             bias = ops.broadcast_to(bias, (*ops.shape(query)[:-1], width))
         return matrix + self._cast(self.window_kernel), bias
 
-    def score_windows(self, folded, window, training=None):
+    def meet(self, folded, window, training=None):
         """Meets folded queries with windows.
 
         Args:
@@ -138,6 +138,54 @@ class LocalizationHead(keras.layers.Layer):
             hidden = ops.matmul(hidden, self._cast(self.output_kernel))
             hidden = hidden + self._cast(self.output_bias)
         return {"score": hidden[..., 0], "offset": hidden[..., 1:]}
+
+    def prepare(self, query):
+        """Folds queries for `score`: side by side, for one product with all.
+
+        Args:
+            query: `[Q, t]`.
+
+        Returns:
+            `([t, Q * H], [Q * H])`; H is 1 without a hidden layer.
+        """
+        window_dim, width, _ = self.cross_kernel.shape
+        width = 1 if self.hidden_dim is None else width
+        query = ops.cast(query, self.compute_dtype)
+        matrix = ops.einsum(
+            "qi,jhi->jqh", query, self._cast(self.cross_kernel[:, :width])
+        )
+        matrix = matrix + self._cast(self.window_kernel[:, None, :width])
+        bias = self._cast(self.bias[:width])
+        if self.first_order_query:
+            weight = self._cast(self.query_kernel[:, :width])
+            bias = bias + ops.matmul(query, weight)
+        else:
+            bias = ops.broadcast_to(bias, (ops.shape(query)[0], width))
+        return ops.reshape(matrix, (window_dim, -1)), ops.reshape(bias, (-1,))
+
+    def score(self, prepared, window):
+        """Scores alone, in the precision of the windows: for search.
+
+        No block of queries x windows x H outlives this call, so that it is
+        best given some hundreds of windows at a time.
+
+        Args:
+            prepared: What `prepare` returned for Q queries.
+            window: `[W, t]`, float32 or less.
+
+        Returns:
+            `[W, Q]`, the scores of `call`.
+        """
+        matrix, bias = (ops.cast(part, window.dtype) for part in prepared)
+        hidden = ops.matmul(window, matrix) + bias  # [W, Q * H]
+        if self.hidden_dim is None:
+            return hidden
+        hidden = ops.reshape(ops.relu(hidden), (-1, self.hidden_dim))
+        score = ops.matmul(
+            hidden, ops.cast(self.output_kernel[:, :1], window.dtype)
+        )
+        score = score + ops.cast(self.output_bias[0], window.dtype)
+        return ops.reshape(score, (ops.shape(window)[0], -1))
 
     def _cast(self, weight):
         # Outside `__call__` Keras leaves weights in their own precision.

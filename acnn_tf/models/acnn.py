@@ -145,18 +145,15 @@ class ACNN(keras.Model):
             )
         if offset_unit == "frames" and not frame_rate:
             raise ValueError("`offset_unit='frames'` needs a `frame_rate`.")
-        if consensus_iou is not None and not 0 <= consensus_iou < 1:
+        if not (consensus_iou is None or 0 <= consensus_iou < 1):
             raise ValueError(
-                "`consensus_iou` must be in [0, 1) or None. "
-                f"Received: {consensus_iou}"
+                f"`consensus_iou` must be in [0, 1). Received: {consensus_iou}"
             )
         self.grid = WindowGrid(
             self.window_lengths, window_overlap, frame_rate, dilation
         )
         common = {"dtype": self.dtype_policy}
-        self.normalization = layers.ClipNormalization(
-            name="normalization", **common
-        )
+        self.normalization = layers.ClipNormalization(**common)
         self.context = layers.TemporalContext(
             self.kernel_sizes,
             filters,
@@ -212,11 +209,10 @@ class ACNN(keras.Model):
         return self.normalization.mean.shape[0] if known else None
 
     def adapt(self, clips):
-        """Sets the mean and variance that clip features are normalised by.
+        """Sets the mean and scale that clip features are normalised by.
 
         Args:
-            clips: Clip features of the training videos: `[N, D]`, or an
-                iterable of such arrays, such as `features.values()`.
+            clips: As for `ClipNormalization.adapt`: `features.values()`, say.
         """
         self.normalization.adapt(clips)
 
@@ -239,11 +235,9 @@ class ACNN(keras.Model):
                 f"row a word. Received: {tuple(vectors.shape)}"
             )
         row = {word: i for i, word in enumerate(self.vocabulary, start=2)}
-        unknown = [word for word in words if word not in row]
-        if unknown:
+        if unknown := [word for word in words if word not in row]:
             raise ValueError(
-                "`words` must be words of the vocabulary. "
-                f"Received: {unknown[:5]}"
+                f"`words` must be in the vocabulary. Received: {unknown[:5]}"
             )
         if not self.words.built:
             self.words.build()
@@ -260,7 +254,9 @@ class ACNN(keras.Model):
                 length where there is none; `"duration"`, `[B]`, seconds of the
                 videos; and either `"clip"`, `[B, T, D]`, with `"clip_mask"`,
                 bool `[B, T]`, or `"window"`, `[B, W, C, D]`: the context
-                windows, pooled by `acnn_tf.data.windows.pool_clips`.
+                windows, pooled by `acnn_tf.data.windows.pool_clips`. Clips
+                from the middle of a video come with `"first_clip"`, `[B]`:
+                how many there are before them.
             training: bool.
 
         Returns:
@@ -283,7 +279,11 @@ class ACNN(keras.Model):
             segment = ops.cast(inputs["segment"], self.variable_dtype)
             clip = self.normalization(inputs["clip"])
             clip = self.drop_features(clip, training=training)
-            share = self._clip_share(segment, inputs["clip_mask"])
+            share = layers.clip_share(
+                segment / self.clip_seconds,
+                inputs["clip_mask"],
+                inputs.get("first_clip"),
+            )
             return self.context(clip, pooling=share)
         window = inputs["window"]
         # Windows past the last clip pool to zeros, and count as missing: once
@@ -297,17 +297,6 @@ class ACNN(keras.Model):
         )
         window = ops.reshape(window, shape)
         return self.context(window, mask=mask)
-
-    def _clip_share(self, segment, clip_mask):
-        """Share of each clip in each segment: `[B, W, C, T]`."""
-        clip_mask = ops.cast(clip_mask, segment.dtype)
-        start = ops.expand_dims(segment[..., 0] / self.clip_seconds, -1)
-        end = ops.expand_dims(segment[..., 1] / self.clip_seconds, -1)
-        first = ops.arange(ops.shape(clip_mask)[1], dtype=segment.dtype)
-        covered = ops.minimum(end, first + 1) - ops.maximum(start, first)
-        covered = ops.relu(covered) * clip_mask[:, None, None, :]
-        total = ops.sum(covered, axis=-1, keepdims=True)
-        return covered / ops.where(total > 0, total, ops.ones_like(total))
 
     def _embed_windows(self, context, inputs, training):
         window = self.window_projection(self.drop(context, training=training))
@@ -349,6 +338,14 @@ class ACNN(keras.Model):
             `offset_unit`.
         """
         return self.head(query, window)
+
+    def prepare(self, query):
+        """Queries `[Q, t]` made ready for `score`."""
+        return self.head.prepare(query)
+
+    def score(self, prepared, window):
+        """Scores `[W, Q]` of `match` alone, in the precision of `window`."""
+        return self.head.score(prepared, window)
 
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, t]

@@ -1,0 +1,36 @@
+"""From encoded queries to moments.
+
+Every function takes the model as an argument and asks little of it:
+`encode_windows`, `match`, and the attributes `grid`, `kernel_sizes`,
+`clip_seconds`, `offset_unit` and `consensus_iou`; `MomentIndex` asks for
+`encode_queries`, `prepare` and `score` as well.
+"""
+
+from acnn_tf.search.encoding import (
+    EncodedVideo,
+    encode_videos,
+    encoder_inputs,
+    to_numpy,
+)
+from acnn_tf.search.index_files import IndexFileError
+from acnn_tf.search.moment_index import Found, MomentIndex
+from acnn_tf.search.ranking import (
+    SUPPRESSIONS,
+    candidates,
+    consensus,
+    max_overlap,
+)
+
+__all__ = [
+    "SUPPRESSIONS",
+    "EncodedVideo",
+    "Found",
+    "IndexFileError",
+    "MomentIndex",
+    "candidates",
+    "consensus",
+    "encode_videos",
+    "encoder_inputs",
+    "max_overlap",
+    "to_numpy",
+]

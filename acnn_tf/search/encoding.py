@@ -1,0 +1,174 @@
+"""Videos to encoded windows, each once."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+# Clips beyond which a video is encoded in pieces.
+_LONG = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedVideo:
+    """The windows of one video, ready to be matched.
+
+    Attributes:
+        video_id: Its name.
+        duration: Float, seconds.
+        windows: `float64 [W, 2]`, seconds.
+        encoding: `[W, t]`, from `model.encode_windows`.
+    """
+
+    video_id: str
+    duration: float
+    windows: np.ndarray
+    encoding: np.ndarray
+
+
+def encode_videos(model, features, durations, grid=None, max_windows=2048):
+    """Encodes every window of every video, once.
+
+    Videos of similar duration go through the model together, padded; padding
+    does not change their numbers.
+
+    Args:
+        model: See `acnn_tf.search`.
+        features: Mapping from video id to `[T, D]` clip features, such as
+            `acnn_tf.data.features.open_features` returns.
+        durations: Dictionary from video id to seconds: the videos to encode.
+        grid: `WindowGrid` to use instead of `model.grid`, such as the coarser
+            one that the paper tests with.
+        max_windows: Windows of a batch, padding included, unless one video
+            has more. Bounds memory.
+
+    Yields:
+        `EncodedVideo`, by rising duration.
+    """
+    grid = grid or model.grid
+    clip_seconds = getattr(features, "clip_seconds", model.clip_seconds)
+    if not np.isclose(clip_seconds, model.clip_seconds):
+        raise ValueError(
+            f"The clips of {getattr(features, 'path', 'these features')} last "
+            f"{clip_seconds:g} s, those that the model learned from "
+            f"{model.clip_seconds:g} s."
+        )
+    batch = {}
+    for video_id in sorted(durations, key=durations.get):
+        windows = grid.windows(durations[video_id])
+        most = max([len(windows), *map(len, batch.values())])
+        if batch and most * (len(batch) + 1) > max_windows:
+            yield from _encode_batch(model, grid, features, durations, batch)
+            batch = {}
+        batch[video_id] = windows
+    if batch:
+        yield from _encode_batch(model, grid, features, durations, batch)
+
+
+def _encode_batch(model, grid, features, durations, batch):
+    clips = {video_id: _clips(model, features, video_id) for video_id in batch}
+    if len(batch) == 1:
+        ((video_id, windows),) = batch.items()
+        if len(clips[video_id]) > _LONG:
+            yield _encode_long(
+                model, grid, clips[video_id], durations, video_id, windows
+            )
+            return
+    inputs = encoder_inputs(model, clips, durations, batch, grid)
+    encodings = to_numpy(model.encode_windows(inputs))  # [B, W, t]
+    for (video_id, windows), encoding in zip(
+        batch.items(), encodings, strict=True
+    ):
+        yield EncodedVideo(
+            video_id, durations[video_id], windows, encoding[: len(windows)]
+        )
+
+
+def _encode_long(model, grid, clip, durations, video_id, windows):
+    """One video in pieces, each with the clips that its windows need.
+
+    Pooling all windows from all clips costs windows times clips; in pieces,
+    time and memory are linear in the length of the video.
+    """
+    contexts = grid.contexts(windows, max(model.kernel_sizes))
+    middle = windows.mean(axis=1) / model.clip_seconds
+    piece_of = (middle // (_LONG // 2)).astype(int)
+    encodings = None
+    for piece in np.unique(piece_of):
+        rows = np.flatnonzero(piece_of == piece)
+        segment = contexts[rows]
+        real = segment[segment[..., 1] > segment[..., 0]]
+        first = int(real.min() // model.clip_seconds)
+        last = int(np.ceil(real.max() / model.clip_seconds))
+        first, last = min(first, len(clip) - 1), min(last, len(clip))
+        part = clip[first : max(last, first + 1)]
+        inputs = {
+            "clip": part[None],
+            "clip_mask": np.ones((1, len(part)), bool),
+            "first_clip": np.array([first], np.float32),
+            "segment": segment[None].astype(np.float32),
+            "duration": np.array([durations[video_id]], np.float32),
+        }
+        encoding = to_numpy(model.encode_windows(inputs))[0]
+        if encodings is None:
+            encodings = np.zeros((len(windows), encoding.shape[1]), np.float32)
+        encodings[rows] = encoding
+    return EncodedVideo(video_id, durations[video_id], windows, encodings)
+
+
+def _clips(model, features, video_id):
+    clip = np.asarray(features[video_id])
+    expected = getattr(model, "clip_dim", None)
+    if expected is not None and clip.shape[1] != expected:
+        raise ValueError(
+            f"{getattr(features, 'path', 'these features')}, video "
+            f"{video_id!r}: has {clip.shape[1]} features a clip, but the "
+            f"model learned from {expected}."
+        )
+    return clip
+
+
+def encoder_inputs(model, features, durations, windows, grid=None):
+    """What `model.encode_windows` takes, for a batch of videos.
+
+    Args:
+        model: Likewise for all: see `encode_videos`.
+        features: Mapping from video id to `[T, D]`.
+        durations: Dictionary from video id to seconds.
+        windows: Dictionary from the video ids of the batch to `[W, 2]`.
+        grid: `WindowGrid` that made the windows, if not `model.grid`.
+
+    Returns:
+        Dictionary of float32 arrays: `"clip"` `[B, T, D]`, `"clip_mask"`
+        bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`.
+    """
+    grid = grid or model.grid
+    context_size = max(model.kernel_sizes)
+    clips = [_clips(model, features, video_id) for video_id in windows]
+    num_clips = _round_up(max(map(len, clips)))
+    num_windows = _round_up(max(map(len, windows.values())))
+    clip = np.zeros((len(clips), num_clips, clips[0].shape[1]), np.float32)
+    clip_mask = np.zeros((len(clips), num_clips), bool)
+    segment = np.zeros((len(clips), num_windows, context_size, 2), np.float32)
+    for row, video_windows in enumerate(windows.values()):
+        clip[row, : len(clips[row])] = clips[row]
+        clip_mask[row, : len(clips[row])] = True
+        segment[row, : len(video_windows)] = grid.contexts(
+            video_windows, context_size
+        )
+    return {
+        "clip": clip,
+        "clip_mask": clip_mask,
+        "segment": segment,
+        "duration": np.array([durations[v] for v in windows], np.float32),
+    }
+
+
+def _round_up(count, step=32):
+    """Few shapes, since some backends compile for each of them."""
+    return -(-count // step) * step
+
+
+def to_numpy(tensor):
+    """A tensor of any backend and precision as a float32 array."""
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))

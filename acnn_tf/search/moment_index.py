@@ -1,0 +1,355 @@
+"""All windows of many videos, encoded once and searched together."""
+
+import functools
+import typing
+
+import numpy as np
+
+from acnn_tf import segments as segments_lib
+from acnn_tf.search.encoding import encode_videos, to_numpy
+from acnn_tf.search.index_files import IndexFiles
+from acnn_tf.search.ranking import consensus, max_overlap, shift
+from acnn_tf.search.scoring import score_function
+
+# Windows that go through memory at a time.
+_CHUNK = 32_768
+# Windows that are ranked at a time.
+_VISITED = 65_536
+# Queries that are searched for together: bounds memory, and a wider product
+# is no faster.
+_QUERIES = 16
+
+
+class Found(typing.NamedTuple):
+    """A moment that a search found; times in seconds."""
+
+    video_id: str
+    start: float
+    end: float
+    score: float
+
+
+class MomentIndex:
+    """Finds the best moments over all videos for a sentence.
+
+    Every window of every video is encoded once; a search is one matrix
+    product of the folded queries with all of them. It is exact: what the
+    model's `match` finds best, shifted by the offsets, ranked and suppressed
+    within each video as everywhere in `acnn_tf.search`. Only scores are
+    computed for all windows. They bound what a video can hold, and offsets
+    are computed for the videos whose bound reaches the top.
+
+    The encodings lie in memory or, memory-mapped, in a folder.
+
+    Args:
+        model: See `acnn_tf.search`.
+        path: Folder of an index, where there is one; a new folder to keep a
+            new index in; `None` keeps it in memory.
+        dtype: `"float32"`, `"float16"` or `"bfloat16"`: how encodings are
+            kept. What is exact is then the search over the rounded ones.
+
+    Raises:
+        IndexFileError: If the folder holds an index of another model or
+            another `dtype`, or a damaged one.
+
+    Example:
+
+    >>> index = MomentIndex(model, "runs/index")  # doctest: +SKIP
+    >>> index.append(open_features("clips.hdf5"))  # doctest: +SKIP
+    >>> queries = vocabulary.encode(["a man runs"])  # doctest: +SKIP
+    >>> index.search(queries, top_n=1)  # doctest: +SKIP
+    [[Found(video_id='v7', start=4.5, end=9.0, score=3.2)]]
+    """
+
+    def __init__(self, model, path=None, *, dtype=None):
+        self.model = model
+        self._files = IndexFiles(path, model, dtype)
+        self._scores = score_function(model)
+        # Videos of one length share their windows; a search asks for few.
+        self._windows = functools.lru_cache(1024)(model.grid.windows)
+
+    def __len__(self):
+        return len(self._files.videos)
+
+    @property
+    def num_windows(self):
+        """Windows of all videos."""
+        return self._files.num_windows
+
+    @property
+    def video_ids(self):
+        """Ids of all videos, in the order in which they were encoded."""
+        return [video.video_id for video in self._files.videos]
+
+    @property
+    def dtype(self):
+        """How the encodings are kept."""
+        return self._files.dtype
+
+    def append(self, features, durations=None, progress=None):
+        """Encodes videos and adds them.
+
+        All of them or, if anything fails, none: what was there before stays.
+
+        Args:
+            features: Mapping from video id to `[T, D]` clip features, such as
+                `acnn_tf.data.features.open_features` returns.
+            durations: Dictionary from video id to seconds: the videos to add.
+                Default: all, as long as their clips.
+            progress: Function of two numbers, windows encoded and windows in
+                all, called after each video.
+
+        Raises:
+            ValueError: If a video is there already.
+        """
+        if durations is None:
+            durations = {
+                video_id: len(features[video_id]) * self.model.clip_seconds
+                for video_id in features
+            }
+        known = set(self.video_ids) & set(durations)
+        if known:
+            raise ValueError(
+                f"Video {min(known)!r} is in the index already "
+                f"({len(known)} of {len(durations)} are)."
+            )
+        if not durations:
+            return
+        total = sum(
+            len(self.model.grid.windows(duration))
+            for duration in durations.values()
+        )
+
+        def encoded():
+            done = 0
+            for video in encode_videos(self.model, features, durations):
+                if not np.isfinite(video.encoding).all():
+                    raise ValueError(
+                        f"The encoding of video {video.video_id!r} is not "
+                        "finite. Check the features "
+                        "(experiments.inspect_data) and the weights."
+                    )
+                yield video
+                done += len(video.windows)
+                if progress is not None:
+                    progress(done, total)
+
+        self._files.append(encoded(), total)
+
+    def save(self, path):
+        """Writes an index that was kept in memory to a folder.
+
+        Args:
+            path: Folder that is not there yet.
+        """
+        self._files.save(path)
+
+    def search(
+        self,
+        queries,
+        *,
+        top_n=5,
+        suppression="fixed",
+        nms_threshold=0.5,
+        shortlist=None,
+    ):
+        """The best moments over all videos, for each query.
+
+        Args:
+            queries: What `model.encode_queries` takes: `[Q, L]` word ids or
+                `[Q, E]` sentence vectors.
+            top_n: Int, results of a query.
+            suppression: `"none"` or `"fixed"`, among results of one video.
+            nms_threshold: Float, see `max_overlap`.
+            shortlist: `"bfloat16"` scores the windows roughly, which is
+                faster where the processor has bfloat16 products, and then
+                ranks exactly all videos that could be among the best by the
+                largest error seen. Default: exact from the start.
+
+        Returns:
+            For each query a list of `Found`, best first; equal scores by
+            video and start.
+        """
+        return self.search_encoded(
+            self.model.encode_queries(queries),
+            top_n=top_n,
+            suppression=suppression,
+            nms_threshold=nms_threshold,
+            shortlist=shortlist,
+        )
+
+    def search_encoded(
+        self,
+        queries,
+        *,
+        top_n=5,
+        suppression="fixed",
+        nms_threshold=0.5,
+        shortlist=None,
+    ):
+        """`search` for queries that are encoded already.
+
+        Args:
+            queries: `[Q, t]` from `model.encode_queries`.
+            top_n: See `search`, as the others.
+            suppression: Likewise.
+            nms_threshold: Likewise.
+            shortlist: Likewise.
+
+        Returns:
+            As `search`.
+        """
+        if top_n < 1:
+            raise ValueError(f"`top_n` must be positive. Received: {top_n}")
+        if shortlist not in (None, "bfloat16"):
+            raise ValueError(
+                f"`shortlist` must be 'bfloat16' or None. Received: {shortlist}"
+            )
+        max_iou = max_overlap(suppression, nms_threshold)
+        queries = to_numpy(queries)
+        found = []
+        for first in range(0, len(queries), _QUERIES):
+            some = queries[first : first + _QUERIES]
+            if not len(self):
+                found += [[] for _ in some]
+                continue
+            bounds = self._bounds(some, shortlist or "float32")
+            found += self._best(some, bounds, top_n, max_iou)
+        return found
+
+    def _bounds(self, queries, precision):
+        """The most that any result of a video can score: `[Q, V]`.
+
+        That is the highest score of its windows; where windows support each
+        other (`consensus`), the logarithm of the sum of their exponentials,
+        which is what a window would have that all others agree with.
+        """
+        prepared = self.model.prepare(queries)
+        bounds = []
+        for encoding, starts in self._files.chunks(_CHUNK):
+            scores = self._scores(encoding, prepared, precision)
+            highest = np.maximum.reduceat(scores, starts, axis=0)  # [v, Q]
+            if self.model.consensus_iou is not None:
+                counts = np.diff([*starts, len(scores)])
+                scores = scores - np.repeat(highest, counts, axis=0)
+                np.exp(scores, out=scores)
+                highest += np.log(np.add.reduceat(scores, starts, axis=0))
+            bounds.append(highest)
+        bounds = np.concatenate(bounds).T
+        if np.isnan(bounds).any():
+            raise ValueError(
+                "The queries or the model's weights are not finite."
+            )
+        return bounds
+
+    def _best(self, queries, bounds, top_n, max_iou):
+        """Visits videos by falling bounds until no other can reach the top."""
+        order = np.argsort(-bounds, axis=1, kind="stable")
+        results = [[] for _ in queries]  # (-score, video id, start, end)
+        visited = np.zeros(len(queries), int)
+        error, step = 0.0, top_n
+        while True:
+            wanted = []
+            for row, done in enumerate(visited):
+                videos = order[row, done : done + step]
+                if len(results[row]) >= top_n:
+                    # Bounds and scores come from different products.
+                    lowest = -results[row][-1][0] - 2 * error - 1e-6
+                    videos = videos[bounds[row, videos] >= lowest]
+                if len(videos):
+                    wanted.append((row, videos))
+                visited[row] += len(videos)
+            if not wanted:
+                break
+            for some in self._blocks(wanted):
+                exact = self._visit(queries, some, top_n, max_iou, results)
+                for (row, videos), one in zip(some, exact):
+                    off = np.abs(one[: len(videos)] - bounds[row, videos])
+                    error = max(error, off.max())
+            for result in results:
+                result.sort()
+                del result[top_n:]
+            step = max(step, 16)
+        return [
+            [Found(name, start, end, -score) for score, name, start, end in one]
+            for one in results
+        ]
+
+    def _blocks(self, wanted):
+        """Splits what is to be visited, to bound the windows held at once."""
+        block, most_videos, most_windows = [], 0, 0
+        for row, videos in wanted:
+            windows = max(self._files.videos[v].num_windows for v in videos)
+            step = max(1, _VISITED // windows)
+            for first in range(0, len(videos), step):
+                some = videos[first : first + step]
+                most_videos = max(most_videos, len(some))
+                most_windows = max(most_windows, windows)
+                size = (len(block) + 1) * most_videos * most_windows
+                if block and size > _VISITED:
+                    yield block
+                    block, most_videos, most_windows = [], len(some), windows
+                block.append((row, some))
+        yield block
+
+    def _visit(self, queries, wanted, top_n, max_iou, results):
+        """Ranks the windows of some videos for some queries.
+
+        Args:
+            queries: `[Q, t]`.
+            wanted: List of (row of `queries`, numbers of its videos).
+            top_n: See `search`.
+            max_iou: See `acnn_tf.segments.nms`.
+            results: List of a list for each query: results are added.
+
+        Returns:
+            `[len(wanted), V]`: the bounds of `_bounds` once more, exactly.
+        """
+        videos = [
+            [self._files.videos[number] for number in numbers]
+            for _, numbers in wanted
+        ]
+        most = max(video.num_windows for row in videos for video in row)
+        shape = (len(wanted), max(map(len, videos)), most)  # [q, V, W]
+        encoding = np.zeros((*shape, queries.shape[1]), np.float32)
+        windows = np.zeros((*shape, 2))
+        real = np.zeros(shape, bool)
+        durations = np.ones(shape[:2])
+        for row, several in enumerate(videos):
+            for place, video in enumerate(several):
+                own = (row, place, slice(video.num_windows))
+                encoding[own] = self._files.encoding(video)
+                windows[own] = self._windows(video.duration)
+                real[own] = True
+                durations[row, place] = video.duration
+        output = self.model.match(
+            queries[[row for row, _ in wanted]][:, None],
+            encoding.reshape(len(wanted), -1, queries.shape[1]),
+        )
+        scores = to_numpy(output["score"]).reshape(shape)
+        offsets = to_numpy(output["offset"]).reshape(*shape, 2)
+        if not np.isfinite(scores).all() or not np.isfinite(offsets).all():
+            raise ValueError("The model's output is not finite.")
+        scores = np.where(real, scores, -np.inf)
+        segments = shift(
+            self.model, offsets, windows, durations[..., None, None]
+        )
+        # Rows of videos, without the padding between queries.
+        there = real[..., 0]
+        scores, segments = scores[there], segments[there]
+        names = [video.video_id for row in videos for video in row]
+        owners = np.repeat([row for row, _ in wanted], list(map(len, videos)))
+        highest = scores.max(axis=1)
+        if self.model.consensus_iou is not None:
+            above = np.exp(scores - highest[:, None])
+            highest = highest + np.log(above.sum(axis=1))
+            scores = consensus(segments, scores, self.model.consensus_iou)
+        kept = segments_lib.nms(segments, scores, max_iou, top_n)
+        for place, indices in enumerate(kept):
+            for index in indices[indices >= 0]:
+                start, end = segments[place, index].tolist()
+                score = -float(scores[place, index])
+                results[owners[place]].append((score, names[place], start, end))
+        bounds = np.zeros(shape[:2])
+        bounds[there] = highest
+        return bounds

@@ -1,0 +1,78 @@
+"""Scores of very many windows, a cache-sized tile at a time."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from acnn_tf.search.encoding import to_numpy
+
+# Numbers in the hidden layers of a tile: what fits in a processor's cache.
+# Without tiles every one of them travels to memory and back, which costs more
+# than the product itself.
+_TILE = 1 << 21
+
+
+def score_function(model):
+    """Function that scores windows, compiled where that can be.
+
+    Args:
+        model: Its `score` is called.
+
+    Returns:
+        Function of encodings `[N, t]`, what `model.prepare` returned for Q
+        queries, and `"float32"` or `"bfloat16"`; returns float32 `[N, Q]`.
+    """
+
+    def score(encoding, prepared, precision):
+        encoding = ops.cast(encoding, precision)
+        return ops.cast(model.score(prepared, encoding), "float32")
+
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    tiles = _compiled(score) if on_tensorflow else _loop(score)
+
+    def score_tiles(encoding, prepared, precision):
+        prepared = [ops.cast(part, precision) for part in prepared]
+        # The last array of `prepared` is as wide as a hidden layer.
+        rows = max(256, _TILE // int(np.shape(prepared[-1])[-1]))
+        return tiles(encoding, prepared, rows, precision)
+
+    return score_tiles
+
+
+def _loop(score):
+    """The loop over tiles in Python."""
+
+    def tiles(encoding, prepared, rows, precision):
+        return np.concatenate(
+            [
+                to_numpy(score(encoding[i : i + rows], prepared, precision))
+                for i in range(0, len(encoding), rows)
+            ]
+        )
+
+    return tiles
+
+
+def _compiled(score):
+    """The loop over tiles as one TensorFlow graph."""
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)
+    def loop(encoding, prepared, rows, precision):
+        count = -(-tf.shape(encoding)[0] // rows)
+        parts = tf.TensorArray(tf.float32, count, infer_shape=False)
+
+        def body(i, parts):
+            tile = encoding[i * rows : (i + 1) * rows]
+            return i + 1, parts.write(i, score(tile, prepared, precision))
+
+        _, parts = tf.while_loop(
+            lambda i, _: i < count, body, (0, parts), parallel_iterations=1
+        )
+        return parts.concat()
+
+    def tiles(encoding, prepared, rows, precision):
+        encoding = tf.convert_to_tensor(encoding)
+        return loop(encoding, prepared, tf.constant(rows), precision).numpy()
+
+    return tiles

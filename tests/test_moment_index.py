@@ -1,0 +1,338 @@
+"""The index of moments, against a loop over all windows of all videos."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from acnn_tf import search, segments
+from acnn_tf.models import ACNN
+from acnn_tf.search import encoding, index_files, moment_index, scoring
+
+RNG = np.random.default_rng(0)
+FEATURES = {
+    f"v{number:02d}": RNG.normal(size=(length, 6)).astype("float32")
+    for number, length in enumerate(RNG.integers(3, 40, 30))
+}
+QUERIES = RNG.normal(size=(20, 7)).astype("float32")
+
+
+def make_model(seed=0, **arguments):
+    keras.utils.set_random_seed(seed)
+    model = ACNN(
+        **{
+            "window_lengths": (2.0, 4.0, 7.0),
+            "kernel_sizes": (1, 3),
+            "filters": 8,
+            "embedding_dim": 8,
+            "hidden_dim": 16,
+            "query_encoder": "mean",
+            **arguments,
+        }
+    )
+    model.build({"clip": (None, None, 6), "query": (None, 7)})
+    for weight in model.head.weights:  # scores of some size, offsets too
+        weight.assign(RNG.normal(size=weight.shape))
+    return model
+
+
+def filled(model, path=None, features=FEATURES, **arguments):
+    index = search.MomentIndex(model, path, **arguments)
+    index.append(features)
+    return index
+
+
+def slow_search(model, queries, top_n, max_iou, rounded="float32"):
+    """Every window of every video, shifted, suppressed and sorted."""
+    queries = model.encode_queries(queries)
+    durations = {v: float(len(clip)) for v, clip in FEATURES.items()}
+    found = [[] for _ in range(len(queries))]
+    for video in search.encode_videos(model, FEATURES, durations):
+        video.encoding[:] = keras.ops.cast(video.encoding, rounded)
+        shifted, scores = search.candidates(model, queries, video)
+        for row in range(len(found)):
+            for kept in segments.nms(shifted[row], scores[row], max_iou):
+                found[row].append(
+                    (-scores[row, kept], video.video_id, *shifted[row, kept])
+                )
+    return [sorted(row)[:top_n] for row in found]
+
+
+def assert_same(found, expected, atol=1e-4):
+    assert len(found) == len(expected)
+    for row, slow in zip(found, expected):
+        assert [moment.video_id for moment in row] == [s[1] for s in slow]
+        np.testing.assert_allclose(
+            [(m.score, m.start, m.end) for m in row],
+            [(-s[0], *s[2:]) for s in slow],
+            atol=atol,
+        )
+
+
+@pytest.mark.parametrize("top_n", [1, 5, 2000])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"consensus_iou": None},
+        {"consensus_iou": 0.5},
+        {"hidden_dim": None, "first_order_query": False},
+        {"window_lengths": (16, 48), "frame_rate": 8.0},
+    ],
+)
+def test_finds_what_a_loop_over_all_windows_finds(arguments, top_n):
+    model = make_model(**arguments)
+    found = filled(model).search(QUERIES, top_n=top_n, nms_threshold=0.4)
+    assert_same(found, slow_search(model, QUERIES, top_n, max_iou=0.4))
+
+
+@pytest.mark.parametrize("consensus_iou", [None, 0.3])
+def test_a_rough_first_pass_changes_nothing(consensus_iou):
+    model = make_model(consensus_iou=consensus_iou)
+    index = filled(model)
+    exact = index.search(QUERIES, top_n=4)
+    rough = index.search(QUERIES, top_n=4, shortlist="bfloat16")
+    for row, other in zip(exact, rough):
+        assert [m[:3] for m in row] == [m[:3] for m in other]
+
+
+def test_without_suppression_all_windows_are_results():
+    model = make_model()
+    index = filled(model)
+    (found,) = index.search(QUERIES[:1], top_n=9999, suppression="none")
+    assert len(found) == index.num_windows
+    assert_same([found], slow_search(model, QUERIES[:1], 9999, max_iou=1.0))
+
+
+def test_tiles_chunks_and_blocks_change_nothing(monkeypatch):
+    model = make_model()
+    index = filled(model)
+    whole = index.search(QUERIES, top_n=3)
+    monkeypatch.setattr(moment_index, "_CHUNK", 50)
+    monkeypatch.setattr(moment_index, "_VISITED", 100)
+    monkeypatch.setattr(moment_index, "_QUERIES", 3)
+    monkeypatch.setattr(scoring, "_TILE", 1)
+    for row, other in zip(whole, index.search(QUERIES, top_n=3)):
+        assert [m[:3] for m in row] == [m[:3] for m in other]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_folder_holds_what_memory_holds(dtype, tmp_path):
+    model = make_model()
+    path = tmp_path / "index"
+    index = filled(model, path, dtype=dtype)
+    expected = slow_search(model, QUERIES, 3, max_iou=0.5, rounded=dtype)
+    saved = tmp_path / "saved"
+    filled(model, dtype=dtype).save(saved)
+    for one in (
+        index,
+        search.MomentIndex(model, path),
+        search.MomentIndex(model, saved),
+    ):
+        assert one.dtype == dtype
+        assert len(one) == len(FEATURES)
+        assert_same(one.search(QUERIES, top_n=3), expected)
+
+
+def test_appending_is_the_same_as_building_at_once(tmp_path):
+    model = make_model()
+    names = list(FEATURES)
+    for some in (names[:7], names[7:8], names[8:]):
+        index = search.MomentIndex(model, tmp_path / "index")
+        index.append({name: FEATURES[name] for name in some})
+    assert sorted(index.video_ids) == names
+    expected = slow_search(model, QUERIES, 5, max_iou=0.5)
+    assert_same(index.search(QUERIES), expected)
+    assert_same(
+        search.MomentIndex(model, tmp_path / "index").search(QUERIES), expected
+    )
+
+
+def test_progress_counts_windows():
+    told = []
+    index = search.MomentIndex(make_model())
+    index.append(FEATURES, progress=lambda *counts: told.append(counts))
+    assert len(told) == len(FEATURES)
+    assert told[-1] == (index.num_windows, index.num_windows)
+    assert told == sorted(told)
+
+
+def test_an_empty_index_finds_nothing(tmp_path):
+    index = search.MomentIndex(make_model(), tmp_path / "index")
+    index.append({})
+    assert index.search(QUERIES[:2]) == [[], []]
+    assert index.num_windows == 0
+
+
+def test_a_video_is_taken_once():
+    index = filled(make_model())
+    with pytest.raises(ValueError, match="'v03' is in the index already"):
+        index.append({"new": FEATURES["v00"], "v03": FEATURES["v03"]})
+    assert "new" not in index.video_ids
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_what_fails_half_way_leaves_the_index_as_it_was(in_folder, tmp_path):
+    class Spoilt(dict):
+        def __getitem__(self, name):
+            if name == "last":
+                raise OSError("the disk is gone")
+            return super().__getitem__(name)
+
+    model = make_model()
+    path = tmp_path / "index" if in_folder else None
+    index = filled(model, path)
+    before = index.search(QUERIES, top_n=3)
+    files = sorted(p.name for p in tmp_path.rglob("*"))
+    more = {f"w{n}": RNG.normal(size=(400, 6)) for n in range(9)}
+    more = Spoilt({**more, "last": np.ones((500, 6))})
+    durations = dict.fromkeys(more, 400.0) | {"last": 500.0}
+    with pytest.raises(OSError, match="the disk is gone"):
+        index.append(more, durations)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == files
+    assert index.search(QUERIES, top_n=3) == before
+    index.append({"w0": more["w0"]})
+    assert len(index) == len(FEATURES) + 1
+
+
+def test_features_that_are_not_finite_are_named():
+    index = search.MomentIndex(make_model())
+    spoilt = np.ones((5, 6), np.float32)
+    spoilt[2, 3] = np.nan
+    with pytest.raises(ValueError, match="'bad' is not finite"):
+        index.append({"good": np.ones((5, 6)), "bad": spoilt})
+    assert len(index) == 0
+
+
+def test_encodings_too_large_for_half_precision_are_refused():
+    index = search.MomentIndex(make_model(), dtype="float16")
+    with pytest.raises(ValueError, match="bfloat16 or float32"):
+        index.append({"v": np.full((5, 6), 1e6)})
+
+
+def test_another_model_is_refused(tmp_path):
+    path = tmp_path / "index"
+    filled(make_model(), path)
+    with pytest.raises(search.IndexFileError, match="other weights"):
+        search.MomentIndex(make_model(seed=1), path)
+
+
+def test_another_grid_or_precision_is_refused(tmp_path):
+    path, model = tmp_path / "index", make_model()
+    filled(model, path)
+    with pytest.raises(search.IndexFileError, match="holds float32"):
+        search.MomentIndex(model, path, dtype="float16")
+    model.grid = make_model(window_overlap=0.5).grid
+    with pytest.raises(search.IndexFileError, match="another grid"):
+        search.MomentIndex(model, path)
+
+
+def _cut_list(path):
+    (path / "index.json").write_text('{"format": 1')
+
+
+def _other_list(path):
+    (path / "index.json").write_text("[]")
+
+
+def _cut_encodings(path):
+    file = path / "encodings-00000.npy"
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+def _no_encodings(path):
+    (path / "encodings-00000.npy").unlink()
+
+
+def _no_list(path):
+    (path / "index.json").unlink()
+
+
+def _fewer_rows(path):
+    file = path / "encodings-00000.npy"
+    np.save(file, np.load(file)[:-1])
+
+
+def _rows_beyond_the_file(path):
+    listed = json.loads((path / "index.json").read_text())
+    listed["videos"][-1][-1] += 1
+    (path / "index.json").write_text(json.dumps(listed))
+
+
+def _a_video_without_windows(path):
+    listed = json.loads((path / "index.json").read_text())
+    listed["videos"][0][2] = "many"
+    (path / "index.json").write_text(json.dumps(listed))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _cut_list,
+        _other_list,
+        _cut_encodings,
+        _no_encodings,
+        _no_list,
+        _fewer_rows,
+        _rows_beyond_the_file,
+        _a_video_without_windows,
+    ],
+)
+def test_a_damaged_folder_is_named(damage, tmp_path):
+    path, model = tmp_path / "index", make_model()
+    filled(model, path)
+    damage(path)
+    with pytest.raises(search.IndexFileError, match="index") as error:
+        search.MomentIndex(model, path)
+    assert str(path) in str(error.value)
+
+
+def test_bad_arguments_are_named(tmp_path):
+    model = make_model()
+    with pytest.raises(ValueError, match=r"`dtype`.*float8"):
+        search.MomentIndex(model, dtype="float8")
+    index = filled(model)
+    with pytest.raises(ValueError, match="`top_n`"):
+        index.search(QUERIES, top_n=0)
+    with pytest.raises(ValueError, match="`shortlist`"):
+        index.search(QUERIES, shortlist="int8")
+    with pytest.raises(FileExistsError):
+        index.save(tmp_path)
+
+
+def test_queries_that_are_not_finite_are_refused():
+    index = filled(make_model())
+    with pytest.raises(ValueError, match="not finite"):
+        index.search(np.full((1, 7), np.nan, "float32"))
+
+
+def test_a_long_video_in_pieces_is_the_same(monkeypatch):
+    model = make_model()
+    features = {"v": RNG.normal(size=(200, 6)).astype("float32")}
+    durations = {"v": 198.6}
+    (whole,) = search.encode_videos(model, features, durations)
+    monkeypatch.setattr(encoding, "_LONG", 24)
+    (pieces,) = search.encode_videos(model, features, durations)
+    np.testing.assert_allclose(pieces.encoding, whole.encoding, atol=1e-5)
+    np.testing.assert_array_equal(pieces.windows, whole.windows)
+
+
+def test_support_within_a_band_is_the_support_of_all(monkeypatch):
+    start = RNG.uniform(0, 300, (2, 500))
+    moments = np.stack([start, start + RNG.uniform(0, 30, (2, 500))], axis=2)
+    scores = RNG.normal(size=(2, 500)) * 3
+    scores[1, 400:] = -np.inf
+    banded = search.consensus(moments, scores, 0.5)
+    monkeypatch.setattr(search.ranking, "_BAND", 1000)
+    np.testing.assert_allclose(
+        banded, search.consensus(moments, scores, 0.5), atol=1e-9
+    )
+    assert np.isneginf(banded[1, 400:]).all()
+
+
+def test_only_its_own_format_is_read(tmp_path, monkeypatch):
+    path, model = tmp_path / "index", make_model()
+    filled(model, path)
+    monkeypatch.setattr(index_files, "_FORMAT", 2)
+    with pytest.raises(search.IndexFileError, match="another version"):
+        search.MomentIndex(model, path)
