@@ -220,6 +220,11 @@ def test_scores_of_prepared_queries_are_those_of_the_head(
     np.testing.assert_allclose(
         head.score(prepared, window), expected, atol=1e-5
     )
+    row = np.array([3, 0])
+    located = head.locate(prepared, row, np.stack([window[:4], window[2:6]]))
+    for key, value in head(query, window).items():
+        picked = np.stack([value[3, :4], value[0, 2:6]])
+        np.testing.assert_allclose(located[key], picked, atol=1e-5)
     rough = head.score(prepared, ops.cast(window, "bfloat16"))
     assert rough.dtype == "bfloat16"
     np.testing.assert_allclose(ops.cast(rough, "float32"), expected, atol=0.2)

@@ -55,6 +55,15 @@ class BrightnessModel:
     def score(self, prepared, window):
         return keras.ops.matmul(window, prepared[0])
 
+    def locate(self, prepared, row, window):
+        query = keras.ops.take(prepared[0], row, axis=1)  # [t, P]
+        score = keras.ops.einsum("pwt,tp->pw", window, query)
+        offset = keras.ops.cast(self.offset, score.dtype)
+        return {
+            "score": score,
+            "offset": offset + keras.ops.zeros_like(score)[..., None],
+        }
+
     def match(self, query, window):
         score = query @ np.swapaxes(window, -1, -2)
         return {

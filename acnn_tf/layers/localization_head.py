@@ -140,31 +140,28 @@ class LocalizationHead(keras.layers.Layer):
         return {"score": hidden[..., 0], "offset": hidden[..., 1:]}
 
     def prepare(self, query):
-        """Folds queries for `score`: side by side, for one product with all.
+        """Folds queries for `score` and `locate`.
 
         Args:
             query: `[Q, t]`.
 
         Returns:
-            `([t, Q * H], [Q * H])`; H is 1 without a hidden layer.
+            `([t, Q * H], [Q * H])`: the folded queries side by side, for one
+            product with all windows. H is 3 without a hidden layer.
         """
         window_dim, width, _ = self.cross_kernel.shape
-        width = 1 if self.hidden_dim is None else width
         query = ops.cast(query, self.compute_dtype)
-        matrix = ops.einsum(
-            "qi,jhi->jqh", query, self._cast(self.cross_kernel[:, :width])
-        )
-        matrix = matrix + self._cast(self.window_kernel[:, None, :width])
-        bias = self._cast(self.bias[:width])
+        matrix = ops.einsum("qi,jhi->jqh", query, self._cast(self.cross_kernel))
+        matrix = matrix + self._cast(self.window_kernel)[:, None]
+        bias = self._cast(self.bias)
         if self.first_order_query:
-            weight = self._cast(self.query_kernel[:, :width])
-            bias = bias + ops.matmul(query, weight)
+            bias = bias + ops.matmul(query, self._cast(self.query_kernel))
         else:
             bias = ops.broadcast_to(bias, (ops.shape(query)[0], width))
         return ops.reshape(matrix, (window_dim, -1)), ops.reshape(bias, (-1,))
 
     def score(self, prepared, window):
-        """Scores alone, in the precision of the windows: for search.
+        """Scores of all windows for all queries, and no offsets: for search.
 
         No block of queries x windows x H outlives this call, so that it is
         best given some hundreds of windows at a time.
@@ -174,18 +171,38 @@ class LocalizationHead(keras.layers.Layer):
             window: `[W, t]`, float32 or less.
 
         Returns:
-            `[W, Q]`, the scores of `call`.
+            `[W, Q]`, the scores of `call` in the precision of `window`.
         """
         matrix, bias = (ops.cast(part, window.dtype) for part in prepared)
         hidden = ops.matmul(window, matrix) + bias  # [W, Q * H]
+        num_windows = ops.shape(window)[0]
         if self.hidden_dim is None:
-            return hidden
+            return ops.reshape(hidden, (num_windows, -1, 3))[..., 0]
         hidden = ops.reshape(ops.relu(hidden), (-1, self.hidden_dim))
         score = ops.matmul(
             hidden, ops.cast(self.output_kernel[:, :1], window.dtype)
         )
         score = score + ops.cast(self.output_bias[0], window.dtype)
-        return ops.reshape(score, (ops.shape(window)[0], -1))
+        return ops.reshape(score, (num_windows, -1))
+
+    def locate(self, prepared, row, window):
+        """Scores and offsets of windows of its own for each of some queries.
+
+        Args:
+            prepared: What `prepare` returned for Q queries.
+            row: int `[P]`, which of them.
+            window: `[P, W, t]`.
+
+        Returns:
+            `{"score": [P, W], "offset": [P, W, 2]}`.
+        """
+        window_dim, width, _ = self.cross_kernel.shape
+        matrix, bias = prepared
+        matrix = ops.reshape(matrix, (window_dim, -1, width))
+        matrix = ops.transpose(ops.take(matrix, row, axis=1), (1, 0, 2))
+        bias = ops.take(ops.reshape(bias, (-1, width)), row, axis=0)
+        output = self.meet((matrix[:, None], bias[:, None]), window)
+        return {name: value[:, 0] for name, value in output.items()}
 
     def _cast(self, weight):
         # Outside `__call__` Keras leaves weights in their own precision.

@@ -229,15 +229,15 @@ class ACNN(keras.Model):
         """
         if self.words is None:
             raise ValueError("Word vectors need a model with a `vocabulary`.")
-        if tuple(vectors.shape) != (len(words), self.word_dim):
+        shape = (len(words), self.word_dim)
+        if tuple(vectors.shape) != shape:
             raise ValueError(
-                f"`vectors` must have shape {(len(words), self.word_dim)}, one "
-                f"row a word. Received: {tuple(vectors.shape)}"
+                f"`vectors` must be {shape}. Received: {tuple(vectors.shape)}"
             )
         row = {word: i for i, word in enumerate(self.vocabulary, start=2)}
         if unknown := [word for word in words if word not in row]:
             raise ValueError(
-                f"`words` must be in the vocabulary. Received: {unknown[:5]}"
+                f"`words` are not in the vocabulary: {unknown[:5]}"
             )
         if not self.words.built:
             self.words.build()
@@ -327,25 +327,28 @@ class ACNN(keras.Model):
         return self.query_projection(query)
 
     def match(self, query, window):
-        """Score and offsets of every query with every window.
+        """Score and offsets (`offset_unit`) of every query with every window.
 
         Args:
             query: `[..., Q, t]` from `encode_queries`.
             window: `[..., W, t]` from `encode_windows`.
 
         Returns:
-            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`, offsets in
-            `offset_unit`.
+            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
         """
         return self.head(query, window)
 
     def prepare(self, query):
-        """Queries `[Q, t]` made ready for `score`."""
+        """Queries `[Q, t]` made ready for `score` and `locate`."""
         return self.head.prepare(query)
 
     def score(self, prepared, window):
         """Scores `[W, Q]` of `match` alone, in the precision of `window`."""
         return self.head.score(prepared, window)
+
+    def locate(self, prepared, row, window):
+        """`match` of some prepared queries, each with windows of its own."""
+        return self.head.locate(prepared, row, window)
 
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, t]
@@ -393,7 +396,6 @@ class ACNN(keras.Model):
         self.built = True
 
     def get_config(self):
-        config = super().get_config()
         names = inspect.signature(ACNN).parameters
         own = {n: getattr(self, n) for n in names if n != "kwargs"}
-        return {**config, **own}
+        return {**super().get_config(), **own}

@@ -9,7 +9,7 @@ from acnn_tf import segments as segments_lib
 from acnn_tf.search.encoding import encode_videos, to_numpy
 from acnn_tf.search.index_files import IndexFiles
 from acnn_tf.search.ranking import consensus, max_overlap, shift
-from acnn_tf.search.scoring import score_function
+from acnn_tf.search.scoring import locate_function, score_function
 
 # Windows that go through memory at a time.
 _CHUNK = 32_768
@@ -65,6 +65,7 @@ class MomentIndex:
         self.model = model
         self._files = IndexFiles(path, model, dtype)
         self._scores = score_function(model)
+        self._locate = locate_function(model)
         # Videos of one length share their windows; a search asks for few.
         self._windows = functools.lru_cache(1024)(model.grid.windows)
 
@@ -213,18 +214,18 @@ class MomentIndex:
             if not len(self):
                 found += [[] for _ in some]
                 continue
-            bounds = self._bounds(some, shortlist or "float32")
-            found += self._best(some, bounds, top_n, max_iou)
+            prepared = self.model.prepare(some)
+            bounds = self._bounds(prepared, shortlist or "float32")
+            found += self._best(prepared, bounds, top_n, max_iou)
         return found
 
-    def _bounds(self, queries, precision):
+    def _bounds(self, prepared, precision):
         """The most that any result of a video can score: `[Q, V]`.
 
         That is the highest score of its windows; where windows support each
         other (`consensus`), the logarithm of the sum of their exponentials,
         which is what a window would have that all others agree with.
         """
-        prepared = self.model.prepare(queries)
         bounds = []
         for encoding, starts in self._files.chunks(_CHUNK):
             scores = self._scores(encoding, prepared, precision)
@@ -242,11 +243,11 @@ class MomentIndex:
             )
         return bounds
 
-    def _best(self, queries, bounds, top_n, max_iou):
+    def _best(self, prepared, bounds, top_n, max_iou):
         """Visits videos by falling bounds until no other can reach the top."""
         order = np.argsort(-bounds, axis=1, kind="stable")
-        results = [[] for _ in queries]  # (-score, video id, start, end)
-        visited = np.zeros(len(queries), int)
+        results = [[] for _ in bounds]  # (-score, video id, start, end)
+        visited = np.zeros(len(bounds), int)
         error, step = 0.0, top_n
         while True:
             wanted = []
@@ -262,7 +263,7 @@ class MomentIndex:
             if not wanted:
                 break
             for some in self._blocks(wanted):
-                exact = self._visit(queries, some, top_n, max_iou, results)
+                exact = self._visit(prepared, some, top_n, max_iou, results)
                 for (row, videos), one in zip(some, exact):
                     off = np.abs(one[: len(videos)] - bounds[row, videos])
                     error = max(error, off.max())
@@ -292,12 +293,12 @@ class MomentIndex:
                 block.append((row, some))
         yield block
 
-    def _visit(self, queries, wanted, top_n, max_iou, results):
+    def _visit(self, prepared, wanted, top_n, max_iou, results):
         """Ranks the windows of some videos for some queries.
 
         Args:
-            queries: `[Q, t]`.
-            wanted: List of (row of `queries`, numbers of its videos).
+            prepared: Q queries, from `model.prepare`.
+            wanted: List of (number of a query, numbers of its videos).
             top_n: See `search`.
             max_iou: See `acnn_tf.segments.nms`.
             results: List of a list for each query: results are added.
@@ -311,7 +312,8 @@ class MomentIndex:
         ]
         most = max(video.num_windows for row in videos for video in row)
         shape = (len(wanted), max(map(len, videos)), most)  # [q, V, W]
-        encoding = np.zeros((*shape, queries.shape[1]), np.float32)
+        dim = self._files.encoding(videos[0][0]).shape[1]
+        encoding = np.zeros((*shape, dim), np.float32)
         windows = np.zeros((*shape, 2))
         real = np.zeros(shape, bool)
         durations = np.ones(shape[:2])
@@ -322,12 +324,13 @@ class MomentIndex:
                 windows[own] = self._windows(video.duration)
                 real[own] = True
                 durations[row, place] = video.duration
-        output = self.model.match(
-            queries[[row for row, _ in wanted]][:, None],
-            encoding.reshape(len(wanted), -1, queries.shape[1]),
+        scores, offsets = self._locate(
+            prepared,
+            [row for row, _ in wanted],
+            encoding.reshape(len(wanted), -1, dim),
         )
-        scores = to_numpy(output["score"]).reshape(shape)
-        offsets = to_numpy(output["offset"]).reshape(*shape, 2)
+        scores = scores.reshape(shape)
+        offsets = offsets.reshape(*shape, 2)
         if not np.isfinite(scores).all() or not np.isfinite(offsets).all():
             raise ValueError("The model's output is not finite.")
         scores = np.where(real, scores, -np.inf)

@@ -1,5 +1,7 @@
 """Scores of very many windows, a cache-sized tile at a time."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -28,7 +30,7 @@ def score_function(model):
         return ops.cast(model.score(prepared, encoding), "float32")
 
     on_tensorflow = keras.backend.backend() == "tensorflow"
-    tiles = _compiled(score) if on_tensorflow else _loop(score)
+    tiles = _compiled_loop(score) if on_tensorflow else _loop(score)
 
     def score_tiles(encoding, prepared, precision):
         prepared = [ops.cast(part, precision) for part in prepared]
@@ -53,11 +55,10 @@ def _loop(score):
     return tiles
 
 
-def _compiled(score):
+def _compiled_loop(score):
     """The loop over tiles as one TensorFlow graph."""
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
     def loop(encoding, prepared, rows, precision):
         count = -(-tf.shape(encoding)[0] // rows)
         parts = tf.TensorArray(tf.float32, count, infer_shape=False)
@@ -71,8 +72,44 @@ def _compiled(score):
         )
         return parts.concat()
 
+    graphs = {
+        precision: _one_graph(functools.partial(loop, precision=precision))
+        for precision in ("float32", "bfloat16")
+    }
+
     def tiles(encoding, prepared, rows, precision):
-        encoding = tf.convert_to_tensor(encoding)
-        return loop(encoding, prepared, tf.constant(rows), precision).numpy()
+        return graphs[precision](encoding, prepared, np.int32(rows)).numpy()
 
     return tiles
+
+
+def locate_function(model):
+    """`model.locate`, compiled where that can be, with arrays as results."""
+    locate = model.locate
+    if keras.backend.backend() == "tensorflow":
+        locate = _one_graph(locate)
+
+    def arrays(prepared, row, encoding):
+        output = locate(prepared, np.int32(row), encoding)
+        return to_numpy(output["score"]), to_numpy(output["offset"])
+
+    return arrays
+
+
+def _one_graph(function):
+    """Compiles a function of arrays once, for all lengths of their axes."""
+    import tensorflow as tf
+
+    graphs = {}
+
+    def call(*arguments):
+        arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        specs = tf.nest.map_structure(
+            lambda x: tf.TensorSpec([None] * x.shape.rank, x.dtype), arguments
+        )
+        key = tuple(tf.nest.flatten(specs))
+        if key not in graphs:
+            graphs[key] = tf.function(function, input_signature=specs)
+        return graphs[key](*arguments)
+
+    return call
