@@ -131,13 +131,15 @@ class Preloaded(dict):
         self.clip_seconds = source.clip_seconds
 
 
-def preload(split):
-    """The same split, with its features in memory."""
+def preload(split, in_memory=True):
+    """The same split, with its features in memory, where they are to be."""
     if split.features is None:
         raise ValueError(
             "There are no features: give --features (and --val_features), or "
             "a --data_dir that holds them."
         )
+    if not in_memory:
+        return split
     videos = dict.fromkeys(moment.video_id for moment in split.moments)
     features = Preloaded(split.features, split.features, videos)
     return split._replace(features=features)

@@ -66,7 +66,9 @@ def draw_curve(workdir, steps_per_epoch, chance):
 
 def train():
     keras.utils.set_random_seed(FLAGS.seed)
-    split = datasets.preload(datasets.load_split("train"))
+    split = datasets.preload(
+        datasets.load_split("train"), in_memory=FLAGS.videos_in_memory is None
+    )
     val = datasets.preload(datasets.load_split("val", prefix="val_"))
     if FLAGS.smoke:
         split = split._replace(moments=split.moments[:64])
@@ -78,7 +80,9 @@ def train():
         return os.path.join(FLAGS.workdir, name)
 
     model = model_flags.make_model(split)
-    model.adapt(split.features.values())
+    # The file may hold other videos as well.
+    videos = dict.fromkeys(moment.video_id for moment in split.moments)
+    model.adapt(split.features[video] for video in videos)
     data = training_batches.make_batches(model, split)
     model(next(iter(data.dataset))[0])  # builds it
     objective.compile_model(model, FLAGS.epochs * data.steps_per_epoch)

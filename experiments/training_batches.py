@@ -19,6 +19,18 @@ flags.DEFINE_float("crop", 0.5, "Share of videos cropped, of --batches=videos.")
 flags.DEFINE_integer(
     "video_negatives", 0, "Windows of low IoU a pair, of --batches=pairs."
 )
+flags.DEFINE_integer(
+    "videos_in_memory",
+    None,
+    "Read the videos anew each epoch and hold so many of them at a time, of "
+    "--batches=pairs. Default: hold all.",
+    lower_bound=1,
+)
+flags.register_multi_flags_validator(
+    ["batches", "videos_in_memory"],
+    lambda given: given["batches"] == "pairs" or not given["videos_in_memory"],
+    "--videos_in_memory is for --batches=pairs.",
+)
 flags.DEFINE_float(
     "min_iou", 0.5, "Windows above this IoU learn offsets, and make pairs."
 )
@@ -43,4 +55,5 @@ def make_batches(model, split, first_epoch=0):
         make = pair_batches.training_pairs
         settings["max_niol"] = FLAGS.max_niol
         settings["video_negatives"] = FLAGS.video_negatives
+        settings["videos_in_memory"] = FLAGS.videos_in_memory
     return make(split.moments, queries, split.features, model, **settings)

@@ -82,7 +82,7 @@ def read_floats(arrays, name):
             record,
         )
     with np.errstate(over="ignore"):  # becomes infinite, which is told below
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, copy=False)
     finite = np.isfinite(array)
     if not finite.all():
         place = np.argwhere(~finite)[0].tolist()

@@ -75,27 +75,33 @@ def window_targets(windows, moment_segments, offset_unit, frame_rate, min_iou):
     """What each window should answer for one query.
 
     Args:
-        windows: `[W, 2]` seconds.
-        moment_segments: `[M, 2]` seconds: the query's moment, or several.
+        windows: `[..., W, 2]` seconds: windows of one query, or of many.
+        moment_segments: `[..., M, 2]` seconds: the query's moment, or several;
+            a segment without length is padding.
         offset_unit: See `acnn_tf.segments.encode_offsets`.
         frame_rate: Likewise.
         min_iou: Windows above this IoU carry offsets to learn.
 
     Returns:
-        `(iou [W], offset [W, 3])`, float32; the last column of `offset` is 1
-        where the window has offsets to learn. There is always one: the best.
+        `(iou [..., W], offset [..., W, 3])`, float32; the last column of
+        `offset` is 1 where the window has offsets to learn. Each query has
+        always one: the best.
     """
+    moment_segments = np.asarray(moment_segments)
     overlap = segments_lib.iou(
-        windows[:, None], np.asarray(moment_segments)
-    )  # [W, M]
-    nearest = np.asarray(moment_segments)[overlap.argmax(axis=1)]
-    overlap = overlap.max(axis=1)
+        windows[..., :, None, :], moment_segments[..., None, :, :]
+    )  # [..., W, M]
+    nearest = np.take_along_axis(
+        moment_segments, overlap.argmax(axis=-1)[..., None], axis=-2
+    )  # [..., W, 2]
+    overlap = overlap.max(axis=-1)
     weight = overlap > min_iou
-    weight[overlap.argmax()] = True
+    best = overlap.argmax(axis=-1)[..., None]
+    np.put_along_axis(weight, best, True, axis=-1)
     offset = segments_lib.encode_offsets(
         nearest, windows, offset_unit, frame_rate
     )
-    offset = np.concatenate([offset, weight[:, None]], axis=1)
+    offset = np.concatenate([offset, weight[..., None]], axis=-1)
     return overlap.astype(np.float32), offset.astype(np.float32)
 
 
@@ -196,35 +202,12 @@ def training_videos(
 
     queries = np.asarray(queries)
     dim = next(iter(features.values())).shape[1]
-    clips = {
+    inputs = {
         "clip": tf.TensorSpec((None, None, dim), tf.float32),
         "clip_mask": tf.TensorSpec((None, None), tf.bool),
-    }
-    return make_batches(
-        batches, clips, queries, model.context_size, len(moments), batch_size
-    )
-
-
-def make_batches(
-    generator, windows, queries, context_size, num_examples, batch_size
-):
-    """The `Batches` of a generator.
-
-    Args:
-        generator: Function without arguments; yields `(inputs, targets)`.
-        windows: Dictionary of the `tf.TensorSpec` of the inputs that only
-            this kind of batches has.
-        queries: Array that `"query"` takes rows of.
-        context_size: C.
-        num_examples: Examples in an epoch.
-        batch_size: Examples in a batch.
-
-    Returns:
-        `Batches`.
-    """
-    inputs = {
-        **windows,
-        "segment": tf.TensorSpec((None, None, context_size, 2), tf.float32),
+        "segment": tf.TensorSpec(
+            (None, None, model.context_size, 2), tf.float32
+        ),
         "duration": tf.TensorSpec((None,), tf.float32),
         "query": tf.TensorSpec((None, *queries.shape[1:]), queries.dtype),
         "positive": tf.TensorSpec((None,), tf.int32),
@@ -235,8 +218,8 @@ def make_batches(
         "batch_score": tf.TensorSpec((None,), tf.int32),
     }
     dataset = tf.data.Dataset.from_generator(
-        generator, output_signature=(inputs, targets)
+        batches, output_signature=(inputs, targets)
     )
     return Batches(
-        dataset.prefetch(2), num_examples, -(-num_examples // batch_size)
+        dataset.prefetch(2), len(moments), -(-len(moments) // batch_size)
     )

@@ -1,9 +1,9 @@
 """What can be told of a dataset before training on it."""
 
-import collections
+import numpy as np
 
 from acnn_tf.data.problems import Problem
-from acnn_tf.data.windows import pair_windows
+from acnn_tf.data.windows import video_pairs
 
 
 def with_sound_features(moments, features):
@@ -39,9 +39,7 @@ def with_sound_features(moments, features):
 def count_pairs(moments, grid, **thresholds):
     """Counts windows, and the pairs that they make with sentences.
 
-    A window shows one annotated interval at most, and makes a pair with each
-    sentence of that interval. Where moments hold frames and the grid counts in
-    frames, so does the comparison.
+    See `acnn_tf.data.windows.video_pairs` for what makes a pair.
 
     Args:
         moments: List of `Moment`.
@@ -54,21 +52,9 @@ def count_pairs(moments, grid, **thresholds):
 
     Reference: paper, section 4.1.
     """
-    durations = {}
-    intervals = collections.defaultdict(collections.Counter)
-    for moment in moments:
-        in_frames = grid.frame_rate is not None and moment.frames is not None
-        own = moment.frames if in_frames else moment.segments
-        intervals[moment.video_id, in_frames].update(set(own))
-        durations[moment.video_id] = moment.duration
     counts = {"windows": 0, "pairs": 0, "paired_windows": 0}
-    for (video_id, in_frames), sentences in intervals.items():
-        windows = grid.windows(durations[video_id])
-        if in_frames:
-            windows = grid.frames(round(durations[video_id] * grid.frame_rate))
-        paired, shown = pair_windows(windows, list(sentences), **thresholds)
-        num_sentences = list(sentences.values())
+    for _, windows, window_index, _ in video_pairs(moments, grid, **thresholds):
         counts["windows"] += len(windows)
-        counts["paired_windows"] += len(paired)
-        counts["pairs"] += sum(num_sentences[moment] for moment in shown)
+        counts["pairs"] += len(window_index)
+        counts["paired_windows"] += len(np.unique(window_index))
     return counts

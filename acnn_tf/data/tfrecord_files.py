@@ -107,10 +107,8 @@ class TFRecordFiles:
         return self._places[name][:2]
 
     def read(self, name):
-        import tensorflow as tf
-
         file, number, offset, length = self._places[name]
-        with tf.io.gfile.GFile(file, "rb") as stream:
+        with _open(file) as stream:
             stream.seek(offset + 8 + 4)
             example = _parse(stream.read(length), file, number)
         data = _value(example, "features", file, number)
@@ -128,6 +126,15 @@ class TFRecordFiles:
 
     def close(self):
         pass
+
+
+def _open(file):
+    if "://" not in file:
+        # TensorFlow takes twenty times as long to hand bytes to Python.
+        return open(file, "rb")
+    import tensorflow as tf
+
+    return tf.io.gfile.GFile(file, "rb")
 
 
 def _parse(data, file, number):

@@ -205,11 +205,68 @@ def pair_windows(windows, moments, min_iou=0.5, max_niol=0.15):
     return window_index, moment_index[window_index]
 
 
+def video_pairs(moments, grid, **thresholds):
+    """Windows of each video, and the pairs that they make with moments.
+
+    A window shows one annotated interval at most, and makes a pair with every
+    moment, that is sentence, of that interval. A grid that counts in frames
+    compares in frames: the moments' own, or else those of their seconds.
+
+    Args:
+        moments: List of `Moment`.
+        grid: `WindowGrid`.
+        **thresholds: `min_iou` and `max_niol` of `pair_windows`.
+
+    Yields:
+        `(video_id, windows, window_index, moment_index)` of one video:
+        `float64 [W, 2]` in seconds, and, each `int64 [P]`, rows of `windows`
+        and indices in `moments`, by window.
+
+    Reference: paper, section 4.1.
+    """
+    by_video = {}
+    for index, moment in enumerate(moments):
+        by_video.setdefault(moment.video_id, []).append(index)
+    for video_id, indices in by_video.items():
+        duration = moments[indices[0]].duration
+        windows = compared = grid.windows(duration)
+        if grid.frame_rate is not None:
+            compared = grid.frames(round(duration * grid.frame_rate))
+        intervals = {}
+        for index in indices:
+            for interval in dict.fromkeys(_intervals(moments[index], grid)):
+                intervals.setdefault(interval, []).append(index)
+        window_index, shown = pair_windows(
+            compared, list(intervals), **thresholds
+        )
+        sentences = [np.array(found) for found in intervals.values()]
+        counts = np.array([len(found) for found in sentences])
+        moment_index = [sentences[interval] for interval in shown]
+        yield (
+            video_id,
+            windows,
+            np.repeat(window_index, counts[shown]),
+            np.concatenate([np.zeros(0, np.int64), *moment_index]),
+        )
+
+
+def _intervals(moment, grid):
+    """The moment's segments, as (start, end) in the unit of the grid."""
+    if grid.frame_rate is None:
+        return [tuple(segment) for segment in moment.segments]
+    if moment.frames is not None:
+        return [tuple(frames) for frames in moment.frames]
+    return [
+        tuple(second * grid.frame_rate for second in segment)
+        for segment in moment.segments
+    ]
+
+
 def pool_clips(clips, segments, clip_seconds):
     """Mean of the clips under each segment, partial clips by their share.
 
-    Sums are running sums over the video, read at the segment's two ends, so
-    that the cost does not depend on the lengths of the segments.
+    Sums are running sums over the video, kept at the ends of the segments
+    only, so that the cost does not depend on the segments' lengths.
 
     Args:
         clips: `[T, D]` features of the clips `[0, clip_seconds)`,
@@ -228,12 +285,25 @@ def pool_clips(clips, segments, clip_seconds):
     """
     clips = np.asarray(clips)
     edges = np.clip(np.asarray(segments) / clip_seconds, 0, len(clips))
-    sums = np.zeros((len(clips) + 1, clips.shape[1]))
-    np.cumsum(clips, axis=0, dtype=np.float64, out=sums[1:])
-    whole = np.minimum(edges.astype(np.int64), len(clips) - 1)  # [..., 2]
-    part = (edges - whole)[..., None]
-    at_edge = sums[whole] * (1 - part) + sums[whole + 1] * part  # [..., 2, D]
-    covered = edges[..., 1] - edges[..., 0]
-    total = at_edge[..., 1, :] - at_edge[..., 0, :]
-    total /= np.where(covered > 0, covered, 1.0)[..., None]
-    return np.where((covered > 0)[..., None], total, 0.0).astype(np.float32)
+    distinct, index = np.unique(edges, return_inverse=True)
+    index = index.reshape(edges.shape)  # NumPy 2.0 and 1.26 differ
+    # In float64: a mean is the small difference of two large sums. NumPy adds
+    # up whole rows many times faster than it accumulates down a column.
+    sums = np.empty((len(distinct), clips.shape[1]))
+    total = np.zeros(clips.shape[1])
+    added = 0
+    for row, edge in zip(sums, distinct):
+        whole = int(edge)
+        total += np.add.reduce(clips[added:whole], axis=0, dtype=np.float64)
+        row[:] = total
+        if edge > whole:
+            row += np.multiply(clips[whole], edge - whole, dtype=np.float64)
+        added = whole
+    covered = (edges[..., 1] - edges[..., 0])[..., None]
+    return np.divide(
+        sums[index[..., 1]] - sums[index[..., 0]],
+        covered,
+        out=np.zeros((*edges.shape[:-1], clips.shape[1]), np.float32),
+        where=covered > 0,
+        casting="same_kind",
+    )
