@@ -1,0 +1,171 @@
+"""The benchmark: that it runs and what it reports, not how fast anything is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import measure, report, trace
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("gemm", "cross", "context", "step")
+KEYS = {
+    "part",
+    "case",
+    "against",
+    "ratio",
+    "memory_ratio",
+    "max_relative_error",
+    "gemm_share",
+    "seconds",
+    "other_seconds",
+    "memory_mb",
+    "other_memory_mb",
+}
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="this system has no /proc to read peak memory from",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_run_a_turn(monkeypatch):
+    monkeypatch.setattr(measure, "PAUSE", 0.0)
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The main, run on tiny sizes, and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.benchmark", "--smoke"),
+            *("--json", "--rounds=2", f"--parts={','.join(PARTS)}"),
+            f"--out={folder}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, folder
+
+
+@pytest.mark.slow
+def test_benchmark_prints_rows_and_nothing_else(finished):
+    rows = json.loads(finished[0])
+    assert {row["part"] for row in rows} == set(PARTS)
+    for row in rows:
+        assert KEYS <= row.keys()
+        assert row["seconds"] > 0
+        assert row["ratio"] == pytest.approx(
+            row["other_seconds"] / row["seconds"]
+        )
+
+
+@pytest.mark.slow
+def test_ways_that_are_held_against_each_other_agree(finished):
+    for row in json.loads(finished[0]):
+        # bfloat16 keeps 8 bits.
+        bound = 2**-7 if "bfloat16" in row["case"] else 1e-4
+        assert row["max_relative_error"] < bound, row
+        if row["part"] == "cross":
+            assert row["max_relative_error_float64"] < 1e-12
+
+
+@pytest.mark.slow
+def test_shares_of_a_step_add_up(finished):
+    (row,) = [r for r in json.loads(finished[0]) if r["part"] == "step"]
+    for key in ("shares", "other_shares"):
+        assert set(row[key]) == set(trace.ALL_KINDS)
+        assert sum(row[key].values()) == pytest.approx(1)
+        assert row[key]["matrix products"] > 0
+        assert row[key]["optimizer"] > 0
+
+
+@pytest.mark.slow
+@needs_proc
+def test_memory_is_measured(finished):
+    for row in json.loads(finished[0]):
+        if row["part"] != "gemm":
+            assert row["memory_mb"] >= 0
+            assert row["other_memory_mb"] >= 0
+
+
+@pytest.mark.slow
+def test_benchmark_writes_rows_with_their_machine(finished):
+    printed, folder = finished
+    written = json.loads((folder / "benchmark.json").read_text())
+    assert written["rows"] == json.loads(printed)
+    assert {"processor", "cores", "tensorflow"} <= written["machine"].keys()
+    assert (folder / "benchmark.png").stat().st_size > 1000
+
+
+def test_candidates_run_in_turn():
+    calls = []
+    candidates = {name: lambda n=name: calls.append(n) for name in "ABC"}
+    measured = measure.in_turn(candidates, rounds=2)
+    assert "".join(calls) == "ABC" * 3  # the first to warm up
+    assert [measured[name].rounds for name in "ABC"] == [2, 2, 2]
+
+
+def test_quick_candidates_run_several_times_in_their_turn(monkeypatch):
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0.1)
+    calls = []
+    measure.in_turn({"quick": lambda: calls.append("q")}, rounds=1)
+    assert len(calls) > 10
+
+
+def test_slow_candidates_leave_early(monkeypatch):
+    monkeypatch.setattr(measure, "SLOW_SECONDS", 0.01)
+    wait = measure.time.sleep
+    calls = []
+
+    def slow():
+        calls.append("s")
+        wait(0.02)
+
+    candidates = {"fast": lambda: calls.append("f"), "slow": slow}
+    measured = measure.in_turn(candidates, rounds=4)
+    assert "".join(calls) == "fs" * 3 + "ff"
+    assert (measured["fast"].rounds, measured["slow"].rounds) == (4, 2)
+    assert measured["slow"].seconds >= 0.02
+
+
+@needs_proc
+def test_peak_memory_sees_what_a_function_touches():
+    # 64 * 2^20 bytes are 67 MB; they are gone when the function returns.
+    peak = measure.peak_memory(lambda: np.ones(64 * 2**20, np.uint8))
+    assert 60 < peak < 90
+
+
+@needs_proc
+def test_peak_memory_leaves_out_what_was_there_before():
+    kept = np.ones(64 * 2**20, np.uint8)
+    peak = measure.peak_memory(lambda: np.ones(16 * 2**20, np.uint8))
+    assert peak < 30
+    assert kept.all()
+
+
+def test_relative_error_is_the_worst_of_all_arrays():
+    ours = [np.array([1.0, 10.0]), np.array([3.0])]
+    other = [np.array([2.0, 10.0]), np.array([4.0])]
+    # 1 / 10 and 1 / 4.
+    assert measure.max_relative_error(ours, other) == 0.25
+    with pytest.raises(ValueError, match="one shape"):
+        measure.max_relative_error([np.zeros(2)], [np.zeros((2, 1))])
+
+
+def test_table_shows_what_does_not_apply_as_a_dash():
+    fast = measure.Measured(seconds=0.001, rounds=1)
+    slow = measure.Measured(seconds=0.02, rounds=1)
+    heading, line = report.table([measure.row("p", "c", "a", fast, slow)])
+    assert heading.split()[:4] == ["part", "case", "against", "ratio"]
+    assert line.split() == "p c a 20.0x - - - 1.00 20.00 - - -".split()
