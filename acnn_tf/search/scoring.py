@@ -97,16 +97,31 @@ def locate_function(model):
 
 
 def _one_graph(function):
-    """Compiles a function of arrays once, for all lengths of their axes."""
+    """Compiles a function once for all numbers of windows and videos.
+
+    The arrays of a list keep their shapes: TensorFlow adds a bias within the
+    product only where it knows how wide both are.
+    """
     import tensorflow as tf
 
     graphs = {}
 
+    def spec(argument):
+        if isinstance(argument, list):
+            return [tf.TensorSpec(x.shape, x.dtype) for x in argument]
+        shape = [None] * argument.shape.rank
+        if len(shape) > 1:
+            shape[-1] = argument.shape[-1]
+        return tf.TensorSpec(shape, argument.dtype)
+
     def call(*arguments):
-        arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
-        specs = tf.nest.map_structure(
-            lambda x: tf.TensorSpec([None] * x.shape.rank, x.dtype), arguments
-        )
+        arguments = [
+            list(map(tf.convert_to_tensor, argument))
+            if isinstance(argument, (list, tuple))
+            else tf.convert_to_tensor(argument)
+            for argument in arguments
+        ]
+        specs = list(map(spec, arguments))
         key = tuple(tf.nest.flatten(specs))
         if key not in graphs:
             graphs[key] = tf.function(function, input_signature=specs)

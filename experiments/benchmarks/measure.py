@@ -183,19 +183,26 @@ def product_candidates(size):
     }
 
 
-def gemm_rate(smoke=False):
-    """The machine's rate of float32 matrix products, in 10^9 FLOPs a second.
+def in_turn_with_products(candidates, rounds, smoke=False):
+    """Times candidates, and the machine's matrix products in turn with them.
 
-    The better of TensorFlow and NumPy at the better of two sizes: a share of
-    it is a share of what the machine has been seen to do. Measure it next to
-    whatever is held against it, since machines drift.
+    A share of that rate is a share of what the machine did in the same
+    moments, since machines that are shared drift by a factor of two.
+
+    Args:
+        candidates: As for `in_turn`.
+        rounds: Likewise.
+        smoke: Multiply tiny matrices.
+
+    Returns:
+        What `in_turn` returns, and the rate of float32 products, in 10^9
+        FLOPs a second: of TensorFlow or NumPy, the better of their medians.
     """
-    rates = []
-    for size in (64,) if smoke else (1024, 2048):
-        measured = in_turn(product_candidates(size), rounds=1)
-        best = min(one.seconds for one in measured.values())
-        rates.append(2e-9 * size**3 / best)
-    return max(rates)
+    size = 64 if smoke else 2048
+    products = product_candidates(size)
+    measured = in_turn({**candidates, **products}, rounds)
+    seconds = min(measured.pop(name).seconds for name in products)
+    return measured, 2e-9 * size**3 / seconds
 
 
 def max_relative_error(ours, other):
@@ -248,14 +255,15 @@ def compare(
         List of rows: see `row`.
     """
     progress(f"{part}: {case}")
-    # Before and after, and the larger counts: somebody else on the machine for
-    # a moment must not make our share of it look large.
-    before = 0.0 if flops is None else gemm_rate(smoke)
     others = _cpu_of_others()
     start = time.perf_counter()
+    if flops is None:
+        measured = in_turn(candidates, rounds)
+    else:
+        measured, rate = in_turn_with_products(candidates, rounds, smoke)
     measured = {
         name: one._replace(memory_mb=(memory or {}).get(name))
-        for name, one in in_turn(candidates, rounds).items()
+        for name, one in measured.items()
     }
     if others is not None:
         others = _cpu_of_others() - others
@@ -264,7 +272,6 @@ def compare(
     first, *names = measured
     ours = measured[first]
     if flops is not None:
-        rate = max(before, gemm_rate(smoke))
         share = flops * 1e-9 / ours.seconds / rate
         more = {"gemm_share": share, "gemm_gflops_per_second": rate, **more}
     return [

@@ -51,12 +51,14 @@ def draw(path, rows):
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(rows)), layout="constrained")
     axis = figure.subplots()
     colours = [f"C{parts.index(row['part'])}" for row in rows]
-    bars = axis.barh(
-        range(len(rows)), [r - 1 for r in ratios], left=1, color=colours
-    )
+    widths = [ratio - 1 for ratio in ratios]
+    axis.barh(range(len(rows)), widths, left=1, color=colours)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.bar_label(bars, [f"{r:.3g}x" for r in ratios], padding=4)
+    for place, ratio in enumerate(ratios):
+        # To the right of short bars too, clear of the names.
+        end = max(ratio, 1) * 1.05
+        axis.text(end, place, f"{ratio:.3g}x", verticalalignment="center")
     axis.set_yticks(range(len(rows)), labels)
     axis.invert_yaxis()
     axis.axvline(1, color="black", linewidth=1)

@@ -73,7 +73,6 @@ def _compare(num_windows, num_queries, shortlist, consensus, peak, smoke, n):
     case += f", {shortlist} shortlist" if shortlist else ""
     case += ", consensus" if consensus else ""
     measure.progress(f"search: {case}")
-    rate = measure.gemm_rate(smoke)
     with tempfile.TemporaryDirectory() as folder:
         index = make_index(num_windows, consensus, folder)
         num_windows = index.num_windows
@@ -88,7 +87,7 @@ def _compare(num_windows, num_queries, shortlist, consensus, peak, smoke, n):
         error = measure.max_relative_error(
             [index.model.match(queries, windows)["score"]], [expected]
         )
-        measured = measure.in_turn(functions, n)
+        measured, rate = measure.in_turn_with_products(functions, n, smoke)
         folded = measure.in_turn(
             {"fold": lambda: index.model.prepare(queries)[0].numpy()}, n
         )
