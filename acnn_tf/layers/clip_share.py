@@ -19,9 +19,9 @@ def clip_share(segment, clip_mask, first_clip=None):
 
     Example:
 
-    >>> segment = keras.ops.array([[[[0.0, 1.5]]]])
-    >>> share = clip_share(segment, keras.ops.ones((1, 3), "bool"))
-    >>> keras.ops.convert_to_numpy(share).round(4).tolist()
+    >>> segment = ops.array([[[[0.0, 1.5]]]])
+    >>> share = clip_share(segment, ops.ones((1, 3), "bool"))
+    >>> ops.convert_to_numpy(share).round(4).tolist()
     [[[[0.6667, 0.3333, 0.0]]]]
     """
     clip_mask = ops.cast(clip_mask, segment.dtype)

@@ -140,7 +140,7 @@ class ACNN(keras.Model):
 
         if offset_unit not in OFFSET_UNITS:
             raise ValueError(
-                f"`offset_unit` must be in {OFFSET_UNITS}. Not: {offset_unit}"
+                f"`offset_unit` not in {OFFSET_UNITS}. Received: {offset_unit}"
             )
         if offset_unit == "frames" and not frame_rate:
             raise ValueError("`offset_unit='frames'` needs a `frame_rate`.")
