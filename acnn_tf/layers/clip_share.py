@@ -19,10 +19,10 @@ def clip_share(segment, clip_mask, first_clip=None):
 
     Example:
 
-    >>> segment = ops.array([[[[0.0, 1.5]]]])
+    >>> segment = ops.array([[[[0.5, 1.5]]]])
     >>> share = clip_share(segment, ops.ones((1, 3), "bool"))
-    >>> ops.convert_to_numpy(share).round(4).tolist()
-    [[[[0.6667, 0.3333, 0.0]]]]
+    >>> ops.convert_to_numpy(share).tolist()
+    [[[[0.5, 0.5, 0.0]]]]
     """
     clip_mask = ops.cast(clip_mask, segment.dtype)
     start, end = segment[..., :1], segment[..., 1:]
