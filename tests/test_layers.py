@@ -207,7 +207,7 @@ def test_head_equals_the_literal_outer_product_in_float32():
 
 @pytest.mark.parametrize("hidden_dim", [None, 32])
 @pytest.mark.parametrize("first_order_query", [True, False])
-def test_scores_of_prepared_queries_are_those_of_the_head(
+def test_scores_of_folded_queries_are_those_of_the_head(
     hidden_dim, first_order_query
 ):
     head = layers.LocalizationHead(hidden_dim, first_order_query)
@@ -216,16 +216,14 @@ def test_scores_of_prepared_queries_are_those_of_the_head(
     for weight in head.weights:
         weight.assign(0.3 * RNG.normal(size=weight.shape))
     expected = ops.transpose(head(query, window)["score"])
-    prepared = head.prepare(query)
-    np.testing.assert_allclose(
-        head.score(prepared, window), expected, atol=1e-5
-    )
+    folded = head.fold(query)
+    np.testing.assert_allclose(head.score(folded, window), expected, atol=1e-5)
     row = np.array([3, 0])
-    located = head.locate(prepared, row, np.stack([window[:4], window[2:6]]))
+    located = head.locate(folded, row, np.stack([window[:4], window[2:6]]))
     for key, value in head(query, window).items():
         picked = np.stack([value[3, :4], value[0, 2:6]])
         np.testing.assert_allclose(located[key], picked, atol=1e-5)
-    rough = head.score(prepared, ops.cast(window, "bfloat16"))
+    rough = head.score(folded, ops.cast(window, "bfloat16"))
     assert rough.dtype == "bfloat16"
     np.testing.assert_allclose(ops.cast(rough, "float32"), expected, atol=0.2)
 

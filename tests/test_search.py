@@ -49,14 +49,14 @@ class BrightnessModel:
     def encode_queries(self, query):
         return np.asarray(query, np.float32)
 
-    def prepare(self, query):
+    def fold(self, query):
         return [query.T]
 
-    def score(self, prepared, window):
-        return keras.ops.matmul(window, prepared[0])
+    def score(self, folded, window):
+        return keras.ops.matmul(window, folded[0])
 
-    def locate(self, prepared, row, window):
-        query = keras.ops.take(prepared[0], row, axis=1)  # [t, P]
+    def locate(self, folded, row, window):
+        query = keras.ops.take(folded[0], row, axis=1)  # [t, P]
         score = keras.ops.einsum("pwt,tp->pw", window, query)
         offset = keras.ops.cast(self.offset, score.dtype)
         return {

@@ -139,68 +139,46 @@ class LocalizationHead(keras.layers.Layer):
             hidden = hidden + self._cast(self.output_bias)
         return {"score": hidden[..., 0], "offset": hidden[..., 1:]}
 
-    def prepare(self, query):
-        """Folds queries for `score` and `locate`.
-
-        Args:
-            query: `[Q, t]`.
-
-        Returns:
-            `([t, Q * H], [Q * H])`: the folded queries side by side, for one
-            product with all windows. H is 3 without a hidden layer.
-        """
-        window_dim, width, _ = self.cross_kernel.shape
-        query = ops.cast(query, self.compute_dtype)
-        matrix = ops.einsum("qi,jhi->jqh", query, self._cast(self.cross_kernel))
-        matrix = matrix + self._cast(self.window_kernel)[:, None]
-        bias = self._cast(self.bias)
-        if self.first_order_query:
-            bias = bias + ops.matmul(query, self._cast(self.query_kernel))
-        else:
-            bias = ops.broadcast_to(bias, (ops.shape(query)[0], width))
-        return ops.reshape(matrix, (window_dim, -1)), ops.reshape(bias, (-1,))
-
-    def score(self, prepared, window):
+    def score(self, folded, window):
         """Scores of all windows for all queries, and no offsets: for search.
 
-        No block of queries x windows x H outlives this call, so that it is
-        best given some hundreds of windows at a time.
+        Query by query, so that a hidden layer is still in the cache when it
+        is summed up: best given some hundreds of windows at a time.
 
         Args:
-            prepared: What `prepare` returned for Q queries.
+            folded: What `fold` returned for `[Q, t]` queries.
             window: `[W, t]`, float32 or less.
 
         Returns:
             `[W, Q]`, the scores of `call` in the precision of `window`.
         """
-        matrix, bias = (ops.cast(part, window.dtype) for part in prepared)
-        hidden = ops.matmul(window, matrix) + bias  # [W, Q * H]
-        num_windows = ops.shape(window)[0]
-        if self.hidden_dim is None:
-            return ops.reshape(hidden, (num_windows, -1, 3))[..., 0]
-        hidden = ops.reshape(ops.relu(hidden), (-1, self.hidden_dim))
-        score = ops.matmul(
-            hidden, ops.cast(self.output_kernel[:, :1], window.dtype)
-        )
-        score = score + ops.cast(self.output_bias[0], window.dtype)
-        return ops.reshape(score, (num_windows, -1))
+        scores = []
+        output_kernel = output_bias = None
+        if self.hidden_dim is not None:
+            output_kernel = ops.cast(self.output_kernel[:, :1], window.dtype)
+            output_bias = ops.cast(self.output_bias[:1], window.dtype)
+        for matrix, bias in zip(*map(ops.unstack, folded)):
+            hidden = ops.matmul(window, ops.cast(matrix, window.dtype))
+            hidden = hidden + ops.cast(bias, window.dtype)  # [W, H]
+            if self.hidden_dim is None:
+                scores.append(hidden[:, :1])
+            else:
+                scores.append(ops.matmul(ops.relu(hidden), output_kernel))
+        scores = ops.concatenate(scores, axis=1)
+        return scores if output_bias is None else scores + output_bias
 
-    def locate(self, prepared, row, window):
+    def locate(self, folded, row, window):
         """Scores and offsets of windows of its own for each of some queries.
 
         Args:
-            prepared: What `prepare` returned for Q queries.
+            folded: What `fold` returned for `[Q, t]` queries.
             row: int `[P]`, which of them.
             window: `[P, W, t]`.
 
         Returns:
             `{"score": [P, W], "offset": [P, W, 2]}`.
         """
-        window_dim, width, _ = self.cross_kernel.shape
-        matrix, bias = prepared
-        matrix = ops.reshape(matrix, (window_dim, -1, width))
-        matrix = ops.transpose(ops.take(matrix, row, axis=1), (1, 0, 2))
-        bias = ops.take(ops.reshape(bias, (-1, width)), row, axis=0)
+        matrix, bias = (ops.take(part, row, axis=0) for part in folded)
         output = self.meet((matrix[:, None], bias[:, None]), window)
         return {name: value[:, 0] for name, value in output.items()}
 

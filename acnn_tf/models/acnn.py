@@ -337,17 +337,17 @@ class ACNN(keras.Model):
         """
         return self.head(query, window)
 
-    def prepare(self, query):
+    def fold(self, query):
         """Queries `[Q, t]` made ready for `score` and `locate`."""
-        return self.head.prepare(query)
+        return self.head.fold(query)
 
-    def score(self, prepared, window):
+    def score(self, folded, window):
         """Scores `[W, Q]` of `match` alone, in the precision of `window`."""
-        return self.head.score(prepared, window)
+        return self.head.score(folded, window)
 
-    def locate(self, prepared, row, window):
-        """`match` of some prepared queries, each with windows of its own."""
-        return self.head.locate(prepared, row, window)
+    def locate(self, folded, row, window):
+        """`match` of some folded queries, each with windows of its own."""
+        return self.head.locate(folded, row, window)
 
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, t]

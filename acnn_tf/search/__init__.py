@@ -3,7 +3,7 @@
 Every function takes the model as an argument and asks little of it:
 `encode_windows`, `match`, and the attributes `grid`, `kernel_sizes`,
 `clip_seconds`, `offset_unit` and `consensus_iou`; `MomentIndex` asks for
-`encode_queries`, `prepare`, `score` and `locate` as well.
+`encode_queries`, `fold`, `score` and `locate` as well.
 """
 
 from acnn_tf.search.encoding import (

@@ -214,12 +214,12 @@ class MomentIndex:
             if not len(self):
                 found += [[] for _ in some]
                 continue
-            prepared = self.model.prepare(some)
-            bounds = self._bounds(prepared, shortlist or "float32")
-            found += self._best(prepared, bounds, top_n, max_iou)
+            folded = self.model.fold(some)
+            bounds = self._bounds(folded, shortlist or "float32")
+            found += self._best(folded, bounds, top_n, max_iou)
         return found
 
-    def _bounds(self, prepared, precision):
+    def _bounds(self, folded, precision):
         """The most that any result of a video can score: `[Q, V]`.
 
         That is the highest score of its windows; where windows support each
@@ -228,7 +228,7 @@ class MomentIndex:
         """
         bounds = []
         for encoding, starts in self._files.chunks(_CHUNK):
-            scores = self._scores(encoding, prepared, precision)
+            scores = self._scores(encoding, folded, precision)
             highest = np.maximum.reduceat(scores, starts, axis=0)  # [v, Q]
             if self.model.consensus_iou is not None:
                 counts = np.diff([*starts, len(scores)])
@@ -243,7 +243,7 @@ class MomentIndex:
             )
         return bounds
 
-    def _best(self, prepared, bounds, top_n, max_iou):
+    def _best(self, folded, bounds, top_n, max_iou):
         """Visits videos by falling bounds until no other can reach the top."""
         order = np.argsort(-bounds, axis=1, kind="stable")
         results = [[] for _ in bounds]  # (-score, video id, start, end)
@@ -263,7 +263,7 @@ class MomentIndex:
             if not wanted:
                 break
             for some in self._blocks(wanted):
-                exact = self._visit(prepared, some, top_n, max_iou, results)
+                exact = self._visit(folded, some, top_n, max_iou, results)
                 for (row, videos), one in zip(some, exact):
                     off = np.abs(one[: len(videos)] - bounds[row, videos])
                     error = max(error, off.max())
@@ -293,11 +293,11 @@ class MomentIndex:
                 block.append((row, some))
         yield block
 
-    def _visit(self, prepared, wanted, top_n, max_iou, results):
+    def _visit(self, folded, wanted, top_n, max_iou, results):
         """Ranks the windows of some videos for some queries.
 
         Args:
-            prepared: Q queries, from `model.prepare`.
+            folded: Q queries, from `model.fold`.
             wanted: List of (number of a query, numbers of its videos).
             top_n: See `search`.
             max_iou: See `acnn_tf.segments.nms`.
@@ -325,7 +325,7 @@ class MomentIndex:
                 real[own] = True
                 durations[row, place] = video.duration
         scores, offsets = self._locate(
-            prepared,
+            folded,
             [row for row, _ in wanted],
             encoding.reshape(len(wanted), -1, dim),
         )

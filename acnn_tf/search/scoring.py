@@ -8,10 +8,11 @@ from keras import ops
 
 from acnn_tf.search.encoding import to_numpy
 
-# Numbers in the hidden layers of a tile: what fits in a processor's cache.
-# Without tiles every one of them travels to memory and back, which costs more
-# than the product itself.
-_TILE = 1 << 21
+# Query-window pairs of a tile: the hidden layer of one query then stays in a
+# processor's cache until it is summed up; without tiles it travels to memory
+# and back, which costs more than the product itself. Smaller ones cost more
+# too, as a turn of the loop takes as long as a product of 512 windows.
+_TILE = 8192
 
 
 def score_function(model):
@@ -21,22 +22,21 @@ def score_function(model):
         model: Its `score` is called.
 
     Returns:
-        Function of encodings `[N, t]`, what `model.prepare` returned for Q
+        Function of encodings `[N, t]`, what `model.fold` returned for Q
         queries, and `"float32"` or `"bfloat16"`; returns float32 `[N, Q]`.
     """
 
-    def score(encoding, prepared, precision):
+    def score(encoding, folded, precision):
         encoding = ops.cast(encoding, precision)
-        return ops.cast(model.score(prepared, encoding), "float32")
+        return ops.cast(model.score(folded, encoding), "float32")
 
     on_tensorflow = keras.backend.backend() == "tensorflow"
     tiles = _compiled_loop(score) if on_tensorflow else _loop(score)
 
-    def score_tiles(encoding, prepared, precision):
-        prepared = [ops.cast(part, precision) for part in prepared]
-        # The last array of `prepared` is as wide as a hidden layer.
-        rows = max(256, _TILE // int(np.shape(prepared[-1])[-1]))
-        return tiles(encoding, prepared, rows, precision)
+    def score_tiles(encoding, folded, precision):
+        folded = [ops.cast(part, precision) for part in folded]
+        rows = max(1, _TILE // len(folded[0]))
+        return tiles(encoding, folded, rows, precision)
 
     return score_tiles
 
@@ -44,10 +44,10 @@ def score_function(model):
 def _loop(score):
     """The loop over tiles in Python."""
 
-    def tiles(encoding, prepared, rows, precision):
+    def tiles(encoding, folded, rows, precision):
         return np.concatenate(
             [
-                to_numpy(score(encoding[i : i + rows], prepared, precision))
+                to_numpy(score(encoding[i : i + rows], folded, precision))
                 for i in range(0, len(encoding), rows)
             ]
         )
@@ -59,13 +59,13 @@ def _compiled_loop(score):
     """The loop over tiles as one TensorFlow graph."""
     import tensorflow as tf
 
-    def loop(encoding, prepared, rows, precision):
+    def loop(encoding, folded, rows, precision):
         count = -(-tf.shape(encoding)[0] // rows)
         parts = tf.TensorArray(tf.float32, count, infer_shape=False)
 
         def body(i, parts):
             tile = encoding[i * rows : (i + 1) * rows]
-            return i + 1, parts.write(i, score(tile, prepared, precision))
+            return i + 1, parts.write(i, score(tile, folded, precision))
 
         _, parts = tf.while_loop(
             lambda i, _: i < count, body, (0, parts), parallel_iterations=1
@@ -77,8 +77,8 @@ def _compiled_loop(score):
         for precision in ("float32", "bfloat16")
     }
 
-    def tiles(encoding, prepared, rows, precision):
-        return graphs[precision](encoding, prepared, np.int32(rows)).numpy()
+    def tiles(encoding, folded, rows, precision):
+        return graphs[precision](encoding, folded, np.int32(rows)).numpy()
 
     return tiles
 
@@ -89,8 +89,8 @@ def locate_function(model):
     if keras.backend.backend() == "tensorflow":
         locate = _one_graph(locate)
 
-    def arrays(prepared, row, encoding):
-        output = locate(prepared, np.int32(row), encoding)
+    def arrays(folded, row, encoding):
+        output = locate(folded, np.int32(row), encoding)
         return to_numpy(output["score"]), to_numpy(output["offset"])
 
     return arrays

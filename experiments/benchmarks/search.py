@@ -89,7 +89,7 @@ def _compare(num_windows, num_queries, shortlist, consensus, peak, smoke, n):
         )
         measured, rate = measure.in_turn_with_products(functions, n, smoke)
         folded = measure.in_turn(
-            {"fold": lambda: index.model.prepare(queries)[0].numpy()}, n
+            {"fold": lambda: index.model.fold(queries)[0].numpy()}, n
         )
     ours, other = measured["search"], measured["literal_tensorflow"]
     blocks = num_windows * num_queries / PAIRS
