@@ -116,8 +116,7 @@ def test_equations_by_hand():
     model(inputs)
     model.context.set_weights(
         [
-            np.array([[[2.0]]]),
-            np.array([[[0.0]], [[1.0]], [[1.0]]]),
+            *np.array([2.0, 0.0, 1.0, 1.0]).reshape(4, 1, 1),
             np.array([0.0]),
             np.array([1.0]),
         ]

@@ -19,8 +19,7 @@ def test_context_convolves_by_hand():
     layer.build((None, None, 1))
     layer.set_weights(
         [
-            np.full((1, 1, 1), 2.0),
-            np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1),
+            *np.array([2.0, 1.0, 10.0, 100.0]).reshape(4, 1, 1),
             np.array([0.5]),
             np.array([0.0]),
         ]
@@ -36,7 +35,7 @@ def test_context_sees_dilated_neighbours():
     layer = layers.TemporalContext(kernel_sizes=(3,), filters=1, dilation=2)
     layer.build((None, None, 1))
     layer.set_weights(
-        [np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1), np.zeros(1)]
+        [*np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1), np.zeros(1)]
     )
     outputs = layer(np.arange(1.0, 6.0).reshape(1, 5, 1))
     np.testing.assert_allclose(
@@ -60,12 +59,12 @@ def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
         reach = 5 * dilation
         padded = tf.pad(window, ((0, 0), (reach, reach), (0, 0)))
         outputs = []
-        for size, kernel in zip(sizes, layer.kernels):
+        for size, taps in zip(sizes, layer.kernels):
             total = 0.0
             for tap in range(size):
                 first = reach + (tap - size // 2) * dilation
                 seen = padded[:, first : first + num_windows]
-                total += seen @ kernel[tap]
+                total += seen @ taps[tap]
             outputs.append(total)
         return tf.stack(outputs, axis=2)
 
@@ -74,7 +73,7 @@ def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
         with tf.GradientTape() as tape:
             outputs = forward(window)
             total = tf.reduce_sum(outputs * target)
-        kernels = [kernel.value for kernel in layer.kernels]
+        kernels = [tap.value for taps in layer.kernels for tap in taps]
         results.append([outputs, *tape.gradient(total, [window, *kernels])])
     for ours, expected in zip(*results):
         np.testing.assert_allclose(ours, expected, atol=1e-12)
@@ -90,7 +89,7 @@ def test_context_equals_one_keras_convolution_per_kernel():
             6, size, padding="same", dilation_rate=dilation
         )
         conv.build(window.shape)
-        conv.set_weights([layer.kernels[index], layer.biases[index]])
+        conv.set_weights([np.stack(layer.kernels[index]), layer.biases[index]])
         np.testing.assert_allclose(
             outputs[:, :, index], conv(window), atol=1e-5
         )
@@ -113,6 +112,28 @@ def test_masked_windows_do_not_reach_their_neighbours():
     np.testing.assert_allclose(
         layer(spoilt, mask=mask)[:, :4], layer(window[:, :4]), atol=1e-6
     )
+
+
+def test_masked_context_windows_count_as_zeros():
+    layer = layers.TemporalContext((1, 3), filters=3)
+    window = normal(2, 6, 3, 4)
+    mask = RNG.random((2, 6, 3)) < 0.5
+    zeros = np.where(mask[..., None], window, 0).astype("float32")
+    spoilt = np.where(mask[..., None], window, np.nan).astype("float32")
+    np.testing.assert_allclose(
+        layer(spoilt, mask=mask), layer(zeros), atol=1e-6
+    )
+
+
+def test_kernels_start_as_wide_as_those_of_keras():
+    keras.utils.set_random_seed(0)
+    layer = layers.TemporalContext((3, 7), filters=50)
+    layer.build((None, None, 100))
+    for taps in layer.kernels:
+        limit = (6 / (len(taps) * 150)) ** 0.5  # Glorot's
+        largest = [np.abs(tap).max() for tap in taps]
+        np.testing.assert_allclose(largest, limit, rtol=0.01)
+        assert not np.allclose(taps[0], taps[1])
 
 
 def test_context_from_clips_equals_context_of_pooled_windows():

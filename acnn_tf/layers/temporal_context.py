@@ -88,12 +88,20 @@ class TemporalContext(keras.layers.Layer):
                 f"max(kernel_sizes) = {self.context_size} windows. "
                 f"Received shape: {tuple(input_shape)}"
             )
+        # One variable a tap: slices of a larger one cost a copy, and their
+        # gradients another.
         self.kernels = [
-            self.add_weight(
-                name=f"kernel_{size}",
-                shape=(size, width, self.filters),
-                initializer="glorot_uniform",
-            )
+            [
+                self.add_weight(
+                    name=f"kernel_{size}_{tap}",
+                    shape=(width, self.filters),
+                    # Glorot's rule for the kernel as a whole.
+                    initializer=keras.initializers.VarianceScaling(
+                        1 / size, mode="fan_avg", distribution="uniform"
+                    ),
+                )
+                for tap in range(size)
+            ]
             for size in self.kernel_sizes
         ]
         self.biases = [
@@ -104,59 +112,78 @@ class TemporalContext(keras.layers.Layer):
         ]
 
     def call(self, window, mask=None, pooling=None):
-        if mask is not None:
-            window = ops.where(
-                ops.expand_dims(mask, -1), window, ops.zeros_like(window)
-            )
-        if pooling is not None:
-            outputs = self._project_then_pool(window, pooling)
-        elif len(window.shape) == 3:
-            outputs = self._convolve(window)
+        if len(window.shape) == 4:
+            outputs = self._multiply(window, mask)
         else:
-            outputs = self._multiply(window)
+            if mask is not None:
+                window = ops.where(
+                    ops.expand_dims(mask, -1), window, ops.zeros_like(window)
+                )
+            if pooling is None:
+                outputs = self._convolve(window)
+            else:
+                outputs = self._project_then_pool(window, pooling)
         outputs = [out + bias for out, bias in zip(outputs, self.biases)]
         return self.activation(ops.stack(outputs, axis=-2))
 
-    def _taps(self, context, size):
-        """The `size` windows in the middle of the context axis, the third."""
-        first = (self.context_size - size) // 2
-        return context[:, :, first : first + size]
+    def _first(self, size):
+        """Where the `size` windows in the middle of the context start."""
+        return (self.context_size - size) // 2
 
-    def _multiply(self, window):
-        """`[B, W, C, D]` to a list of `[B, W, filters]`: one product each."""
+    def _multiply(self, window, mask):
+        """`[B, W, C, D]` to a list of `[B, W, filters]`: a product each tap.
+
+        Products with windows that are not there are set to zero, which is
+        less to write than the windows themselves.
+        """
         _, num_windows, _, width = ops.shape(window)
+
+        def places(array, width):
+            return [
+                ops.reshape(array[:, :, place], (-1, width))
+                for place in range(self.context_size)
+            ]
+
+        window = places(window, width)
+        if mask is not None:
+            mask = places(mask, 1)
         outputs = []
-        for size, kernel in zip(self.kernel_sizes, self.kernels):
-            taps = ops.reshape(self._taps(window, size), (-1, size * width))
-            out = ops.matmul(taps, ops.reshape(kernel, (-1, self.filters)))
+        for taps in self.kernels:
+            out = 0.0
+            for place, tap in enumerate(taps, self._first(len(taps))):
+                product = ops.matmul(window[place], tap)
+                if mask is not None:
+                    product = ops.where(mask[place], product, 0.0)
+                out += product
             outputs.append(ops.reshape(out, (-1, num_windows, self.filters)))
         return outputs
 
     def _project_then_pool(self, clip, pooling):
         """The same from clips: pooling, shifting and adding in one product.
 
-        That product is `[W, k_i * T]` times `[k_i * T, filters]`. Tap by tap,
-        a projection needs no transposed copy of its kernel.
+        That product is `[W, k_i * T]` times `[k_i * T, filters]`.
         """
         _, num_clips, width = ops.shape(clip)
         num_windows = ops.shape(pooling)[1]
         clip = ops.reshape(clip, (-1, width))
         outputs = []
-        for size, kernel in zip(self.kernel_sizes, self.kernels):
+        for size, taps in zip(self.kernel_sizes, self.kernels):
             projected = ops.stack(
                 [
                     ops.reshape(
                         ops.matmul(clip, tap), (-1, num_clips, self.filters)
                     )
-                    for tap in ops.unstack(kernel, size)
+                    for tap in taps
                 ],
                 axis=1,
             )  # [B, k, T, F]
             projected = ops.reshape(
                 projected, (-1, size * num_clips, self.filters)
             )
+            first = self._first(size)
             share = ops.reshape(
-                self._taps(pooling, size), (-1, num_windows, size * num_clips)
+                pooling[:, :, first : first + size],
+                (-1, num_windows, size * num_clips),
             )
             outputs.append(ops.matmul(share, projected))
         return outputs
@@ -193,13 +220,12 @@ class TemporalContext(keras.layers.Layer):
             return ops.reshape(chosen, (-1, width))
 
         outputs = []
-        for size, kernel in zip(self.kernel_sizes, self.kernels):
+        for size, taps in zip(self.kernel_sizes, self.kernels):
             if size == 1:
-                out = ops.matmul(ops.reshape(window, (-1, width)), kernel[0])
+                out = ops.matmul(ops.reshape(window, (-1, width)), taps[0])
                 shape = (-1, num_windows, self.filters)
                 outputs.append(ops.reshape(out, shape))
                 continue
-            taps = ops.unstack(kernel, size)
             pairs, hop = [], -(size // 2)
             for count in _groups(size):
                 filtered = _three_taps if count == 3 else _two_taps

@@ -39,9 +39,10 @@ def rows(smoke=False, rounds=5):
     for case, memory in zip(cases, measure.peaks(candidates, cases)):
         *_, with_windows = case
         functions = candidates(*case)
-        results = [function() for function in functions.values()]
+        ours, theirs = (function() for function in functions.values())
+        results = [list(map(np.asarray, ours)), theirs]
         error = {"keras_conv1d": measure.max_relative_error(*results)}
-        del results
+        del ours, theirs, results
         gradients = "weights and windows" if with_windows else "weights"
         found += measure.compare(
             "context",
@@ -70,10 +71,10 @@ def candidates(batch, num_windows, width, filters, with_windows):
     layer = layers.TemporalContext(KERNEL_SIZES, filters)
     layer.build(window.shape)
     convolutions = []
-    for size, kernel, bias in zip(KERNEL_SIZES, layer.kernels, layer.biases):
+    for size, taps, bias in zip(KERNEL_SIZES, layer.kernels, layer.biases):
         one = keras.layers.Conv1D(filters, size, padding="same")
         one.build(window.shape)
-        one.set_weights([kernel, bias])
+        one.set_weights([np.stack(taps), bias])
         convolutions.append(one)
 
     def convolve(window):
@@ -90,8 +91,11 @@ def candidates(batch, num_windows, width, filters, with_windows):
 
 
 def _step(forward, window, target, weights, with_windows):
-    """A function that returns the outputs and the gradients."""
-    sources = [weight.value for weight in weights]
+    """A function that returns the outputs and the gradients.
+
+    Those of weights in a list, the taps of a kernel, make a list.
+    """
+    sources = tf.nest.map_structure(lambda weight: weight.value, weights)
 
     @tf.function
     def step(window):

@@ -50,15 +50,16 @@ class PlainACNN(ACNN):
     def matching(self, model, arrays):
         """Arrays like the weights of an `ACNN`, laid out as those of this."""
         arrays = list(map(np.asarray, arrays))
+        # Ours are the taps of all kernels and then biases; a convolution has
+        # a kernel and a bias.
+        context = []
+        for size in self.kernel_sizes:
+            context += [np.stack(arrays[:size]), None]
+            arrays = arrays[size:]
         num_kernels = len(self.kernel_sizes)
-        # Ours are kernels and then biases; a convolution has one of each.
-        context = [
-            array
-            for pair in zip(arrays[:num_kernels], arrays[num_kernels:])
-            for array in pair
-        ]
+        context[1::2], arrays = arrays[:num_kernels], arrays[num_kernels:]
         names = [weight.name for weight in model.head.trainable_weights]
-        between = arrays[2 * num_kernels : -len(names)]
+        between = arrays[: -len(names)]
         head = dict(zip(names, arrays[-len(names) :]))
         return [
             *context,
