@@ -62,7 +62,7 @@ def draw(path, rows):
     axis.set_yticks(range(len(rows)), labels)
     axis.invert_yaxis()
     axis.axvline(1, color="black", linewidth=1)
-    axis.margins(x=0.12, y=0.02)
+    axis.margins(x=0.15, y=0.02)
     axis.set_xlabel("times as long as ours (to the right of 1, ours is faster)")
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
