@@ -19,8 +19,19 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "notebook": ["notebook>=7", "matplotlib>=3.8"],
 }
+EXTRAS["serving"] = [
+    # TensorFlow Serving's protocol, for each TensorFlow its own.
+    "tensorflow-serving-api>=2.16,<2.22",
+    "grpcio>=1.62",
+    "requests>=2.31",
+    # The server for laptops and tests.
+    "starlette>=0.40,<2",
+    "uvicorn>=0.30,<1",
+    "prometheus_client>=0.20,<1",
+]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
+    *EXTRAS["serving"],
     "pytest>=8.2",
     "hypothesis>=6.100",
     # One series: what counts as laid out changes from one to the next.

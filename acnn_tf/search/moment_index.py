@@ -6,7 +6,7 @@ import typing
 import numpy as np
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.search.encoding import encode_videos, to_numpy
+from acnn_tf.search.encoding import EncodedVideo, encode_videos, to_numpy
 from acnn_tf.search.index_files import IndexFiles
 from acnn_tf.search.ranking import consensus, max_overlap, shift
 from acnn_tf.search.scoring import locate_function, score_function
@@ -86,6 +86,20 @@ class MomentIndex:
     def dtype(self):
         """How the encodings are kept."""
         return self._files.dtype
+
+    def videos(self):
+        """All videos, in the order in which they were encoded.
+
+        Yields:
+            `EncodedVideo`.
+        """
+        for video in self._files.videos:
+            yield EncodedVideo(
+                video.video_id,
+                video.duration,
+                self._windows(video.duration),
+                self._files.encoding(video),
+            )
 
     def append(self, features, durations=None, progress=None):
         """Encodes videos and adds them.

@@ -12,7 +12,7 @@ from acnn_tf.search.encoding import to_numpy
 # processor's cache until it is summed up; without tiles it travels to memory
 # and back, which costs more than the product itself. Smaller ones cost more
 # too, as a turn of the loop takes as long as a product of 512 windows.
-_TILE = 8192
+TILE = 8192
 
 
 def score_function(model):
@@ -35,7 +35,7 @@ def score_function(model):
 
     def score_tiles(encoding, folded, precision):
         folded = [ops.cast(part, precision) for part in folded]
-        rows = max(1, _TILE // len(folded[0]))
+        rows = max(1, TILE // len(folded[0]))
         return tiles(encoding, folded, rows, precision)
 
     return score_tiles
@@ -57,20 +57,11 @@ def _loop(score):
 
 def _compiled_loop(score):
     """The loop over tiles as one TensorFlow graph."""
-    import tensorflow as tf
 
     def loop(encoding, folded, rows, precision):
-        count = -(-tf.shape(encoding)[0] // rows)
-        parts = tf.TensorArray(tf.float32, count, infer_shape=False)
-
-        def body(i, parts):
-            tile = encoding[i * rows : (i + 1) * rows]
-            return i + 1, parts.write(i, score(tile, folded, precision))
-
-        _, parts = tf.while_loop(
-            lambda i, _: i < count, body, (0, parts), parallel_iterations=1
+        return tile_by_tile(
+            lambda tile: score(tile, folded, precision), encoding, rows
         )
-        return parts.concat()
 
     graphs = {
         precision: _one_graph(functools.partial(loop, precision=precision))
@@ -81,6 +72,32 @@ def _compiled_loop(score):
         return graphs[precision](encoding, folded, np.int32(rows)).numpy()
 
     return tiles
+
+
+def tile_by_tile(score, encoding, rows):
+    """Scores all windows, `rows` at a time, within a TensorFlow graph.
+
+    Args:
+        score: Function from `[W, t]` to float32 `[W, Q]`.
+        encoding: Tensor `[N, t]`.
+        rows: Int.
+
+    Returns:
+        Tensor, float32 `[N, Q]`.
+    """
+    import tensorflow as tf
+
+    count = -(-tf.shape(encoding)[0] // rows)
+    parts = tf.TensorArray(tf.float32, count, infer_shape=False)
+
+    def body(i, parts):
+        tile = encoding[i * rows : (i + 1) * rows]
+        return i + 1, parts.write(i, score(tile))
+
+    _, parts = tf.while_loop(
+        lambda i, _: i < count, body, (0, parts), parallel_iterations=1
+    )
+    return tf.ensure_shape(parts.concat(), (None, None))
 
 
 def locate_function(model):

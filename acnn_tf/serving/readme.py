@@ -1,0 +1,110 @@
+"""The text that lies beside a SavedModel."""
+
+_TEXT = """\
+# A servable for video moment retrieval
+
+A sentence in; start, end and score of moments in videos out. Any program that
+runs a TensorFlow SavedModel can serve this folder; it needs core operations
+only.
+
+{corpus}
+
+## Signatures
+
+Row i of every input and output belongs together. Axes without a number may
+have any size.
+
+{signatures}
+
+- `query`: {query}
+- `clip`: features of the video, a row of {clip_dim} numbers for every
+  {clip_seconds:g} seconds, padded to the longest video of the request. What
+  the padding holds makes no difference.
+- `num_clips`: how many clips of the row are real.
+- `duration`: seconds of the video; 0 stands for the length of its clips.
+- `start`, `end`: seconds into the video, within `[0, duration]`, the best
+  {top_n} moments first. Two moments of one video overlap by an IoU of at most
+  {nms_threshold:g}. Where there are fewer than {top_n}, the row ends on
+  moments with `start = end = 0`: leave those out.
+- `score`: higher is better. Scores compare the moments of one query; they are
+  no probabilities, and those of two queries do not compare.
+- `window`, `segment`, `num_windows`: the encoded windows of a video, their
+  start and end in seconds, and how many of the row are real. With `query` of
+  `encode_queries` they are what a larger index is made of.
+
+`localize` finds each query in the video of its row; one video may come with
+several queries, or one query with several videos.
+
+A server may batch requests, and pad their `clip`s to one length: a row gives
+the same answer alone.
+
+## By REST
+
+    curl http://localhost:8501/v1/models/acnn:predict -d '{request}'
+"""
+
+
+def readme(model, functions, index, top_n, nms_threshold):
+    """Describes the folder that `export` writes.
+
+    Args:
+        model: The model in it.
+        functions: Dictionary of concrete functions by signature.
+        index: As for `export`, like the others.
+        top_n: Likewise.
+        nms_threshold: Likewise.
+
+    Returns:
+        Markdown text.
+    """
+    if index is None:
+        corpus = (
+            "It holds no videos: `localize`, which is the default, takes their "
+            "features with every request."
+        )
+    else:
+        corpus = (
+            f"It holds {len(index):,} videos with {index.num_windows:,} "
+            "windows, and `search`, which is the default, looks through all "
+            "of them."
+        )
+    if model.vocabulary is None:
+        query = (
+            "a vector for each sentence, of the kind the model learned from."
+        )
+    else:
+        query = (
+            "a sentence each, UTF-8 text. Case, punctuation and the way "
+            "accents are encoded make no difference."
+        )
+    request = '{"instances": ["a person opens the door"]}'
+    if index is None or model.vocabulary is None:
+        request = '{"signature_name": "...", "inputs": {"...": ...}}'
+    return _TEXT.format(
+        corpus=corpus,
+        signatures="\n".join(_lines(functions)),
+        query=query,
+        clip_seconds=model.clip_seconds,
+        clip_dim=model.clip_dim,
+        top_n=top_n,
+        nms_threshold=nms_threshold,
+        request=request,
+    )
+
+
+def _lines(functions):
+    """A table of the signatures."""
+    yield "| signature | inputs | outputs |"
+    yield "|---|---|---|"
+    for name, function in functions.items():
+        _, inputs = function.structured_input_signature
+        outputs = function.structured_outputs
+        yield f"| `{name}` | {_tensors(inputs)} | {_tensors(outputs)} |"
+
+
+def _tensors(specs):
+    return ", ".join(
+        f"`{name}` {spec.dtype.name} "
+        + str([size or "" for size in spec.shape]).replace("'", "")
+        for name, spec in specs.items()
+    )

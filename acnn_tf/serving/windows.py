@@ -1,0 +1,94 @@
+"""The windows of videos and their contexts, in a graph."""
+
+import tensorflow as tf
+
+
+def contexts(grid, size, duration):
+    """`WindowGrid.windows` and `WindowGrid.contexts` of several videos.
+
+    Args:
+        grid: `acnn_tf.data.windows.WindowGrid`.
+        size: Odd int C: number of context windows, the window itself in the
+            middle.
+        duration: float64 `[B]`, seconds, positive.
+
+    Returns:
+        `(segment, num_windows)`: float64 `[B, W, C, 2]` in seconds, zeros
+        where there is no such window, and int64 `[B]`.
+
+    Example:
+
+    >>> from acnn_tf.data.windows import WindowGrid
+    >>> grid = WindowGrid(lengths=(4.0,), overlap=0.5)
+    >>> duration = tf.constant([6.0, 8.0], tf.float64)
+    >>> segment, num_windows = contexts(grid, 1, duration)
+    >>> segment[1, :, 0].numpy().tolist(), num_windows.numpy().tolist()
+    ([[0.0, 4.0], [2.0, 6.0], [4.0, 8.0]], [2, 3])
+    """
+    length, step, count = (_frames if grid.frame_rate else _seconds)(
+        grid, duration[:, None]
+    )  # [B, lengths]
+    # A video that no window fits into has one: all of it.
+    whole = tf.cast(
+        tf.equal(tf.reduce_sum(count, 1, keepdims=True), 0), count.dtype
+    )
+    count = tf.concat([count, whole], axis=1)
+    num_windows = tf.reduce_sum(count, axis=1)
+
+    # Windows of one length in one video make a run.
+    count = tf.reshape(count, [-1])
+    run = tf.repeat(tf.range(tf.size(count)), count)  # [sum of W]
+    first = tf.gather(tf.cumsum(count, exclusive=True), run)
+    place = tf.range(tf.size(run, tf.int64)) - first
+    hops = [grid.dilation * hop for hop in range(-(size // 2), size // 2 + 1)]
+    place = place[:, None] + tf.constant(hops, tf.int64)  # [sum of W, C]
+    inside = (place >= 0) & (place < tf.gather(count, run)[:, None])
+
+    def of_run(value):
+        return tf.gather(tf.reshape(value, [-1]), run)[:, None]
+
+    start = tf.cast(place, tf.float64) * of_run(step)
+    end = start + of_run(length)
+    if grid.frame_rate:
+        start, end = (1 + start) / grid.frame_rate, (1 + end) / grid.frame_rate
+    segment = tf.where(inside[..., None], tf.stack([start, end], -1), 0.0)
+    segment = tf.RaggedTensor.from_row_lengths(segment, num_windows)
+    return segment.to_tensor(), num_windows
+
+
+def _seconds(grid, duration):
+    """Length, step and count of the windows of each length, and of all."""
+    lengths = tf.constant(grid.lengths, tf.float64)
+    span = duration - lengths  # [B, lengths]
+    step = tf.constant(
+        [(1 - grid.overlap) * one for one in grid.lengths], tf.float64
+    )
+    # A hair off, so that rounding never adds a window.
+    num_steps = tf.maximum(tf.math.ceil(span / step - 1e-6), 0.0)
+    count = tf.where(span >= 0, tf.cast(num_steps, tf.int64) + 1, 0)
+    step = tf.math.divide_no_nan(span, num_steps)
+    length = tf.broadcast_to(lengths, tf.shape(span))
+    return (
+        tf.concat([length, duration], axis=1),
+        tf.concat([step, tf.zeros_like(duration)], axis=1),
+        count,
+    )
+
+
+def _frames(grid, duration):
+    """The same in frames, by the paper's rule."""
+    num_frames = tf.round(duration * grid.frame_rate)
+    lengths = tf.constant(grid.lengths, tf.float64)
+    steps = [
+        max(1, int(round((1 - grid.overlap) * length, 6) // 1))
+        for length in grid.lengths
+    ]
+    step = tf.constant(steps, tf.float64)
+    last = num_frames + 1 - lengths  # [B, lengths]
+    count = tf.cast(tf.math.ceil(tf.maximum(last, 0.0) / step), tf.int64)
+    shape = tf.shape(last)
+    return (
+        tf.concat([tf.broadcast_to(lengths, shape), num_frames], axis=1),
+        tf.concat([tf.broadcast_to(step, shape), tf.zeros_like(duration)], 1),
+        count,
+    )

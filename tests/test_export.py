@@ -1,0 +1,201 @@
+"""The exported folder: complete, or not there; and what reads it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from acnn_tf import serving
+from export import saved_model
+from tests import test_serving
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model, its index, and the folder it was exported to."""
+    model = test_serving.make_model()
+    index = test_serving.make_index(model)
+    path = tmp_path_factory.mktemp("models") / "acnn" / "1"
+    serving.export(model, path, index=index)
+    return model, index, path
+
+
+def test_export_gives_the_models_numbers_and_says_how_nearly(tmp_path):
+    model = test_serving.make_model(vocabulary=None)
+    errors = serving.export(model, tmp_path / "1")
+    assert set(errors) == {"localize", "encode_windows", "encode_queries"}
+    assert max(errors.values()) < 1e-5
+
+
+def test_the_folder_is_complete_and_describes_itself(exported):
+    _, index, path = exported
+    assert os.listdir(path.parent) == ["1"]
+    assert {"saved_model.pb", "variables", "README.md"} <= set(os.listdir(path))
+    text = (path / "README.md").read_text(encoding="utf-8")
+    assert f"{len(index):,} videos with {index.num_windows:,} windows" in text
+    for name in ("search", "localize", "encode_windows", "encode_queries"):
+        assert f"| `{name}` |" in text
+
+
+def test_the_default_is_search_where_there_are_videos(exported, tmp_path):
+    *_, path = exported
+    loaded = tf.saved_model.load(path).signatures
+    query = tf.constant(["a person"])
+    search, default = (
+        loaded[name](query=query) for name in ("search", "serving_default")
+    )
+    assert set(default) == {"video_id", "start", "end", "score"}
+    for key, value in search.items():
+        np.testing.assert_array_equal(value, default[key])
+    model = test_serving.make_model(query_encoder="mean")
+    serving.export(model, tmp_path / "1")
+    signatures = tf.saved_model.load(tmp_path / "1").signatures
+    assert "search" not in signatures
+    _, inputs = signatures["serving_default"].structured_input_signature
+    assert set(inputs) == {"clip", "num_clips", "duration", "query"}
+
+
+def test_a_version_that_is_there_does_not_change(exported):
+    model, _, path = exported
+    before = (path / "saved_model.pb").read_bytes()
+    with pytest.raises(FileExistsError, match="is there already"):
+        serving.export(model, path)
+    assert (path / "saved_model.pb").read_bytes() == before
+
+
+def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
+    model = test_serving.make_model(query_encoder="mean")
+    monkeypatch.setattr(serving.verification, "_TOLERANCE", -1.0)
+    with pytest.raises(serving.ExportError, match="is off by"):
+        serving.export(model, tmp_path / "acnn" / "1")
+    assert os.listdir(tmp_path / "acnn") == []
+
+
+def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
+    class WithPython(type(test_serving.make_model())):
+        def encode_queries(self, query, training=None):
+            query = super().encode_queries(query, training)
+            own = tf.numpy_function(np.copy, [query], tf.float32)
+            return tf.ensure_shape(own, query.shape)
+
+    model = WithPython(
+        vocabulary=test_serving.WORDS,
+        query_encoder="mean",
+        window_lengths=(2.0,),
+    )
+    model.build({"clip": (None, None, 4), "query": (None, None)})
+    with pytest.raises(serving.ExportError, match="PyFunc"):
+        serving.export(model, tmp_path / "1")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def command_line(tmp_path_factory):
+    """A folder in which the main has exported a run, and could not again."""
+    folder = tmp_path_factory.mktemp("run")
+    model = test_serving.make_model(query_encoder="mean")
+    model.save(folder / "model.keras")
+    clips = folder / "clips"
+    clips.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        clip = rng.normal(size=(5 + number, test_serving.CLIP_DIM))
+        np.save(clips / f"v{number}.npy", clip.astype(np.float32))
+    arguments = [
+        *(sys.executable, "-m", "export.saved_model"),
+        *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
+        *(f"--corpus={clips}", "--clip_seconds=1.0", "--top_n=4"),
+    ]
+    outputs = [
+        subprocess.run(
+            [*arguments, *more],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for more in ([], ["--version=1"])
+    ]
+    return folder / "models" / "acnn", outputs
+
+
+def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
+    folder, (first, second) = command_line
+    assert first.returncode == 0, first.stderr
+    assert os.listdir(folder) == ["1"]
+    assert f"{folder / '1'}: the same numbers as" in first.stdout
+    assert second.returncode == 2
+    assert "is there already" in second.stderr
+    assert "Traceback" not in second.stderr
+    (folder / "9").mkdir()
+    (folder / "partial-11-7").mkdir()
+    assert saved_model.next_version(folder) == 10
+    assert saved_model.next_version(folder / "none") == 1
+
+
+def test_the_servable_answers_its_warm_up_requests(command_line):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    folder, _ = command_line
+    loaded = tf.saved_model.load(folder / "1")
+    path = folder / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    seen = set()
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        assert request.model_spec.name == "acnn"
+        seen.add(request.model_spec.signature_name)
+        answer = loaded.signatures[request.model_spec.signature_name](
+            **{k: tf.make_ndarray(v) for k, v in request.inputs.items()}
+        )
+        assert len(answer) >= 1
+    assert seen == {"search", "localize", "encode_windows", "encode_queries"}
+
+
+@pytest.mark.slow
+def test_saved_model_cli_runs_it_without_this_package_and_without_keras(
+    exported, tmp_path
+):
+    _, index, path = exported
+    # Neither can be imported there, however it was installed.
+    program = (
+        "import sys; sys.modules['keras'] = sys.modules['acnn_tf'] = None\n"
+        "from tensorflow.python.tools.saved_model_cli import main\n"
+        "main()"
+    )
+    query = "the person opens a door"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", program, "run", f"--dir={path}"),
+            *("--tag_set=serve", "--signature_def=search"),
+            f"--input_exprs=query=[{query!r}]",
+            f"--outdir={tmp_path}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ids = test_serving.Vocabulary(test_serving.WORDS).encode([query])
+    (found,) = index.search(ids, top_n=10)
+    score = np.load(tmp_path / "score.npy")[0, : len(found)]
+    np.testing.assert_allclose(score, [m.score for m in found], rtol=1e-5)
+
+
+def test_the_configuration_of_models_parses():
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    text = (ROOT / "export" / "tf_serving" / "models.config").read_text()
+    config = text_format.Parse(
+        text, model_server_config_pb2.ModelServerConfig()
+    )
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("acnn", "/models/acnn")
