@@ -1,0 +1,1 @@
+"""A trained model outside Python: exported, served and asked from afar."""

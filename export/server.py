@@ -1,0 +1,148 @@
+r"""Serves a SavedModel by TensorFlow Serving's protocol. It is not TF Serving.
+
+  python -m export.server --model_name=acnn --model_base_path=exported/acnn
+
+Speaks the same gRPC and REST as `tensorflow_model_server`, for laptops, tests
+and CI that have none at hand; in production use that one. It knows Predict,
+metadata and status of one model, in the newest of its versions, folders
+MODEL_BASE_PATH/INTEGER with a saved_model.pb. It watches for newer ones,
+replays their warm-up requests and then swaps without losing a request.
+
+Prints one line when it is ready. On SIGTERM it finishes what it has.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+from absl import app, flags, logging
+
+from export import rest, rpc
+from export.batching import Batcher
+from export.service import Metrics, Service
+from export.versions import Versions
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model_base_path", None, "Folder of the model's versions.")
+flags.DEFINE_string("model_name", "default", "What requests call the model.")
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
+flags.DEFINE_integer("port", 8500, "Of gRPC. 0: any that is free.")
+flags.DEFINE_integer("rest_api_port", 8501, "Of REST. 0: any that is free.")
+flags.DEFINE_float(
+    "file_system_poll_wait_seconds", 1, "Between looks for new versions.", 0.01
+)
+flags.DEFINE_integer(
+    "num_threads", 2, "Requests or batches that run at a time.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "max_batch_size",
+    1,
+    "Rows of requests that may run as one. Above 1 only for a model whose rows "
+    "do not depend on each other.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "batch_timeout_micros", 0, "How long a batch waits to fill.", lower_bound=0
+)
+flags.DEFINE_integer(
+    "max_queue",
+    128,
+    "Requests that may wait. Others are refused: RESOURCE_EXHAUSTED, 429.",
+    lower_bound=1,
+)
+flags.DEFINE_float("max_body_mb", 64, "Largest request.", lower_bound=0.01)
+flags.DEFINE_float("drain_seconds", 10, "To finish in, after SIGTERM.", 0)
+
+
+class _HTTPServer(uvicorn.Server):
+    # The signals are this main's.
+    capture_signals = contextlib.nullcontext
+
+
+async def serve(versions):
+    """Runs until SIGTERM or SIGINT.
+
+    Returns:
+        Whether every request was answered.
+    """
+    loop = asyncio.get_running_loop()
+    is_over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, is_over.set)
+    metrics = Metrics()
+    batcher = Batcher(
+        FLAGS.num_threads,
+        FLAGS.max_batch_size,
+        FLAGS.batch_timeout_micros / 1e6,
+        FLAGS.max_queue,
+        metrics.batch_rows.observe,
+    )
+    max_body_bytes = int(FLAGS.max_body_mb * 2**20)
+    service = Service(versions, batcher, metrics, max_body_bytes)
+
+    grpc_server = rpc.make_server(service)
+    try:
+        port = grpc_server.add_insecure_port(f"{FLAGS.host}:{FLAGS.port}")
+        listener = socket.create_server((FLAGS.host, FLAGS.rest_api_port))
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"Choose another --port, --rest_api_port or --host: {error}")
+    # Connections inherit it, and asyncio does not set it on theirs: an answer
+    # would wait 40 ms for the client to confirm its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    await grpc_server.start()
+    config = uvicorn.Config(
+        rest.make_app(service),
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=FLAGS.drain_seconds,
+    )
+    http_server = _HTTPServer(config)
+    http = asyncio.create_task(http_server.serve([listener]))
+    versions.watch(FLAGS.file_system_poll_wait_seconds)
+    address = f"{FLAGS.host}:{listener.getsockname()[1]}"
+    print(
+        f"Serving {FLAGS.model_name}, gRPC {FLAGS.host}:{port}, "
+        f"REST http://{address}",
+        flush=True,
+    )
+    await is_over.wait()
+    logging.info("Stopping, once what has begun is finished.")
+    versions.stop()
+    http_server.should_exit = True
+    await asyncio.gather(grpc_server.stop(FLAGS.drain_seconds), http)
+    return batcher.close(seconds=1)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {argv[1:]}")
+    versions = Versions(
+        FLAGS.model_name,
+        FLAGS.model_base_path,
+        max_bytes=int(16 * FLAGS.max_body_mb * 2**20),
+    )
+    versions.poll()
+    if not versions.available:
+        print(
+            f"Nothing to serve in {FLAGS.model_base_path!r}. Expected a "
+            "SavedModel at INTEGER/saved_model.pb in it that loads; if one is "
+            "there, the lines above say what is wrong with it.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    # The event loop should not wait 5 ms for each thread that counts rows.
+    sys.setswitchinterval(5e-4)
+    if not asyncio.run(serve(versions)):
+        logging.warning("Gave up on requests that still run.")
+        # Python would wait for them.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("model_base_path")
+    app.run(main)

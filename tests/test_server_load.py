@@ -1,0 +1,214 @@
+import concurrent.futures
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import grpc
+import numpy as np
+import pytest
+import requests
+
+from export.tensors import from_proto
+from tests.server_process import ROOT, Server
+from tests.small_model import X, request, save
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Folder with version 1, y = 2 x. Tests copy what they change."""
+    folder = tmp_path_factory.mktemp("models")
+    save(folder, 1, 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(exported):
+    found = Server(
+        exported,
+        "--num_threads=1",
+        "--max_batch_size=8",
+        "--max_queue=8",
+    )
+    yield found
+    found.close()
+
+
+def slow(steps=150_000):
+    """A request of half a second or more."""
+    return request("slow", steps=np.array(steps, np.int32))
+
+
+def start_slow(server, steps=150_000):
+    """Keeps the server's only thread busy."""
+    call = server.stub.Predict.future(slow(steps), timeout=20)
+    server.wait_until(
+        lambda: (
+            server.metric("serving_in_flight") == 1
+            and server.metric("serving_waiting") == 0
+        )
+    )
+    return call
+
+
+def ask_for_roots(server, *numbers):
+    return [
+        server.stub.Predict.future(
+            request("root", x=np.array([number], np.float32)), timeout=20
+        )
+        for number in numbers
+    ]
+
+
+def test_what_queues_up_runs_together(server):
+    blocker = start_slow(server)
+    for number, call in zip((1, 2, 3), ask_for_roots(server, 1, 4, 9)):
+        outputs = call.result().outputs
+        assert from_proto(outputs["y"]).tolist() == [number]
+        assert from_proto(outputs["rows"]).tolist() == [3]
+    blocker.result()
+
+
+def test_a_bad_request_does_not_spoil_those_it_runs_with(server):
+    blocker = start_slow(server)
+    good, bad, last = ask_for_roots(server, 1, -1, 4)
+    assert bad.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "not be negative" in bad.details()
+    for call, number in ((good, 1), (last, 2)):
+        outputs = call.result().outputs
+        assert from_proto(outputs["y"]).tolist() == [number]
+        assert from_proto(outputs["rows"]).tolist() == [1]
+    blocker.result()
+
+
+def test_what_nobody_waits_for_does_not_run(server):
+    blocker = start_slow(server)
+    runs = server.metric("serving_batch_rows_count")
+    late = server.stub.Predict.future(request(x=X), timeout=0.05)
+    given_up = server.stub.Predict.future(request(x=X), timeout=20)
+    given_up.cancel()
+    assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    server.wait_until(lambda: server.metric("serving_waiting") == 0)
+    assert not blocker.done()
+    blocker.result()
+    assert server.metric("serving_batch_rows_count") == runs
+
+
+@pytest.mark.slow
+def test_overload_is_shed_at_once_and_passes(server):
+    blocker = start_slow(server, steps=400_000)
+    body = {"signature_name": "slow", "inputs": 10}
+    with concurrent.futures.ThreadPoolExecutor(10) as threads:
+        posts = [threads.submit(server.post, body) for _ in range(10)]
+        calls = [
+            server.stub.Predict.future(slow(10), timeout=20) for _ in range(40)
+        ]
+        # 8 wait in the queue, the other 42 are told.
+        server.wait_until(
+            lambda: sum(call.done() for call in calls + posts) == 42
+        )
+        assert not blocker.done()
+        codes = [call.code().name for call in calls]
+        codes += [post.result().status_code for post in posts]
+    assert set(codes) <= {"OK", 200, "RESOURCE_EXHAUSTED", 429}
+    assert codes.count("OK") + codes.count(200) == 8
+    assert server.predict(x=X)["y"].tolist() == (2 * X).tolist()
+    assert server.metric("serving_waiting") == 0
+
+
+@pytest.mark.slow
+def test_versions_swap_and_the_end_comes_without_loss(exported, tmp_path):
+    """From load on version 1 over a swap to version 3 to SIGTERM."""
+    folder = tmp_path / "acnn"
+    folder.mkdir()
+    shutil.copytree(exported / "1", folder / "1")
+    server = Server(folder)
+    stop = False
+
+    def load_grpc():
+        answers = []
+        while not stop:
+            answers.append(server.predict(x=X)["y"][0, 0])
+        return answers
+
+    def load_rest():
+        answers = []
+        with requests.Session() as session:
+            while not stop:
+                answer = session.post(
+                    server.url + ":predict",
+                    json={"instances": X.tolist()},
+                    timeout=20,
+                )
+                answers.append(answer.json()["predictions"][0][0])
+        return answers
+
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            users = [
+                threads.submit(load)
+                for load in (load_grpc, load_grpc, load_rest, load_rest)
+            ]
+            try:
+                # Not a version, not a model, and then one that does not load.
+                (folder / "99.tmp").mkdir()
+                (folder / "98").mkdir()
+                (folder / "2").mkdir()
+                (folder / "2" / "saved_model.pb").write_bytes(b"no model")
+                server.wait_for(2, "END")
+                status = server.get("/versions/2").json()
+                (status,) = status["model_version_status"]
+                assert "not a SavedModel" in status["status"]["error_message"]
+                assert server.states()[1] == "AVAILABLE"
+                save(folder, 3, 5, warm_up=request(x=X))
+                server.wait_for(3, "AVAILABLE")
+                server.wait_for(1, "END")
+                # A folder that goes does not take its version with it.
+                shutil.rmtree(folder / "3")
+                time.sleep(0.2)
+            finally:
+                stop = True
+            for user in users:
+                answers = user.result()
+                swap = answers.index(5)
+                assert set(answers[:swap]) == {2}
+                assert set(answers[swap:]) == {5}
+        assert "1 warm-ups" in server.log.read_text()
+        code, _ = server.refusal(server.stub.Predict, version_1())
+        assert code == "NOT_FOUND"
+        begun = [server.stub.Predict.future(slow(), timeout=20) for _ in "123"]
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            body = {"signature_name": "slow", "inputs": 150_000}
+            post = threads.submit(
+                requests.post, server.url + ":predict", json=body, timeout=20
+            )
+            server.wait_until(lambda: server.metric("serving_in_flight") == 4)
+            server.process.send_signal(signal.SIGTERM)
+            assert post.result().status_code == 200
+        assert {call.code().name for call in begun} == {"OK"}
+        assert server.process.wait(20) == 0
+        code, _ = server.refusal(server.stub.Predict, request(x=X))
+        assert code == "UNAVAILABLE"
+    finally:
+        server.close()
+
+
+def version_1():
+    message = request(x=X)
+    message.model_spec.version.value = 1
+    return message
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_says_why(tmp_path):
+    command = [sys.executable, "-m", "export.server", "--port=0"]
+    found = subprocess.run(
+        [*command, f"--model_base_path={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 2
+    assert "INTEGER/saved_model.pb" in found.stderr

@@ -1,0 +1,59 @@
+import os
+import shutil
+
+import pytest
+
+from export.servable import Servable
+from export.versions import Versions
+from tests.small_model import X, request, save
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Folder with version 1, y = 2 x. Tests copy what they change."""
+    folder = tmp_path_factory.mktemp("models")
+    save(folder, 1, 2)
+    return folder
+
+
+def test_a_bad_warm_up_keeps_a_version_out(exported, tmp_path):
+    shutil.copytree(exported / "1", tmp_path / "1")
+    versions = Versions("acnn", tmp_path, 2**20)
+    versions.poll()
+    save(tmp_path, 2, 3, warm_up=request(z=X))
+    versions.poll()
+    assert versions.available == [1]
+    spec = request().model_spec
+    new, old = versions.status(spec).model_version_status
+    assert (new.version, new.state, old.version) == (2, new.END, 1)
+    assert "Missing: ['x']" in new.status.error_message
+    # Mended, it is taken without a restart.
+    file = tmp_path / "2" / "assets.extra" / "tf_serving_warmup_requests"
+    os.unlink(file)
+    versions.poll()
+    assert versions.available == [2]
+
+
+def test_an_old_version_leaves_memory_with_its_last_request(exported, tmp_path):
+    shutil.copytree(exported / "1", tmp_path / "1")
+    versions = Versions("acnn", tmp_path, 2**20)
+    versions.poll()
+    spec = request().model_spec
+    held = versions.find(spec)
+    save(tmp_path, 2, 3)
+    versions.poll()
+    versions.poll()
+    status = versions.status(spec).model_version_status[1]
+    assert status.state == status.UNLOADING
+    assert held.run("serving_default", {"x": X})["y"].tolist() == (
+        (2 * X).tolist()
+    )
+    del held
+    versions.poll()
+    status = versions.status(spec).model_version_status[1]
+    assert status.state == status.END
+
+
+def test_a_number_of_rows_that_is_fixed_is_not_merged(exported):
+    servable = Servable(str(exported / "1"), 1)
+    assert servable.unmergeable == {"slow", "total"}
