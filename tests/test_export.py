@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from acnn_tf import serving
 from export import saved_model
-from tests import test_serving
+from tests import c_runner, test_serving
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,6 +93,40 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
     with pytest.raises(serving.ExportError, match="PyFunc"):
         serving.export(model, tmp_path / "1")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(
+    c_runner.why_not() is not None, reason=str(c_runner.why_not())
+)
+@pytest.mark.parametrize("kind", ["words", "paper"])
+def test_a_c_program_gets_the_numbers_of_keras(kind, tmp_path):
+    # All that TensorFlow Serving stands on is the C++ behind this.
+    model = test_serving.make_model(**test_serving.MODELS[kind])
+    index = test_serving.make_index(model)
+    serving.export(model, tmp_path / "1", index=index)
+    program = c_runner.build(tmp_path)
+    requests, expected = [], []
+    for num_clips in [(9, 5), (1,), (3, 24, 8, 24, 2), (60,)]:
+        inputs = serving.example_inputs(model, num_clips)
+        outputs = serving.expected_outputs(model, inputs, index)
+        for signature in (*outputs, "serving_default"):
+            name = "search" if signature == "serving_default" else signature
+            requests.append((signature, inputs[name]))
+            expected.append(outputs[name])
+    answers = c_runner.run(program, tmp_path / "1", requests)
+    for (signature, _), answer, outputs in zip(requests, answers, expected):
+        assert set(answer) == set(outputs)
+        for key, value in outputs.items():
+            if key == "video_id":
+                found = [[name.decode() for name in row] for row in answer[key]]
+                assert found == value.tolist()
+            else:
+                np.testing.assert_allclose(
+                    answer[key], value, rtol=1e-4, atol=1e-5, err_msg=signature
+                )
+    bad = {**inputs["localize"], "num_clips": np.array([0], np.int32)}
+    with pytest.raises(RuntimeError, match="must be at least 1"):
+        c_runner.run(program, tmp_path / "1", [("localize", bad)])
 
 
 @pytest.fixture(scope="module")

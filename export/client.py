@@ -1,0 +1,387 @@
+r"""Asks a server for moments, over TensorFlow Serving's gRPC or REST interface.
+
+  python -m export.client --server=grpc://127.0.0.1:8500 \
+      --query="a person opens the door" --query="someone sits down"
+  python -m export.client --server=http://127.0.0.1:8501 \
+      --features=clips.hdf5 --video=3MSZA --query="a person opens the door"
+
+Without --features the corpus on the server is searched, with them that one
+video. Prints video, start and end (seconds) and score, best first; --status
+and --metadata tell which versions are there and what they take. Exit code 2
+and one line on stderr where it fails.
+
+As a library:
+
+  with Client("grpc://127.0.0.1:8500") as client:
+      (moments,) = client.search(["a person opens the door"])
+
+It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
+file, tensors.py, rest_connection.py and grpc_connection.py are all of it.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import random
+import sys
+import time
+import urllib.parse
+from typing import NamedTuple
+
+import numpy as np
+
+from export import tensors
+from export.rest_connection import RESTConnection, ServingError
+
+# Seconds before a retry: at first, doubled each time, and at most.
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+
+class Moment(NamedTuple):
+    """A moment as `Client` returns it: seconds, and a score without a scale."""
+
+    video_id: str
+    start: float
+    end: float
+    score: float
+
+
+class Client:
+    """Speaks to one model of a server.
+
+    Each call ends within `timeout`, its retries included. Only where the
+    server is not reached, or says so (UNAVAILABLE), it is asked again, after
+    pauses that double and vary; a predict changes nothing, so asking twice
+    does no harm. All other failures are a `ServingError` at once.
+
+    Args:
+        server: `"grpc://HOST:PORT"`, or `"http://HOST:PORT"` for REST.
+        model: The name that the server gives to the model.
+        version: Integer, the version to ask. Default: the server's latest.
+        timeout: Float, seconds that a call may take.
+        retries: Integer, how often a call is made again.
+    """
+
+    def __init__(
+        self, server, model="acnn", version=None, timeout=10.0, retries=3
+    ):
+        if not timeout > 0:
+            raise ValueError(f"`timeout` must be above 0. Received: {timeout}")
+        if retries < 0:
+            raise ValueError(f"`retries` must be 0 or more, not {retries}")
+        parts = urllib.parse.urlsplit(server)
+        if parts.scheme not in ("grpc", "http", "https") or not parts.netloc:
+            raise ValueError(
+                "`server` must be grpc://HOST:PORT or http://HOST:PORT. "
+                f"Received: {server!r}"
+            )
+        self.timeout = timeout
+        self.retries = retries
+        self._signatures = None
+        if parts.scheme == "grpc":
+            # Here, for it brings TensorFlow, which REST does without.
+            from export.grpc_connection import GRPCConnection
+
+            self._connection = GRPCConnection(parts.netloc, model, version)
+        else:
+            self._connection = RESTConnection(
+                server.rstrip("/"), model, version
+            )
+
+    def search(self, queries):
+        """Finds the moments of the server's corpus, best first.
+
+        Args:
+            queries: List of sentences.
+
+        Returns:
+            For each query its list of `Moment`s.
+        """
+        _check_queries(queries)
+        if not len(queries):
+            return []
+        return _moments(self.predict({"query": queries}, "search"))
+
+    def localize(self, clips, queries, durations=None):
+        """Finds the moments of one video for each query, best first.
+
+        Args:
+            clips: List of arrays `[T, D]`, as many as there are queries; T
+                may differ.
+            queries: List of sentences, or `[B, E]` sentence vectors for a
+                model without vocabulary.
+            durations: Seconds of each video. Default: as long as its clips.
+
+        Returns:
+            For each query its list of `Moment`s, without a `video_id`.
+        """
+        _check_queries(queries)
+        clips = [np.asarray(video, np.float32) for video in clips]
+        if durations is None:
+            durations = np.zeros(len(clips))
+        if not len(clips) == len(queries) == len(durations):
+            raise ValueError(
+                "`clips`, `queries` and `durations` go together. Received: "
+                f"{len(clips)}, {len(queries)} and {len(durations)}"
+            )
+        if not clips:
+            return []
+        shapes = sorted({video.shape for video in clips})
+        if any(len(shape) != 2 for shape in shapes) or (
+            len({shape[-1] for shape in shapes}) > 1
+        ):
+            raise ValueError(
+                "`clips` must be arrays [T, D] of one D. Received shapes: "
+                f"{shapes}"
+            )
+        num_clips = np.array([len(video) for video in clips], np.int32)
+        padded = np.zeros(
+            (len(clips), num_clips.max(), clips[0].shape[1]), np.float32
+        )  # [B, T, D]
+        for row, video in zip(padded, clips):
+            row[: len(video)] = video
+        inputs = {
+            "clip": padded,
+            "num_clips": num_clips,
+            "duration": durations,
+            "query": queries,
+        }
+        return _moments(self.predict(inputs, "localize"))
+
+    def predict(self, inputs, signature="serving_default"):
+        """Runs a signature.
+
+        Args:
+            inputs: Dictionary from input name to array or nested list,
+                converted to the dtype that the signature takes.
+            signature: Its name.
+
+        Returns:
+            Dictionary from output name to array.
+        """
+        return self._retry(self._predict, inputs, signature)
+
+    def metadata(self):
+        """Returns the version that answers, and what its signatures take.
+
+        Returns:
+            `{"version": 1, "signatures": {NAME: {"inputs": {NAME: {"dtype":
+            "float32", "shape": [None, 2]}}, "outputs": ...}}}`; None is a
+            free axis, or a shape that is not known.
+        """
+        return self._retry(self._connection.metadata)
+
+    def status(self):
+        """Returns version -> state, such as `{1: "AVAILABLE"}`."""
+        return self._retry(self._connection.status)
+
+    def close(self):
+        """Closes the connection."""
+        self._connection.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _predict(self, inputs, signature, deadline):
+        # What the signatures take is asked once, not with each call.
+        signatures = self._signatures
+        if signatures is None:
+            signatures = self._connection.metadata(deadline)["signatures"]
+            self._signatures = signatures
+        known = signatures.get(signature, {"inputs": {}, "outputs": {}})
+        arrays = {
+            name: _as_input(name, value, known["inputs"].get(name))
+            for name, value in inputs.items()
+        }
+        try:
+            return self._connection.predict(
+                arrays, signature, known["outputs"], deadline
+            )
+        except ServingError:
+            # Perhaps of a newer version, with other signatures.
+            self._signatures = None
+            raise
+
+    def _retry(self, call, *arguments):
+        deadline = time.monotonic() + self.timeout
+        for attempt in itertools.count():
+            try:
+                return call(*arguments, deadline)
+            except ServingError as error:
+                pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+                # Not all clients of a server that comes back at once.
+                pause *= random.uniform(0.5, 1)
+                if (
+                    error.code != "UNAVAILABLE"
+                    or attempt >= self.retries
+                    or time.monotonic() + pause >= deadline
+                ):
+                    raise
+                time.sleep(pause)
+
+
+def _as_input(name, value, info):
+    """An input as an array of the dtype that the server's metadata name."""
+    if info is None:
+        return np.asarray(value)
+    if info["dtype"] == "string":
+        return np.asarray(value, dtype=object)
+    dtype = tensors.numpy_dtype(info["dtype"])
+    array = np.asarray(value)
+    if np.can_cast(array.dtype, dtype, "same_kind"):
+        cast = array.astype(dtype)
+        if array.dtype.kind not in "iu" or np.array_equal(cast, array):
+            return cast
+    raise ValueError(
+        f"Input `{name}` must be {info['dtype']}, and its {array.dtype} "
+        "cannot be made so without loss."
+    )
+
+
+def _check_queries(queries):
+    # A sentence is a sequence too, of letters.
+    if isinstance(queries, str):
+        raise ValueError(
+            f"`queries` must be a list of sentences. Received: {queries!r}"
+        )
+
+
+def _moments(outputs):
+    """Lists the rows of `search` or `localize`, without what fills them up."""
+    starts, ends, scores = (outputs[key] for key in ("start", "end", "score"))
+    ids = outputs.get("video_id", np.full(starts.shape, b""))
+    return [
+        [
+            Moment(video_id.decode(), float(start), float(end), float(score))
+            for video_id, start, end, score in zip(*row)
+            if end > start
+        ]
+        for row in zip(ids, starts, ends, scores)
+    ]
+
+
+def _read_clips(path, video):
+    """Reads `[T, D]` of a .npy file, or of a video of an HDF5 file."""
+    if path.endswith(".npy"):
+        return np.load(path)
+    import h5py
+
+    with h5py.File(path) as file:
+        if not video or video not in file:
+            raise ValueError(
+                f"{path} has no video {video!r} among its {len(file)}: give "
+                "one with --video"
+            )
+        found = file[video]
+        if isinstance(found, h5py.Group):
+            (found,) = found.values()
+        return found[()]
+
+
+def _print_answer(query, moments, as_json):
+    if as_json:
+        moments = [moment._asdict() for moment in moments]
+        answer = {"query": query, "moments": moments}
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    print(query)
+    width = max([8, *(len(moment.video_id) for moment in moments)])
+    print(f"  {'video':<{width}}    start      end    score")
+    for video_id, start, end, score in moments:
+        print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
+
+
+def _run(args):
+    if not (args.query or args.status or args.metadata):
+        raise ValueError("give --query, --status or --metadata")
+    with Client(
+        args.server, args.model, args.version, args.timeout, args.retries
+    ) as client:
+        if args.status:
+            states = client.status()
+            if args.json:
+                print(json.dumps(states))
+            else:
+                for version, state in sorted(states.items()):
+                    print(f"version {version}: {state}")
+        if args.metadata:
+            indent = None if args.json else 2
+            print(json.dumps(client.metadata(), indent=indent))
+        if args.query and args.features:
+            clips = _read_clips(args.features, args.video)
+            video_id = args.video or args.features
+            for query in args.query:
+                (moments,) = client.localize([clips], [query], [args.duration])
+                moments = [m._replace(video_id=video_id) for m in moments]
+                _print_answer(query, moments, args.json)
+        elif args.query:
+            answers = client.search(args.query)
+            for query, moments in zip(args.query, answers, strict=True):
+                _print_answer(query, moments, args.json)
+
+
+def _import_quietly():
+    """Imports TensorFlow without the lines that it greets with on stderr.
+
+    That of 2.21 does so whatever TF_CPP_MIN_LOG_LEVEL says.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        importlib.import_module("export.grpc_connection")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m export.client",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--server", required=True, help="grpc://HOST:PORT or http://HOST:PORT")
+    add("--query", action="append", default=[], help="sentence; repeat it")
+    add("--features", help=".npy or HDF5 file: find moments in this video")
+    add("--video", default="", help="the video of --features")
+    add(
+        "--duration",
+        type=float,
+        default=0,
+        help="its seconds; default: its clips'",
+    )
+    add("--json", action="store_true", help="one JSON object a sentence")
+    add("--status", action="store_true", help="print versions and states")
+    add("--metadata", action="store_true", help="print the signatures")
+    add("--model", default="acnn", help="name on the server")
+    add("--version", type=int, help="default: the latest")
+    add("--timeout", type=float, default=10, help="seconds of a call")
+    add("--retries", type=int, default=3, help="where no server answers")
+    args = parser.parse_args(argv)
+    try:
+        if args.server.startswith("grpc:"):
+            _import_quietly()
+        _run(args)
+    except (
+        ServingError,
+        EOFError,
+        ImportError,
+        OSError,
+        ValueError,
+    ) as error:
+        # TensorFlow's messages have several lines.
+        message = " ".join(str(error).split())
+        print(f"{type(error).__name__}: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

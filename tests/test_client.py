@@ -1,0 +1,359 @@
+"""The client and its command, against `export.server`."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export import client as client_module
+from export.client import Client, Moment, ServingError
+from tests.server_process import Server
+
+ROOT = Path(__file__).resolve().parents[1]
+PROTOCOLS = ["grpc", "http"]
+
+
+class Toy(tf.Module):
+    """The signatures of an export, with moments one computes in the head.
+
+    To a sentence of L bytes `search` answers (first, 0, L) and (second, 1, 3);
+    `localize` answers (0, duration) with the sum of all clips as its score.
+    """
+
+    def __init__(self, version):
+        super().__init__()
+        self.version = tf.constant(float(version))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "query")])
+    def search(self, query):
+        length = tf.cast(tf.strings.length(query), tf.float32)
+        zeros, ones = tf.zeros_like(length), tf.ones_like(length)
+        names = tf.constant(["first", "second", ""])
+        return {
+            "video_id": tf.tile(names[None], [tf.size(query), 1]),
+            "start": tf.stack([zeros, ones, zeros], 1),
+            "end": tf.stack([length, 3 * ones, zeros], 1),
+            "score": tf.stack([self.version * ones, -ones / 2, zeros], 1),
+        }
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, 2], tf.float32, "clip"),
+            tf.TensorSpec([None], tf.int32, "num_clips"),
+            tf.TensorSpec([None], tf.float64, "duration"),
+            tf.TensorSpec([None], tf.string, "query"),
+        ]
+    )
+    def localize(self, clip, num_clips, duration, query):
+        # A clip lasts two seconds.
+        seconds = 2 * tf.cast(num_clips, tf.float64)
+        end = tf.where(duration > 0, duration, seconds)
+        end = tf.cast(end, tf.float32)
+        score = tf.reduce_sum(clip, [1, 2])
+        zeros = tf.zeros_like(end)
+        return {
+            "start": tf.stack([zeros, zeros], 1),
+            "end": tf.stack([end, zeros], 1),
+            "score": tf.stack([score, zeros], 1),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "query")])
+    def encode_queries(self, query):
+        return {"query": tf.strings.length(query)[:, None]}
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory):
+    """Protocol -> address of a server that serves version 2 of two."""
+    folder = tmp_path_factory.mktemp("models")
+    for version in (1, 2):
+        toy = Toy(version)
+        tf.saved_model.save(
+            toy,
+            str(folder / str(version)),
+            signatures={
+                "serving_default": toy.search,
+                "search": toy.search,
+                "localize": toy.localize,
+                "encode_queries": toy.encode_queries,
+            },
+        )
+    server = Server(folder)
+    yield {"grpc": f"grpc://{server.grpc}", "http": server.rest}
+    server.close()
+
+
+@pytest.fixture(params=PROTOCOLS)
+def address(request, addresses):
+    return addresses[request.param]
+
+
+@pytest.fixture
+def client(address):
+    with Client(address) as client:
+        yield client
+
+
+def test_search_gives_each_query_its_moments(client):
+    # What fills a row up is dropped: two moments are left of three.
+    assert client.search(["a door", "Tür"]) == [
+        [Moment("first", 0, 6, 2), Moment("second", 1, 3, -0.5)],
+        [Moment("first", 0, 4, 2), Moment("second", 1, 3, -0.5)],
+    ]
+    assert client.search([]) == []
+
+
+def test_localize_pads_clips_and_says_how_many_are_real(client):
+    clips = [[[1, 2]], [[0.5, 0], [0, 0], [0, 0.25]]]
+    # One clip is two seconds long, three are six.
+    assert client.localize(clips, ["a", "b"]) == [
+        [Moment("", 0, 2, 3)],
+        [Moment("", 0, 6, 0.75)],
+    ]
+    assert client.localize(clips, ["a", "b"], [5.5, 0]) == [
+        [Moment("", 0, 5.5, 3)],
+        [Moment("", 0, 6, 0.75)],
+    ]
+
+
+def test_predict_returns_arrays_of_the_signature(client):
+    outputs = client.predict({"query": np.array(["door"])})
+    assert outputs["score"].dtype == np.float32
+    np.testing.assert_array_equal(outputs["score"], [[2, -0.5, 0]])
+    assert outputs["video_id"].tolist() == [[b"first", b"second", b""]]
+    # Of a single output, REST does not send the name.
+    outputs = client.predict({"query": ["door", "x"]}, "encode_queries")
+    assert outputs.keys() == {"query"}
+    np.testing.assert_array_equal(
+        outputs["query"], np.int32([[4], [1]]), strict=True
+    )
+
+
+def test_metadata_tells_version_and_signatures(client):
+    found = client.metadata()
+    assert found["version"] == 2
+    assert found["signatures"].keys() == {
+        "serving_default",
+        "search",
+        "localize",
+        "encode_queries",
+    }
+    localize = found["signatures"]["localize"]
+    assert localize["inputs"] == {
+        "clip": {"dtype": "float32", "shape": [None, None, 2]},
+        "num_clips": {"dtype": "int32", "shape": [None]},
+        "duration": {"dtype": "float64", "shape": [None]},
+        "query": {"dtype": "string", "shape": [None]},
+    }
+    assert localize["outputs"].keys() == {"start", "end", "score"}
+
+
+def test_status_tells_the_state_of_versions(client):
+    assert client.status()[2] == "AVAILABLE"
+
+
+def test_version_is_pinned(address):
+    with Client(address, version=2) as client:
+        assert client.search(["door"])[0][0].score == 2
+        assert client.metadata()["version"] == 2
+    with Client(address, version=7) as client:
+        for call in (client.metadata, client.status):
+            with pytest.raises(ServingError) as caught:
+                call()
+            assert caught.value.code == "NOT_FOUND"
+        with pytest.raises(ServingError, match="NOT_FOUND"):
+            client.search(["door"])
+
+
+def test_errors_of_the_server_are_typed(address):
+    with Client(address, model="other") as client:
+        with pytest.raises(ServingError, match="other") as caught:
+            client.search(["door"])
+        assert caught.value.code == "NOT_FOUND"
+    with Client(address) as client:
+        with pytest.raises(ServingError) as caught:
+            client.predict({"sentence": ["door"]})
+        assert caught.value.code == "INVALID_ARGUMENT"
+        assert "sentence" in caught.value.message
+        with pytest.raises(ServingError) as caught:
+            client.localize([np.zeros((1, 3))], ["too wide"])
+        assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_both_protocols_answer_the_same(addresses):
+    clips = np.random.default_rng(0).normal(size=(2, 5, 2))
+    answers = []
+    for address in addresses.values():
+        with Client(address) as client:
+            answers.append(client.localize(clips, ["a", "b"]))
+    assert answers[0] == answers[1]
+
+
+def run_command(*arguments):
+    """Runs the command in this process; returns its exit code."""
+    try:
+        client_module.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_command_prints_a_table(address, capsys):
+    code = run_command(f"--server={address}", "--query=a door", "--query=Tür")
+    assert code == 0
+    assert capsys.readouterr().out == (
+        "a door\n"
+        "  video       start      end    score\n"
+        "  first        0.00     6.00    2.000\n"
+        "  second       1.00     3.00   -0.500\n"
+        "Tür\n"
+        "  video       start      end    score\n"
+        "  first        0.00     4.00    2.000\n"
+        "  second       1.00     3.00   -0.500\n"
+    )
+
+
+def test_command_localizes_in_files(address, tmp_path, capsys):
+    np.save(tmp_path / "clips.npy", np.ones((2, 2), np.float32))
+    with h5py.File(tmp_path / "clips.hdf5", "w") as file:
+        file["3MSZA"] = np.ones((3, 2), np.float32)
+        file["GROUP/c3d"] = np.ones((1, 2), np.float32)
+    for name, video, seconds in (
+        ("clips.npy", "mine", 4),
+        ("clips.hdf5", "3MSZA", 6),
+        ("clips.hdf5", "GROUP", 2),
+    ):
+        code = run_command(
+            f"--server={address}",
+            "--query=door",
+            f"--features={tmp_path / name}",
+            f"--video={video}",
+            "--json",
+        )
+        assert code == 0
+        # Each clip adds its two ones to the score, and two seconds.
+        moment = Moment(video, 0, seconds, seconds)
+        assert json.loads(capsys.readouterr().out) == {
+            "query": "door",
+            "moments": [moment._asdict()],
+        }
+
+
+def test_command_tells_status_and_metadata(address, capsys):
+    assert run_command(f"--server={address}", "--status") == 0
+    assert "version 2: AVAILABLE\n" in capsys.readouterr().out
+    assert run_command(f"--server={address}", "--metadata") == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--query=a", "--model=other"], "ServingError: NOT_FOUND: .*other"),
+        (["--query=a", "--features=no.npy"], "FileNotFoundError: .*no.npy"),
+        ([], "ValueError: give --query"),
+    ],
+)
+def test_command_fails_with_one_line(address, capsys, arguments, message):
+    assert run_command(f"--server={address}", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(message + ".*\n", captured.err)
+
+
+@pytest.mark.slow
+def test_command_over_rest_needs_no_tensorflow(addresses):
+    script = (
+        "import sys, export.client as c; c.main(sys.argv[1:]);"
+        "print(sorted({'acnn_tf', 'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "error", "-c", script),
+            f"--server={addresses['http']}",
+            "--status",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("AVAILABLE\n[]\n")
+
+
+@pytest.mark.slow
+def test_command_over_grpc_keeps_tensorflow_quiet(addresses):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "export.client", "--query=door"),
+            f"--server={addresses['grpc']}",
+            "--model=other",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch("ServingError: NOT_FOUND: .*other.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "protocol, variable",
+    [
+        ("grpc", "TFS_ADDR"),
+        ("http", "TFS_REST"),
+    ],
+)
+def test_a_stock_tensorflow_serving_is_understood(protocol, variable):
+    place = os.environ.get(variable)
+    if not place:
+        pytest.skip(
+            f"{variable} is not set: HOST:PORT of a TensorFlow Serving's "
+            f"{protocol} interface, with an export as its model `acnn`"
+        )
+    address = f"{protocol}://{place.removeprefix('http://')}"
+    with Client(address, timeout=60) as client:
+        version = client.metadata()["version"]
+        assert client.status()[version] == "AVAILABLE"
+        signatures = client.metadata()["signatures"]
+        inputs = signatures["localize"]["inputs"]
+        dim = inputs["clip"]["shape"][-1]
+        queries = ["a person opens the door", "Tür"]
+        if inputs["query"]["dtype"] != "string":
+            queries = np.zeros((2, inputs["query"]["shape"][-1]))
+        clips = np.random.default_rng(0).normal(size=(12, dim))
+
+        together = client.localize([clips, clips[:7]], queries)
+        alone = client.localize([clips[:7]], queries[1:])
+        # Neither padding nor company changes an answer.
+        np.testing.assert_allclose(
+            [moment[1:] for moment in together[1]],
+            [moment[1:] for moment in alone[0]],
+            rtol=1e-4,
+            atol=1e-4,
+        )
+        for moments in together:
+            scores = [moment.score for moment in moments]
+            assert moments
+            assert scores == sorted(scores, reverse=True)
+        if "search" in signatures:
+            for moments in client.search(queries):
+                assert moments
+                assert all(moment.video_id for moment in moments)
+        with pytest.raises(ServingError) as caught:
+            client.localize([clips[:, :-1]], queries[:1])
+        assert caught.value.code == "INVALID_ARGUMENT"
+    with Client(address, version=version + 1000) as client:
+        with pytest.raises(ServingError) as caught:
+            client.metadata()
+        assert caught.value.code == "NOT_FOUND"
