@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Tests of a file share what they set up; files share nothing.
+WORKERS ?= -n 2 --dist loadfile
 
 # TensorFlow's C++ start-up chatter; errors still reach Python as exceptions.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -17,10 +19,10 @@ quickstart: .venv/ready ## Train, evaluate and search on built-in scenes
 	@.venv/bin/python -m experiments.quickstart
 
 test: .venv/ready ## Run the whole test suite
-	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/ready ## Run its shorter part on the oldest TensorFlow
-	@.venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@.venv-oldest/bin/python -m pytest -m "not slow" $(WORKERS) $(PYTEST_ARGS)
 
 format: .venv/ready ## Lay out the sources and mend what ruff can mend
 	@.venv/bin/python -m ruff check --fix

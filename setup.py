@@ -33,6 +33,7 @@ EXTRAS["test"] = [
     *EXTRAS["plots"],
     *EXTRAS["serving"],
     "pytest>=8.2",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     # One series: what counts as laid out changes from one to the next.
     "ruff==0.17.*",

@@ -31,6 +31,7 @@ FLAGS = flags.FLAGS
 # The input part comes last: with its generators TensorFlow makes memory dearer
 # for the rest of the process.
 PARTS = ["gemm", "cross", "context", "encode", "search", "step", "input"]
+PARTS += ["serve"]
 
 flags.DEFINE_list("parts", PARTS, "What to measure.")
 flags.register_validator(

@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, logging
+from absl import app, flags, logging
 
 
 def run(function):
@@ -18,6 +18,9 @@ def run(function):
     def main(argv):
         if len(argv) > 1:
             raise app.UsageError(f"Not a flag: {argv[1:]}")
+        # TensorFlow tells what it writes, in the middle of progress bars.
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         try:
             function()
         except (KeyError, OSError, ValueError) as error:

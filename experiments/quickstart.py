@@ -3,10 +3,11 @@ r"""From nothing to found moments, in a few minutes and without a download.
   python -m experiments.quickstart
 
 Makes small videos of moving shapes, with sentences that say what moves, how
-and in which order; trains ACNN on them, evaluates it, answers three sentences
-and draws pictures. Each step is a command of its own, printed before it runs,
-which works the same on your data. Everything is written to --workdir, which
-is emptied first if an earlier quick start filled it.
+and in which order; trains ACNN on them, evaluates it, answers three sentences,
+draws pictures and exports a servable. Each step is a command of its own,
+printed before it runs, which works the same on your data. Everything is
+written to --workdir, which is emptied first if an earlier quick start filled
+it.
 """
 
 import json
@@ -32,7 +33,7 @@ FLAGFILE = "experiments/flags/quickstart.flags"
 
 def step(module, *arguments):
     """Prints a command and runs it; returns what it printed, if any."""
-    words = ["-m", f"experiments.{module}", *arguments]
+    words = ["-m", module, *arguments]
     print(f"\n$ {shlex.join(['python', *words])}", flush=True)
     captured = "--json" in arguments
     done = subprocess.run(
@@ -67,7 +68,7 @@ def answer(workdir, data, moments):
     for part in range(3):
         moment = moments[(2 * part + 1) * len(moments) // 6]
         printed = step(
-            "search",
+            "experiments.search",
             f"--workdir={workdir}",
             f"--features={data}/features_test.hdf5",
             f"--videos={moment.video_id}",
@@ -103,14 +104,14 @@ def run():
     moments = make_scenes(data, 5 if FLAGS.smoke else num_scenes)
     smoke = ["--smoke"] if FLAGS.smoke else []
     step(
-        "train",
+        "experiments.train",
         f"--flagfile={FLAGFILE}",
         f"--data_dir={data}",
         f"--workdir={workdir}",
         *smoke,
     )
     step(
-        "evaluate",
+        "experiments.evaluate",
         f"--workdir={workdir}",
         "--split=test",
         "--shuffled",
@@ -118,10 +119,21 @@ def run():
         "--timelines=4",
     )
     answer(workdir, data, moments)
+    step(
+        "export.saved_model",
+        f"--workdir={workdir}",
+        f"--export_dir={workdir}/models",
+        f"--corpus={data}/features_test.hdf5",
+    )
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     print(f"\nDone in {minutes} min {seconds} s. Pictures:")
     for name in ("training.png", "table.png", "timelines"):
         print(f"  {os.path.join(workdir, name)}")
+    print(
+        "To serve what was exported (pip install -e '.[serving]'):\n"
+        "  python -m export.server --model_name=acnn "
+        f"--model_base_path={workdir}/models/acnn"
+    )
 
 
 if __name__ == "__main__":

@@ -96,13 +96,18 @@ def run():
     path = os.path.join(FLAGS.workdir, "model.keras")
     model = keras.saving.load_model(path, compile=False)
     index = make_index(model)
+    try:
+        assets_extra = warmup.files(FLAGS.name, model, index)
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        assets_extra = None
     errors = serving.export(
         model,
         target,
         index=index,
         top_n=FLAGS.top_n,
         nms_threshold=FLAGS.nms_threshold,
-        assets_extra=warmup.files(FLAGS.name, model, index),
+        assets_extra=assets_extra,
     )
     print(f"{target}: the same numbers as {path}, but for rounding:")
     for signature, error in errors.items():
@@ -112,9 +117,12 @@ def run():
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {argv[1:]}")
+    # TensorFlow tells what it writes, in the middle of the progress.
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         run()
-    except (ImportError, KeyError, OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         logging.debug("Where it happened:", exc_info=True)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,10 @@ import pytest
 from experiments.benchmarks import measure, report, trace
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("gemm", "cross", "context", "encode", "search", "input", "step")
+PARTS = (
+    *("gemm", "cross", "context", "encode", "search", "step", "input"),
+    "serve",
+)
 KEYS = {
     "part",
     "case",
@@ -65,7 +68,9 @@ def test_benchmark_prints_rows_and_nothing_else(finished):
     for row in rows:
         assert KEYS <= row.keys()
         assert row["seconds"] > 0
-        if row["ratio"] is None:  # a layout that is too large to try
+        if row["part"] == "serve" and row["ratio"] is None:  # a load
+            assert sum(row["codes"].values()) >= row["codes"]["OK"] > 0
+        elif row["ratio"] is None:  # a layout that is too large to try
             assert row["memory_ratio"] > 1
             continue
         assert row["ratio"] == pytest.approx(

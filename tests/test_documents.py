@@ -21,13 +21,16 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 MAINS = sorted(
-    f"experiments.{path.stem}"
-    for path in ROOT.glob("experiments/*.py")
+    f"{package}.{path.stem}"
+    for package in ("experiments", "export")
+    for path in ROOT.glob(f"{package}/*.py")
     if "__main__" in path.read_text(encoding="utf-8")
 )
 # Those that every main has.
 ABSL_FLAGS = {"flagfile", "undefok", "help", "helpshort", "helpfull"}
-COMMAND = re.compile(r"python -m (experiments\.\w+)((?:[^`#\n\\]|\\\n)*)")
+COMMAND = re.compile(
+    r"python -m ((?:experiments|export)\.\w+)\b(?!\")((?:[^`#\n\\]|\\\n)*)"
+)
 
 
 def source_of(module):
@@ -36,23 +39,29 @@ def source_of(module):
 
 @functools.cache
 def help_of(module):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--helpfull"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    # absl leaves with 1 after printing help.
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout
+    # argparse, of the one main that uses it, knows no --helpfull.
+    for flag in ("--helpfull", "--help"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, flag],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # absl leaves with 1 after printing help.
+        if done.returncode in (0, 1):
+            return done.stdout
+    raise AssertionError(done.stderr)
 
 
 @functools.cache
 def defined_flags(module):
     """Flags of `module`, as it tells them itself."""
     found = set()
-    for no, name in re.findall(r"^  --(\[no\])?(\w+):", help_of(module), re.M):
+    # As absl writes them, and argparse.
+    for no, name in re.findall(
+        r"^  --(\[no\])?(\w+)(?::| |$)", help_of(module), re.M
+    ):
         found |= {name, f"no{name}"} if no else {name}
     return found
 
@@ -112,7 +121,7 @@ def test_flagfile_starts_with_its_command_and_its_flags_exist(path):
 @pytest.mark.parametrize("module", MAINS)
 def test_help_explains_every_flag(module):
     own = help_of(module).split("\nabsl.")[0]
-    found = re.findall(r"^  --(?:\[no\])?(\w+):(.*)", own, re.M)
+    found = re.findall(r"^  --(?:\[no\])?(\w+)(?::|\b)(.*)", own, re.M)
     assert found
     assert not [name for name, words in found if not words.strip()]
 

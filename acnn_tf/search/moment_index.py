@@ -9,7 +9,11 @@ from acnn_tf import segments as segments_lib
 from acnn_tf.search.encoding import EncodedVideo, encode_videos, to_numpy
 from acnn_tf.search.index_files import IndexFiles
 from acnn_tf.search.ranking import consensus, max_overlap, shift
-from acnn_tf.search.scoring import locate_function, score_function
+from acnn_tf.search.scoring import (
+    encode_function,
+    locate_function,
+    score_function,
+)
 
 # Windows that go through memory at a time.
 _CHUNK = 32_768
@@ -64,6 +68,7 @@ class MomentIndex:
     def __init__(self, model, path=None, *, dtype=None):
         self.model = model
         self._files = IndexFiles(path, model, dtype)
+        self._encode = encode_function(model)
         self._scores = score_function(model)
         self._locate = locate_function(model)
         # Videos of one length share their windows; a search asks for few.
@@ -186,7 +191,7 @@ class MomentIndex:
             video and start.
         """
         return self.search_encoded(
-            self.model.encode_queries(queries),
+            self._encode(queries),
             top_n=top_n,
             suppression=suppression,
             nms_threshold=nms_threshold,

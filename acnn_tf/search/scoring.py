@@ -113,6 +113,18 @@ def locate_function(model):
     return arrays
 
 
+def encode_function(model):
+    """`model.encode_queries`, compiled where that can be, with an array."""
+    encode = model.encode_queries
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    if on_tensorflow and isinstance(model, keras.Model):
+        import tensorflow as tf
+
+        # Step by step a GRU takes longer than a search.
+        encode = tf.function(encode, reduce_retracing=True)
+    return lambda queries: to_numpy(encode(queries))
+
+
 def _one_graph(function):
     """Compiles a function once for all numbers of windows and videos.
 

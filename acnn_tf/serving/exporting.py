@@ -69,7 +69,11 @@ def export(
         with open(
             os.path.join(partial, "README.md"), "w", encoding="utf-8"
         ) as file:
-            file.write(readme(model, functions, index, top_n, nms_threshold))
+            file.write(
+                readme(
+                    model, signatures, functions, index, top_n, nms_threshold
+                )
+            )
         errors = verify(partial, model, index, top_n, nms_threshold)
         os.rename(partial, path)
     return errors

@@ -11,8 +11,8 @@ only.
 
 ## Signatures
 
-Row i of every input and output belongs together. Axes without a number may
-have any size.
+Row i of every input and output belongs together; `*` is any number. The first
+is `serving_default` as well.
 
 {signatures}
 
@@ -40,16 +40,18 @@ the same answer alone.
 
 ## By REST
 
-    curl http://localhost:8501/v1/models/acnn:predict -d '{request}'
+    curl http://localhost:8501/v1/models/acnn:predict \\
+        -d '{request}'
 """
 
 
-def readme(model, functions, index, top_n, nms_threshold):
+def readme(model, signatures, functions, index, top_n, nms_threshold):
     """Describes the folder that `export` writes.
 
     Args:
         model: The model in it.
-        functions: Dictionary of concrete functions by signature.
+        signatures: `Signatures`.
+        functions: Their `concrete_functions`.
         index: As for `export`, like the others.
         top_n: Likewise.
         nms_threshold: Likewise.
@@ -60,12 +62,12 @@ def readme(model, functions, index, top_n, nms_threshold):
     if index is None:
         corpus = (
             "It holds no videos: `localize`, which is the default, takes their "
-            "features with every request."
+            "features\nwith every request."
         )
     else:
         corpus = (
             f"It holds {len(index):,} videos with {index.num_windows:,} "
-            "windows, and `search`, which is the default, looks through all "
+            "windows, and `search`, which\nis the default, looks through all "
             "of them."
         )
     if model.vocabulary is None:
@@ -75,14 +77,14 @@ def readme(model, functions, index, top_n, nms_threshold):
     else:
         query = (
             "a sentence each, UTF-8 text. Case, punctuation and the way "
-            "accents are encoded make no difference."
+            "accents are\n  encoded make no difference."
         )
     request = '{"instances": ["a person opens the door"]}'
     if index is None or model.vocabulary is None:
         request = '{"signature_name": "...", "inputs": {"...": ...}}'
     return _TEXT.format(
         corpus=corpus,
-        signatures="\n".join(_lines(functions)),
+        signatures="\n".join(_lines(signatures.inputs(), functions)),
         query=query,
         clip_seconds=model.clip_seconds,
         clip_dim=model.clip_dim,
@@ -92,19 +94,18 @@ def readme(model, functions, index, top_n, nms_threshold):
     )
 
 
-def _lines(functions):
+def _lines(inputs, functions):
     """A table of the signatures."""
     yield "| signature | inputs | outputs |"
     yield "|---|---|---|"
-    for name, function in functions.items():
-        _, inputs = function.structured_input_signature
-        outputs = function.structured_outputs
-        yield f"| `{name}` | {_tensors(inputs)} | {_tensors(outputs)} |"
+    for name, specs in inputs.items():
+        outputs = functions[name].structured_outputs
+        yield f"| `{name}` | {_tensors(specs)} | {_tensors(outputs)} |"
 
 
 def _tensors(specs):
     return ", ".join(
         f"`{name}` {spec.dtype.name} "
-        + str([size or "" for size in spec.shape]).replace("'", "")
+        f"[{', '.join(str(size or '*') for size in spec.shape)}]"
         for name, spec in specs.items()
     )

@@ -54,12 +54,8 @@ class Signatures(tf.Module):
         if index is not None:
             self._corpus = Corpus(model, index, top_n, self._max_iou)
 
-    def concrete_functions(self):
-        """Dictionary of concrete functions by name, for `tf.saved_model.save`.
-
-        Functions with named inputs and outputs; `serving_default` is `search`
-        where there is an index, else `localize`.
-        """
+    def inputs(self):
+        """Dictionary from names of signatures to those of `tf.TensorSpec`."""
         model = self._model()
         if self._word_ids is not None:
             query = tf.TensorSpec([None], tf.string, "query")
@@ -73,21 +69,29 @@ class Signatures(tf.Module):
             "num_clips": tf.TensorSpec([None], tf.int32, "num_clips"),
             "duration": tf.TensorSpec([None], tf.float64, "duration"),
         }
-        inputs = {
+        specs = {
             "localize": {**video, "query": query},
             "encode_windows": video,
             "encode_queries": {"query": query},
         }
         if self._corpus is not None:
-            inputs["search"] = {"query": query}
+            specs = {"search": {"query": query}, **specs}
+        return specs
+
+    def concrete_functions(self):
+        """Dictionary of concrete functions by name, for `tf.saved_model.save`.
+
+        Functions with named inputs and outputs; `serving_default` is the first
+        of `inputs`: `search` where there is an index, else `localize`.
+        """
         functions = {
             name: tf.function(getattr(self, name)).get_concrete_function(
                 **specs
             )
-            for name, specs in inputs.items()
+            for name, specs in self.inputs().items()
         }
-        default = "search" if self._corpus is not None else "localize"
-        return {"serving_default": functions[default], **functions}
+        default = next(iter(functions.values()))
+        return {"serving_default": default, **functions}
 
     def search(self, query):
         video_id, segment, score = self._corpus(self._encode_queries(query))

@@ -31,6 +31,16 @@ def table(rows):
         padded += [c.rjust(width) for c, width in zip(line[3:], widths[3:])]
         yield "  ".join(padded).rstrip()
     for row in rows:
+        if "codes" in row:
+            yield (
+                f"{row['case']}: {row['sent_per_second']:.1f} requests/s sent, "
+                f"{row['answered_per_second']:.1f} answered ({row['codes']}), "
+                f"p50 {1000 * (row['seconds'] or 0):.0f} ms, "
+                f"p95 {1000 * (row['p95'] or 0):.0f} ms, "
+                f"p99 {1000 * (row['p99'] or 0):.0f} ms, server's memory "
+                f"{row['server_rss_mb'][0]:.0f} to "
+                f"{row['server_rss_mb'][-1]:.0f} MB"
+            )
         for title, key in (
             ("ours", "shares"),
             (row["against"], "other_shares"),
