@@ -129,11 +129,14 @@ def run():
     print(f"\nDone in {minutes} min {seconds} s. Pictures:")
     for name in ("training.png", "table.png", "timelines"):
         print(f"  {os.path.join(workdir, name)}")
-    print(
-        "To serve what was exported (pip install -e '.[serving]'):\n"
-        "  python -m export.server --model_name=acnn "
-        f"--model_base_path={workdir}/models/acnn"
-    )
+    models = os.path.join(workdir, "models", "acnn")
+    words = [
+        "export.server",
+        "--model_name=acnn",
+        f"--model_base_path={models}",
+    ]
+    print("To ask a server, after pip install -e '.[serving]':")
+    print(f"  python -m {shlex.join(words)}")
 
 
 if __name__ == "__main__":

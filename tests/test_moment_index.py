@@ -111,7 +111,7 @@ def test_tiles_chunks_and_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr(moment_index, "_CHUNK", 50)
     monkeypatch.setattr(moment_index, "_VISITED", 100)
     monkeypatch.setattr(moment_index, "_QUERIES", 3)
-    monkeypatch.setattr(scoring, "_TILE", 1)
+    monkeypatch.setattr(scoring, "TILE", 1)
     for row, other in zip(whole, index.search(QUERIES, top_n=3)):
         assert [m[:3] for m in row] == [m[:3] for m in other]
 

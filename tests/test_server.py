@@ -113,6 +113,19 @@ def test_metadata_and_status(server):
     assert "not TensorFlow" in requests.get(server.rest, timeout=20).text
 
 
+def test_version_0_means_none_in_particular(server):
+    # ovmsclient writes it, always.
+    status = get_model_status_pb2.GetModelStatusRequest()
+    one = request(x=X)
+    for spec in (status.model_spec, one.model_spec):
+        spec.name = "acnn"
+        spec.version.value = 0
+    states = server.models.GetModelStatus(status, timeout=20)
+    assert [v.version for v in states.model_version_status] == [1]
+    answer = server.stub.Predict(one, timeout=20)
+    assert answer.model_spec.version.value == 1
+
+
 def test_output_filter_and_versions_over_grpc(server):
     message = request("text", s=np.array([b"a"], object))
     message.output_filter.append("twice")

@@ -87,7 +87,10 @@ def test_word_ids_are_those_of_training(sentence):
     np.testing.assert_array_equal(WordIds(WORDS)([sentence]), expected)
 
 
-LETTERS = st.characters(exclude_categories=["Cs"])
+# Halves of letters, and numbers that stand for none: old versions of TensorFlow
+# take some of them for no UTF-8.
+NO_LETTERS = ["Cs", "Cn"]
+LETTERS = st.characters(exclude_categories=NO_LETTERS)
 NEAR = st.sampled_from(
     "aAeEsS'\u2019 .\u0301\u0302\u0323\u0327\u00e9\u1ec7Σİß한"
 )
@@ -100,7 +103,11 @@ def test_word_ids_of_any_text_are_those_of_training(sentences):
 
 
 def test_every_letter_is_written_out_as_python_does():
-    letters = [chr(i) for i in range(1, 0x30000) if not 0xD800 <= i < 0xE000]
+    letters = [
+        letter
+        for letter in map(chr, range(1, 0x30000))
+        if unicodedata.category(letter) not in NO_LETTERS
+    ]
     expected = [unicodedata.normalize("NFD", letter) for letter in letters]
     written = _word_ids()._decompose(tf.constant(letters)).numpy()
     assert [one.decode() for one in written] == expected

@@ -82,7 +82,7 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
     def encoded(queries):
         if model.vocabulary is not None:
             queries = Vocabulary(model.vocabulary).encode(queries)
-        return np.asarray(model.encode_queries(queries))
+        return np.asarray(model.encode_queries(queries), np.float32)
 
     videos = inputs["encode_windows"]
     rows = list(map(str, range(len(videos["clip"]))))
