@@ -23,15 +23,17 @@ from importlib import metadata
 
 from absl import flags
 
-from experiments import command
 from experiments.benchmarks import report
+from export import command
 
 FLAGS = flags.FLAGS
 
 # The input part comes last: with its generators TensorFlow makes memory dearer
 # for the rest of the process.
-PARTS = ["gemm", "cross", "context", "encode", "search", "step", "input"]
-PARTS += ["serve"]
+PARTS = [
+    *("gemm", "cross", "context", "encode", "search", "step", "serve"),
+    "input",
+]
 
 flags.DEFINE_list("parts", PARTS, "What to measure.")
 flags.register_validator(

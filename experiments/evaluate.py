@@ -26,7 +26,8 @@ from absl import flags
 from acnn_tf import evaluation, search
 from acnn_tf.data import predictions
 from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
-from experiments import command, datasets, pictures
+from experiments import datasets, pictures
+from export import command
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(datasets)

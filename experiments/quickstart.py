@@ -20,7 +20,7 @@ import time
 
 from absl import flags
 
-from experiments import command
+from export import command
 
 FLAGS = flags.FLAGS
 

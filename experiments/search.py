@@ -15,18 +15,14 @@ not compare. Results of one video overlap by at most --nms_threshold.
 
 import json
 import os
-import sys
 
 import keras
 from absl import flags
 
 from acnn_tf import search
-from acnn_tf.data.features import open_features
-from acnn_tf.data.problems import DataError
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.data.text_files import read_numbers
 from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
-from experiments import command
+from export import command, corpus
 
 FLAGS = flags.FLAGS
 
@@ -72,36 +68,6 @@ def read_queries():
     return queries
 
 
-def add_videos(index):
-    """Encodes the videos of --features that the index does not have."""
-    durations = {}
-    if FLAGS.durations:
-        problems = []
-        durations = read_numbers(FLAGS.durations, problems)
-        if problems:
-            raise DataError(problems)
-    with open_features(
-        FLAGS.features, clip_seconds=FLAGS.clip_seconds
-    ) as features:
-        known = set(index.video_ids)
-        durations = {
-            video: durations.get(video)
-            or len(features[video]) * features.clip_seconds
-            for video in FLAGS.videos or features
-            if video not in known
-        }
-
-        def progress(done, total):
-            end = "\n" if done == total else ""
-            print(
-                f"\r{done:,} of {total:,} windows encoded",
-                end=end,
-                file=sys.stderr,
-            )
-
-        index.append(features, durations, progress)
-
-
 def run():
     queries = read_queries()
     if not (FLAGS.features or FLAGS.index):
@@ -115,7 +81,13 @@ def run():
         )
     index = search.MomentIndex(model, FLAGS.index, dtype=FLAGS.index_dtype)
     if FLAGS.features:
-        add_videos(index)
+        corpus.add_videos(
+            index,
+            FLAGS.features,
+            FLAGS.durations,
+            FLAGS.clip_seconds,
+            FLAGS.videos,
+        )
     if not len(index):
         raise ValueError(f"{FLAGS.index} has no videos yet: give --features.")
     found = index.search(

@@ -22,12 +22,12 @@ from absl import flags, logging
 
 from acnn_tf import callbacks, evaluation, plots
 from experiments import (
-    command,
     datasets,
     model_flags,
     objective,
     training_batches,
 )
+from export import command
 
 FLAGS = flags.FLAGS
 for module in (datasets, model_flags, objective, training_batches):

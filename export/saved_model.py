@@ -15,14 +15,11 @@ import os
 import sys
 
 import keras
-from absl import app, flags, logging
+from absl import flags
 
 from acnn_tf import search, serving
-from acnn_tf.data.features import open_features
-from acnn_tf.data.problems import DataError
-from acnn_tf.data.text_files import read_numbers
 from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
-from export import warmup
+from export import command, corpus, warmup
 
 FLAGS = flags.FLAGS
 
@@ -53,30 +50,9 @@ def make_index(model):
     if not (FLAGS.corpus or FLAGS.index):
         return None
     index = search.MomentIndex(model, FLAGS.index)
-    if not FLAGS.corpus:
-        return index
-    durations, problems = {}, []
-    if FLAGS.durations:
-        durations = read_numbers(FLAGS.durations, problems)
-    if problems:
-        raise DataError(problems)
-    with open_features(
-        FLAGS.corpus, clip_seconds=FLAGS.clip_seconds
-    ) as features:
-        known = set(index.video_ids)
-        index.append(
-            features,
-            {
-                video: durations.get(video)
-                or len(features[video]) * features.clip_seconds
-                for video in features
-                if video not in known
-            },
-            lambda done, total: print(
-                f"\r{done:,} of {total:,} windows encoded",
-                end="\n" if done == total else "",
-                file=sys.stderr,
-            ),
+    if FLAGS.corpus:
+        corpus.add_videos(
+            index, FLAGS.corpus, FLAGS.durations, FLAGS.clip_seconds
         )
     return index
 
@@ -114,19 +90,5 @@ def run():
         print(f"  {signature:<15} {error:.1e} of the largest number")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {argv[1:]}")
-    # TensorFlow tells what it writes, in the middle of the progress.
-    if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
-        run()
-    except (KeyError, OSError, ValueError) as error:
-        logging.debug("Where it happened:", exc_info=True)
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    command.run(run)

@@ -46,3 +46,13 @@ def shared_data():
             "and not part of the project"
         )
     return path
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory):
+    """Folder with version 1, y = 2 x. Tests copy what they change."""
+    from tests.small_model import save  # brings TensorFlow
+
+    folder = tmp_path_factory.mktemp("models")
+    save(folder, 1, 2)
+    return folder

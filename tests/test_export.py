@@ -10,24 +10,26 @@ import pytest
 import tensorflow as tf
 
 from acnn_tf import serving
+from acnn_tf.data.sentences import Vocabulary
 from export import saved_model
-from tests import c_runner, test_serving
+from tests import c_runner, small_acnn
 
 ROOT = Path(__file__).resolve().parents[1]
+WHY_NO_C = c_runner.why_not()
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A model, its index, and the folder it was exported to."""
-    model = test_serving.make_model()
-    index = test_serving.make_index(model)
+    model = small_acnn.make_model()
+    index = small_acnn.make_index(model)
     path = tmp_path_factory.mktemp("models") / "acnn" / "1"
     serving.export(model, path, index=index)
     return model, index, path
 
 
 def test_export_gives_the_models_numbers_and_says_how_nearly(tmp_path):
-    model = test_serving.make_model(vocabulary=None)
+    model = small_acnn.make_model(vocabulary=None)
     errors = serving.export(model, tmp_path / "1")
     assert set(errors) == {"localize", "encode_windows", "encode_queries"}
     assert max(errors.values()) < 1e-5
@@ -53,7 +55,7 @@ def test_the_default_is_search_where_there_are_videos(exported, tmp_path):
     assert set(default) == {"video_id", "start", "end", "score"}
     for key, value in search.items():
         np.testing.assert_array_equal(value, default[key])
-    model = test_serving.make_model(query_encoder="mean")
+    model = small_acnn.make_model(query_encoder="mean")
     serving.export(model, tmp_path / "1")
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     assert "search" not in signatures
@@ -70,7 +72,7 @@ def test_a_version_that_is_there_does_not_change(exported):
 
 
 def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
-    model = test_serving.make_model(query_encoder="mean")
+    model = small_acnn.make_model(query_encoder="mean")
     monkeypatch.setattr(serving.verification, "_TOLERANCE", -1.0)
     with pytest.raises(serving.ExportError, match="is off by"):
         serving.export(model, tmp_path / "acnn" / "1")
@@ -78,14 +80,14 @@ def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
 
 
 def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
-    class WithPython(type(test_serving.make_model())):
+    class WithPython(type(small_acnn.make_model())):
         def encode_queries(self, query, training=None):
             query = super().encode_queries(query, training)
             own = tf.numpy_function(np.copy, [query], tf.float32)
             return tf.ensure_shape(own, query.shape)
 
     model = WithPython(
-        vocabulary=test_serving.WORDS,
+        vocabulary=small_acnn.WORDS,
         query_encoder="mean",
         window_lengths=(2.0,),
     )
@@ -95,14 +97,12 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(
-    c_runner.why_not() is not None, reason=str(c_runner.why_not())
-)
+@pytest.mark.skipif(WHY_NO_C is not None, reason=str(WHY_NO_C))
 @pytest.mark.parametrize("kind", ["words", "paper"])
 def test_a_c_program_gets_the_numbers_of_keras(kind, tmp_path):
     # All that TensorFlow Serving stands on is the C++ behind this.
-    model = test_serving.make_model(**test_serving.MODELS[kind])
-    index = test_serving.make_index(model)
+    model = small_acnn.make_model(**small_acnn.MODELS[kind])
+    index = small_acnn.make_index(model)
     serving.export(model, tmp_path / "1", index=index)
     program = c_runner.build(tmp_path)
     requests, expected = [], []
@@ -133,13 +133,13 @@ def test_a_c_program_gets_the_numbers_of_keras(kind, tmp_path):
 def command_line(tmp_path_factory):
     """A folder in which the main has exported a run, and could not again."""
     folder = tmp_path_factory.mktemp("run")
-    model = test_serving.make_model(query_encoder="mean")
+    model = small_acnn.make_model(query_encoder="mean")
     model.save(folder / "model.keras")
     clips = folder / "clips"
     clips.mkdir()
     rng = np.random.default_rng(0)
     for number in range(3):
-        clip = rng.normal(size=(5 + number, test_serving.CLIP_DIM))
+        clip = rng.normal(size=(5 + number, small_acnn.CLIP_DIM))
         np.save(clips / f"v{number}.npy", clip.astype(np.float32))
     arguments = [
         *(sys.executable, "-m", "export.saved_model"),
@@ -217,7 +217,7 @@ def test_saved_model_cli_runs_it_without_this_package_and_without_keras(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ids = test_serving.Vocabulary(test_serving.WORDS).encode([query])
+    ids = Vocabulary(small_acnn.WORDS).encode([query])
     (found,) = index.search(ids, top_n=10)
     score = np.load(tmp_path / "score.npy")[0, : len(found)]
     np.testing.assert_allclose(score, [m.score for m in found], rtol=1e-5)

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import predict_pb2
 from acnn_tf import serving
 from export.client import Client
 from export.tensors import to_proto
-from tests import test_serving
+from tests import small_acnn
 from tests.server_process import Server
 from tests.small_model import request
 
@@ -31,13 +31,13 @@ QUERY = np.array(["a person opens the door", "the caf\u00e9's door"], object)
 
 @pytest.fixture(scope="module")
 def model():
-    return test_serving.make_model()
+    return small_acnn.make_model()
 
 
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    index = test_serving.make_index(model)
+    index = small_acnn.make_index(model)
     serving.export(model, folder / "1", index=index)
     return folder
 
@@ -52,7 +52,7 @@ def server(folder):
 def test_both_protocols_and_the_client_find_what_the_library_finds(
     model, server
 ):
-    clips = [np.full((n, test_serving.CLIP_DIM), 0.1 * n) for n in (3, 8)]
+    clips = [np.full((n, small_acnn.CLIP_DIM), 0.1 * n) for n in (3, 8)]
     expected = server.predict("search", query=QUERY)
     localized = None
     for address in (f"grpc://{server.grpc}", server.rest):
@@ -104,7 +104,7 @@ def malformed(rng, good):
     dim = int(rng.integers(1, 40))
     clip = rng.normal(size=(1, int(rng.integers(1, 4)), dim))
     noise = rng.bytes(int(rng.integers(1, 200)))
-    nan = [[[float("nan")] * test_serving.CLIP_DIM] * 3]
+    nan = [[[float("nan")] * small_acnn.CLIP_DIM] * 3]
     kinds = [
         lambda: noise,
         lambda: b"{" + noise,
@@ -115,7 +115,7 @@ def malformed(rng, good):
         lambda: body(inputs=[clip.tolist()]),
         lambda: body(instances=[{"query": "a"}]),
         lambda: inputs(clip=clip[..., :0].tolist()),
-        lambda: inputs(clip=[[[1.0] * (test_serving.CLIP_DIM + dim)]]),
+        lambda: inputs(clip=[[[1.0] * (small_acnn.CLIP_DIM + dim)]]),
         lambda: inputs(clip=[[[1.0, 2.0], [1.0]]]),
         lambda: inputs(clip="text"),
         lambda: inputs(clip=None),
@@ -134,7 +134,7 @@ def malformed(rng, good):
         lambda: inputs(more=[1.0]),
         lambda: proto(clip=np.asarray(nan, np.float32)),
         lambda: proto(clip=clip.astype(np.float32)[..., None]),
-        lambda: proto(clip=np.ones((1, 3, test_serving.CLIP_DIM))),  # float64
+        lambda: proto(clip=np.ones((1, 3, small_acnn.CLIP_DIM))),  # float64
         lambda: proto(query=[b"\xff\xfe door"]),
         lambda: proto(query=[b"a", b"b", b"c"], num_clips=[3, 3]),
         lambda: proto(num_clips=[-dim]),
@@ -149,7 +149,7 @@ def test_nonsense_is_refused_with_a_reason_and_changes_nothing(server):
     good = {
         "signature_name": "localize",
         "inputs": {
-            "clip": [[[0.5] * test_serving.CLIP_DIM] * 3],
+            "clip": [[[0.5] * small_acnn.CLIP_DIM] * 3],
             "num_clips": [3],
             "duration": [3.0],
             "query": ["a person"],

@@ -14,21 +14,13 @@ from tensorflow_serving.apis import (
 )
 
 from tests.server_process import Server
-from tests.small_model import X, request, save
+from tests.small_model import X, request
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Folder with version 1, y = 2 x. Tests copy what they change."""
-    folder = tmp_path_factory.mktemp("models")
-    save(folder, 1, 2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(exported):
+def server(small_models):
     found = Server(
-        exported,
+        small_models,
         "--max_body_mb=1",
     )
     yield found

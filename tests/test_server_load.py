@@ -16,17 +16,9 @@ from tests.small_model import X, request, save
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Folder with version 1, y = 2 x. Tests copy what they change."""
-    folder = tmp_path_factory.mktemp("models")
-    save(folder, 1, 2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(exported):
+def server(small_models):
     found = Server(
-        exported,
+        small_models,
         "--num_threads=1",
         "--max_batch_size=8",
         "--max_queue=8",
@@ -118,11 +110,11 @@ def test_overload_is_shed_at_once_and_passes(server):
 
 
 @pytest.mark.slow
-def test_versions_swap_and_the_end_comes_without_loss(exported, tmp_path):
+def test_versions_swap_and_the_end_comes_without_loss(small_models, tmp_path):
     """From load on version 1 over a swap to version 3 to SIGTERM."""
     folder = tmp_path / "acnn"
     folder.mkdir()
-    shutil.copytree(exported / "1", folder / "1")
+    shutil.copytree(small_models / "1", folder / "1")
     server = Server(folder)
     stop = False
 

@@ -1,8 +1,8 @@
 """The servable: graphs against the library, then the SavedModel itself."""
 
+import functools
 import unicodedata
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,45 +16,17 @@ from acnn_tf.data.windows import WindowGrid
 from acnn_tf.models import ACNN
 from acnn_tf.serving import ranking, windows
 from acnn_tf.serving.sentences import WordIds
+from tests.small_acnn import CLIP_DIM, MODELS, WORDS, make_index, make_model
 
 RNG = np.random.default_rng(0)
-WORDS = ["a", "person", "opens", "the", "door", "'s", "café", "việt", "s"]
-CLIP_DIM = 6
-
-
-def make_model(**arguments):
-    keras.utils.set_random_seed(1)
-    settings = {
-        "window_lengths": (2.0, 4.0, 7.0),
-        "window_overlap": 0.5,
-        "kernel_sizes": (1, 3),
-        "filters": 5,
-        "embedding_dim": 8,
-        "hidden_dim": 16,
-        "query_units": 4,
-        "vocabulary": WORDS,
-        "word_dim": 7,
-    }
-    model = ACNN(**{**settings, **arguments})
-    query = (None, None) if model.vocabulary else (None, 9)
-    model.build({"clip": (None, None, CLIP_DIM), "query": query})
-    model.adapt(RNG.normal(1, 2, size=(50, CLIP_DIM)))
-    for weight in model.head.weights:  # scores and offsets worth a search
-        weight.assign(0.4 * RNG.normal(size=weight.shape))
-    return model
-
-
-def make_index(model, num_videos=40):
-    features = {
-        f"v{number:02d}": RNG.normal(1, 2, size=(length, CLIP_DIM))
-        for number, length in enumerate(RNG.integers(1, 25, num_videos))
-    }
-    index = search.MomentIndex(model)
-    index.append(features)
-    return index
 
 
 # Sentences
+
+
+@functools.cache
+def word_ids():
+    return WordIds(WORDS)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +56,7 @@ def make_index(model, num_videos=40):
 )
 def test_word_ids_are_those_of_training(sentence):
     expected = Vocabulary(WORDS).encode([sentence])
-    np.testing.assert_array_equal(WordIds(WORDS)([sentence]), expected)
+    np.testing.assert_array_equal(word_ids()([sentence]), expected)
 
 
 # Halves of letters, and numbers that stand for none: old versions of TensorFlow
@@ -99,7 +71,7 @@ NEAR = st.sampled_from(
 @given(st.lists(st.text(LETTERS | NEAR, max_size=12), min_size=1, max_size=4))
 def test_word_ids_of_any_text_are_those_of_training(sentences):
     expected = Vocabulary(WORDS).encode(sentences)
-    np.testing.assert_array_equal(_word_ids()(sentences), expected)
+    np.testing.assert_array_equal(word_ids()(sentences), expected)
 
 
 def test_every_letter_is_written_out_as_python_does():
@@ -109,22 +81,13 @@ def test_every_letter_is_written_out_as_python_does():
         if unicodedata.category(letter) not in NO_LETTERS
     ]
     expected = [unicodedata.normalize("NFD", letter) for letter in letters]
-    written = _word_ids()._decompose(tf.constant(letters)).numpy()
+    written = word_ids()._decompose(tf.constant(letters)).numpy()
     assert [one.decode() for one in written] == expected
-
-
-_CACHE = []
-
-
-def _word_ids():
-    if not _CACHE:
-        _CACHE.append(WordIds(WORDS))
-    return _CACHE[0]
 
 
 def test_a_sentence_that_is_not_utf8_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="must be UTF-8"):
-        _word_ids()([b"a door", b"caf\xe9"])
+        word_ids()([b"a door", b"caf\xe9"])
 
 
 # Windows
@@ -193,21 +156,6 @@ def test_ranking_is_that_of_search(unit, consensus_iou, num_windows):
 
 
 # Signatures
-
-
-MODELS = {
-    "words": {},
-    "paper": {
-        "vocabulary": None,
-        "window_lengths": (32, 64, 128),
-        "frame_rate": 16.0,
-        "offset_unit": "frames",
-        "consensus_iou": None,
-        "hidden_dim": None,
-        "position_features": False,
-    },
-    "half": {"dtype": "mixed_bfloat16"},
-}
 
 
 @pytest.fixture(params=MODELS, scope="module")
@@ -301,6 +249,14 @@ def test_moments_lie_within_the_video(served):
     assert np.all(answer["end"].max(axis=1) <= np.float32([19.3, 2.5, 1.0]))
 
 
+@pytest.fixture(scope="module")
+def refusing():
+    """A model, its signatures, which others hold alive, and functions."""
+    model = make_model(query_encoder="mean")
+    signatures = serving.Signatures(model)
+    return model, signatures, signatures.concrete_functions()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -315,24 +271,13 @@ def test_moments_lie_within_the_video(served):
         ({"query": [b"\xff", b"a"]}, "must be UTF-8"),
     ],
 )
-def test_bad_input_is_refused_by_the_graph_itself(change, message):
-    model = make_model(query_encoder="mean")
-    functions = _functions(model)
+def test_bad_input_is_refused_by_the_graph_itself(refusing, change, message):
+    model, _, functions = refusing
     inputs = serving.example_inputs(model)["localize"]
     for key, value in change.items():
         inputs[key] = np.array(value, np.asarray(inputs[key]).dtype)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         call(functions, "localize", inputs)
-
-
-_FUNCTIONS = []
-
-
-def _functions(model):
-    if not _FUNCTIONS:
-        _FUNCTIONS.append(serving.Signatures(model))
-        _FUNCTIONS.append(_FUNCTIONS[0].concrete_functions())
-    return _FUNCTIONS[1]
 
 
 def test_equal_scores_are_ranked_by_video_and_start():

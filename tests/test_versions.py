@@ -1,23 +1,13 @@
 import os
 import shutil
 
-import pytest
-
 from export.servable import Servable
 from export.versions import Versions
 from tests.small_model import X, request, save
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Folder with version 1, y = 2 x. Tests copy what they change."""
-    folder = tmp_path_factory.mktemp("models")
-    save(folder, 1, 2)
-    return folder
-
-
-def test_a_bad_warm_up_keeps_a_version_out(exported, tmp_path):
-    shutil.copytree(exported / "1", tmp_path / "1")
+def test_a_bad_warm_up_keeps_a_version_out(small_models, tmp_path):
+    shutil.copytree(small_models / "1", tmp_path / "1")
     versions = Versions("acnn", tmp_path, 2**20)
     versions.poll()
     save(tmp_path, 2, 3, warm_up=request(z=X))
@@ -34,8 +24,10 @@ def test_a_bad_warm_up_keeps_a_version_out(exported, tmp_path):
     assert versions.available == [2]
 
 
-def test_an_old_version_leaves_memory_with_its_last_request(exported, tmp_path):
-    shutil.copytree(exported / "1", tmp_path / "1")
+def test_an_old_version_leaves_memory_with_its_last_request(
+    small_models, tmp_path
+):
+    shutil.copytree(small_models / "1", tmp_path / "1")
     versions = Versions("acnn", tmp_path, 2**20)
     versions.poll()
     spec = request().model_spec
@@ -54,6 +46,6 @@ def test_an_old_version_leaves_memory_with_its_last_request(exported, tmp_path):
     assert status.state == status.END
 
 
-def test_a_number_of_rows_that_is_fixed_is_not_merged(exported):
-    servable = Servable(str(exported / "1"), 1)
+def test_a_number_of_rows_that_is_fixed_is_not_merged(small_models):
+    servable = Servable(str(small_models / "1"), 1)
     assert servable.unmergeable == {"slow", "total"}

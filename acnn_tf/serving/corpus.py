@@ -150,12 +150,11 @@ class Corpus(tf.Module):
             folded, tf.zeros_like(videos), tf.gather(arrays["encoding"], rows)
         )
         score = tf.cast(output["score"], tf.float32)
-        offset = tf.cast(output["offset"], tf.float32)
         return ranking.rank(
             self._model(),
             tf.gather(arrays["windows"], rows),
             tf.where(real, score, -np.inf),
-            tf.where(real[..., None], offset, 0.0),
+            output["offset"],
             tf.gather(arrays["duration"], videos),
             self._top_n,
             self._max_iou,

@@ -79,9 +79,15 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
             "a sentence each, UTF-8 text. Case, punctuation and the way "
             "accents are\n  encoded make no difference."
         )
-    request = '{"instances": ["a person opens the door"]}'
-    if index is None or model.vocabulary is None:
-        request = '{"signature_name": "...", "inputs": {"...": ...}}'
+    sentence = '"a person opens the door"'
+    if model.vocabulary is None:
+        sentence = "[0.1, ...]"
+    request = f'{{"instances": [{sentence}]}}'
+    if index is None:
+        request = (
+            '{"inputs": {"clip": [[[0.1, ...], ...]], "num_clips": [30], '
+            f'"duration": [0], "query": [{sentence}]}}}}'
+        )
     return _TEXT.format(
         corpus=corpus,
         signatures="\n".join(_lines(signatures.inputs(), functions)),

@@ -1,0 +1,44 @@
+"""Videos of a feature file into an index, as a main does it."""
+
+import sys
+
+from acnn_tf.data.features import open_features
+from acnn_tf.data.problems import DataError
+from acnn_tf.data.text_files import read_numbers
+
+
+def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
+    """Encodes the videos that an index does not have yet; shows progress.
+
+    Args:
+        index: `acnn_tf.search.MomentIndex`.
+        path: HDF5, TFRecord or folder of `.npy`: features of clips.
+        durations: File of seconds by video, see `read_numbers`. A video that
+            it leaves out lasts as long as its clips.
+        clip_seconds: Seconds of a clip, where the features do not say.
+        videos: Ids, to add only these. Default: all.
+
+    Raises:
+        DataError: If `durations` is malformed.
+    """
+    known, problems, seconds = set(index.video_ids), [], {}
+    if durations:
+        seconds = read_numbers(durations, problems)
+    if problems:
+        raise DataError(problems)
+    with open_features(path, clip_seconds=clip_seconds) as features:
+        new = {
+            video: seconds.get(video)
+            or len(features[video]) * features.clip_seconds
+            for video in videos or features
+            if video not in known
+        }
+        index.append(features, new, _print_progress)
+
+
+def _print_progress(done, total):
+    print(
+        f"\r{done:,} of {total:,} windows encoded",
+        end="\n" if done == total else "",
+        file=sys.stderr,
+    )

@@ -1,0 +1,57 @@
+"""A small ACNN, untrained but with scores worth a search, and its index."""
+
+import keras
+import numpy as np
+
+from acnn_tf import search
+from acnn_tf.models import ACNN
+
+RNG = np.random.default_rng(0)
+WORDS = ["a", "person", "opens", "the", "door", "'s", "café", "việt", "s"]
+CLIP_DIM = 6
+# Settings that differ in what a servable has to do.
+MODELS = {
+    "words": {},
+    "paper": {
+        "vocabulary": None,
+        "window_lengths": (32, 64, 128),
+        "frame_rate": 16.0,
+        "offset_unit": "frames",
+        "consensus_iou": None,
+        "hidden_dim": None,
+        "position_features": False,
+    },
+    "half": {"dtype": "mixed_bfloat16"},
+}
+
+
+def make_model(**arguments):
+    keras.utils.set_random_seed(1)
+    settings = {
+        "window_lengths": (2.0, 4.0, 7.0),
+        "window_overlap": 0.5,
+        "kernel_sizes": (1, 3),
+        "filters": 5,
+        "embedding_dim": 8,
+        "hidden_dim": 16,
+        "query_units": 4,
+        "vocabulary": WORDS,
+        "word_dim": 7,
+    }
+    model = ACNN(**{**settings, **arguments})
+    query = (None, None) if model.vocabulary else (None, 9)
+    model.build({"clip": (None, None, CLIP_DIM), "query": query})
+    model.adapt(RNG.normal(1, 2, size=(50, CLIP_DIM)))
+    for weight in model.head.weights:  # scores and offsets worth a search
+        weight.assign(0.4 * RNG.normal(size=weight.shape))
+    return model
+
+
+def make_index(model, num_videos=40):
+    features = {
+        f"v{number:02d}": RNG.normal(1, 2, size=(length, CLIP_DIM))
+        for number, length in enumerate(RNG.integers(1, 25, num_videos))
+    }
+    index = search.MomentIndex(model)
+    index.append(features)
+    return index
