@@ -102,8 +102,10 @@ def test_every_problem_is_listed_with_file_and_line(tmp_path):
     durations.write_text('{"v": 8, "w": 8, "x": 8}')
     features = tmp_path / "f.hdf5"
     clips = np.ones((8, 2), np.float32)
-    write_features(features, {"v": clips, "x": clips}, 1.0)
-    with h5py.File(features, "r+") as file:
+    with h5py.File(features, "w") as file:
+        file.attrs["clip_seconds"] = 1.0
+        file["v"] = clips
+        file["x"] = clips
         file["x"][3, 1] = np.nan
     flags = [
         "--dataset=charades_sta",
