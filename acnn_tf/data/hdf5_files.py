@@ -5,6 +5,9 @@ written here are of HDF5's format 1.10, which keeps checksums of names, shapes
 and attributes, with a checksum on the numbers as well; and they have a root
 attribute `acnn_tf_videos`, the number of videos, and an attribute
 `acnn_tf_crc32` on each dataset, so that numbers in the wrong place are told.
+
+What makes up the file besides the numbers has one more checksum, see
+`acnn_tf.data.hdf5_ends`.
 """
 
 import zlib
@@ -12,6 +15,7 @@ import zlib
 import h5py
 import numpy as np
 
+from acnn_tf.data.hdf5_ends import append_end, check_end
 from acnn_tf.data.manifests import check_file
 from acnn_tf.data.problems import (
     FeatureError,
@@ -42,7 +46,9 @@ class HDF5File:
         if problems:
             raise FeatureError(problems)
         source = path
-        if "://" in path:
+        if "://" not in path:
+            check_end(path, _VIDEOS)
+        else:
             import tensorflow as tf
 
             source = tf.io.gfile.GFile(path, "rb")
@@ -158,6 +164,7 @@ def write_hdf5(path, features, clip_seconds):
             # What HDF5 says of it, if anything, comes of this.
             if stream.error is not None:
                 raise stream.error
+    append_end(path)
 
 
 def _write(file, features, clip_seconds):

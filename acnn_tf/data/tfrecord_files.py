@@ -132,8 +132,8 @@ class TFRecordFiles:
         with open_file(file) as stream:
             stream.seek(offset + 8 + 4)
             data = stream.read(length)
-        # A quarter of what reading takes; the file's own checksum would take
-        # Python a hundred times as long.
+        # 0.04 of 0.09 ms for 75 clips of 512 numbers. The file's own checksum
+        # is another, which nothing here computes.
         if zlib.crc32(data) != checksum:
             fail(file, "has changed since it was opened; open it again", number)
         example = _parse(data, file, number)
