@@ -172,6 +172,9 @@ def _is_elsewhere(error, paths):
 
 def _write_error(path, partials, size, error):
     number = getattr(error, "errno", None)
+    if number is None:  # some libraries say it in words alone
+        known = (*_FULL, errno.EFBIG)
+        number = next((n for n in known if os.strerror(n) in str(error)), None)
     reason = os.strerror(number) if number else str(error)
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):

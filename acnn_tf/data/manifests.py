@@ -206,7 +206,10 @@ def save_manifest(path, records):
     []
     """
     manifest = manifest_path(path)
-    files = {os.path.basename(p): _state(p, n) for p, n in records.items()}
+    files = {
+        os.path.basename(file): _state(os.fspath(file), number)
+        for file, number in records.items()
+    }
     with replacing(manifest) as partial:
         _dump(files, partial)
     return manifest
