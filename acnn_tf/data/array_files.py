@@ -167,7 +167,9 @@ def write_npy(path, features, clip_seconds):
     files = [scalar]
     for video_id, clips in features.items():
         files.append(os.path.join(path, f"{video_id}.npy"))
+        # To a file itself NumPy would not say why it cannot write.
+        data = io.BytesIO()
+        np.save(data, clips, allow_pickle=False)
         with open(files[-1], "wb") as file:
-            array = np.ascontiguousarray(clips)
-            np.lib.format.write_array(file, array, allow_pickle=False)
+            file.write(data.getbuffer())
     save_manifest(path, dict.fromkeys(files, 1))
