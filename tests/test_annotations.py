@@ -239,7 +239,10 @@ def test_reading_what_was_written_gives_the_same_moments(
     ]
     write_jsonl(moments, path)
     assert read_moments(path, "jsonl") == moments
-    assert [p.name for p in path.parent.iterdir()] == ["moments.jsonl"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "moments.jsonl",
+        "moments.jsonl.manifest.json",
+    ]
 
 
 def test_known_files_are_found_by_name(tmp_path):

@@ -13,6 +13,7 @@ import os
 
 import numpy as np
 
+from acnn_tf.data.atomic import replacing
 from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.text_files import is_number, text_lines
 
@@ -25,17 +26,16 @@ def write_predictions(path, moments, predictions):
         moments: List of `Moment`.
         predictions: For each moment `[N, 3]`: start, end, score.
     """
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        for moment, predicted in zip(moments, predictions, strict=True):
-            record = {
-                "qid": moment.query_id,
-                "query": moment.query,
-                "vid": moment.video_id,
-                "pred_relevant_windows": np.asarray(predicted).tolist(),
-            }
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            for moment, predicted in zip(moments, predictions, strict=True):
+                record = {
+                    "qid": moment.query_id,
+                    "query": moment.query,
+                    "vid": moment.video_id,
+                    "pred_relevant_windows": np.asarray(predicted).tolist(),
+                }
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def read_predictions(path, moments, allow_missing=False):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 
+from acnn_tf.data.manifests import check_file
 from acnn_tf.data.problems import Problem
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -105,12 +106,17 @@ def read_numbers(path, problems):
     Args:
         path: JSON file `{video: number}`, or CSV file with the columns `id`
             and `length`, as those of Charades.
-        problems: List that takes a `Problem` for each malformed entry.
+        problems: List that takes a `Problem` for each malformed entry, or if
+            the file is not as its manifest says.
 
     Returns:
         Dictionary from video id to number.
     """
     path = os.fspath(path)
+    damage = check_file(path)
+    if damage:
+        problems += damage
+        return {}
     items = (
         _csv_items(path) if path.endswith(".csv") else json_items(path, dict)
     )
