@@ -16,12 +16,11 @@ not compare. Results of one video overlap by at most --nms_threshold.
 import json
 import os
 
-import keras
 from absl import flags
 
 from acnn_tf import search
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from acnn_tf.models import load_model
 from export import command, corpus
 
 FLAGS = flags.FLAGS
@@ -73,7 +72,7 @@ def run():
     if not (FLAGS.features or FLAGS.index):
         raise ValueError("Give --features, --index or both.")
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path)
     if model.vocabulary is None:
         raise ValueError(
             f"{path} takes sentence vectors, and nothing here makes them of "
