@@ -16,6 +16,8 @@ import keras
 
 # What Keras writes, and in this order.
 MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
+# "sha256:" and 64 digits.
+DIGEST_BYTES = 71
 # Settings of a model are 3 kB, and its vocabulary 10 bytes a word.
 _CONFIG_BYTES = 16 * 2**20
 # Python takes up to 30 times as many bytes as JSON, for "[[],[],[]]".
@@ -29,7 +31,7 @@ _OBJECTS = 10_000
 _ATTRIBUTES = 8
 _ATTRIBUTE_BYTES = 1024
 _END, _END_64 = b"PK\5\6", b"PK\6\7"
-_END_BYTES = 22
+_END_BYTES, _END_64_BYTES = 22, 20
 _DIRECTORY_BYTES = 4096
 # The objects of Keras that a compiled ACNN can have; ours are registered.
 _OF_KERAS = {
@@ -44,6 +46,9 @@ _OF_KERAS = {
     ),
     "keras.losses": ("MeanAbsoluteError", "MeanSquaredError"),
 }
+_BUILT = {"input_shape"}
+# Each is a weight of its own, and takes its time. A paper's model has 9.
+_TAPS = 1000
 _OBJECT_KEYS = {"module", "class_name", "registered_name"}
 
 
@@ -52,32 +57,33 @@ def comment_of(file):
 
     Args:
         file: Open binary file.
+
+    Returns:
+        `(comment, start)`: bytes, none or as many as a digest has.
     """
     size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _END_BYTES - 2**16))
-    tail = file.read()
-    place = len(tail) - _END_BYTES
-    # From the end: the first one whose comment is as long as it says.
-    while (place := tail.rfind(_END, 0, max(place, 0) + len(_END))) >= 0:
-        length = int.from_bytes(tail[place + 20 : place + 22], "little")
-        if place + _END_BYTES + length == len(tail):
+    for length in (0, DIGEST_BYTES):
+        start = size - length
+        # What may say, before the end, that the file is a larger one.
+        file.seek(max(0, start - _END_BYTES - _END_64_BYTES))
+        tail = file.read(start - file.tell() if start > 0 else 0)
+        end = tail[-_END_BYTES:]
+        if end.startswith(_END) and end[20:] == length.to_bytes(2, "little"):
             break
-        place -= 1
     else:
         raise ValueError(
-            "expected a zip file that Keras wrote, found another end; it was "
-            "cut short or is no model"
+            "expected a zip file that Keras wrote, found another end: it was "
+            "cut short, or is no model"
         )
-    if tail[max(place - 20, 0) : place].startswith(_END_64):
+    if tail[:-_END_BYTES].startswith(_END_64):
         raise ValueError("expected a zip file below 4 GiB, found a larger one")
-    directory = int.from_bytes(tail[place + 12 : place + 16], "little")
+    directory = int.from_bytes(end[12:16], "little")
     if directory > _DIRECTORY_BYTES:  # zipfile would read all of it
         raise ValueError(
             f"expected the {len(MEMBERS)} members {', '.join(MEMBERS)}, found "
             f"a list of {directory:,} bytes"
         )
-    start = place + _END_BYTES
-    return tail[start:], size - len(tail) + start
+    return file.read(), start
 
 
 def read_members(file):
@@ -101,8 +107,6 @@ def read_members(file):
                 f"expected the members {', '.join(MEMBERS)}, found "
                 f"{names!a:.200}"
             )
-        if sum(info.file_size for info in infos) > size:
-            raise ValueError("its members overlap, or are larger than it is")
         for info in infos:
             kind = info.external_attr >> 28  # 8: a file, of Unix; 0: unsaid
             if (
@@ -115,6 +119,8 @@ def read_members(file):
                     f"expected {info.filename} as a plain file that is "
                     "neither compressed nor encrypted, found another kind"
                 )
+        if sum(info.file_size for info in infos) > size:
+            raise ValueError("its members overlap, or are larger than it is")
         return {info.filename: archive.read(info) for info in infos}
 
 
@@ -191,17 +197,24 @@ def check_config(data, max_bytes):
     # More would take Keras to other ways of making a model, of layers.
     known = {*inspect.signature(found).parameters, "name", "trainable", "dtype"}
     unknown = sorted(config["config"].keys() - known)
-    built = config.get("build_config") or {"input_shape": None}
-    if (
-        unknown
-        or not isinstance(built, dict)
-        or built.keys() != {"input_shape"}
-    ):
+    built = config.get("build_config")
+    if unknown or not (isinstance(built, dict) and built.keys() == _BUILT):
         raise ValueError(
-            f"expected the settings of {registered} in config.json, found "
-            f"{unknown!a:.100} and a build_config of {built!a:.100}"
+            f"expected the settings of {registered} and its input_shape in "
+            f"config.json, found {unknown!a:.100} and {built!a:.100}"
+        )
+    sizes = config["config"].get("kernel_sizes")
+    taps = [size for size in _listed(sizes) if isinstance(size, (int, float))]
+    if sum(taps) > _TAPS:
+        raise ValueError(
+            f"expected at most {_TAPS:,} taps of all kernels in config.json, "
+            f"found {sum(taps):,}"
         )
     return config
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
 
 
 def _check_values(value, place, depth):

@@ -72,9 +72,8 @@ def _seal(path):
         comment, start = model_checks.comment_of(file)
         if comment:
             raise ModelFileError(f"{path}: expected no comment yet")
-        length = len(_DIGEST) + hashlib.sha256().digest_size * 2
         file.seek(start - 2)
-        file.write(length.to_bytes(2, "little"))
+        file.write(model_checks.DIGEST_BYTES.to_bytes(2, "little"))
         file.write(_digest(file, start))
         file.flush()
         os.fsync(file.fileno())
@@ -135,9 +134,9 @@ def load_model(path, *, compile=False, max_bytes=MAX_BYTES):
                 copy, compile=compile, safe_mode=True
             )
     except Exception as error:  # Keras's and zipfile's are of many kinds
-        reason = str(error) or type(error).__name__
+        reason = str(error)[:1000].strip(" .\n") or type(error).__name__
         raise ModelFileError(
-            f"{path}: {reason[:1000]}. Save the model again with "
+            f"{path}: {reason}. Save the model again with "
             "acnn_tf.models.save_model, or copy the file again from where it "
             "was saved."
         ) from error
@@ -196,8 +195,11 @@ def _weight_bytes(config):
         try:
             with keras.StatelessScope(initialize_variables=False):
                 model = keras.saving.deserialize_keras_object(
-                    {**config, "compile_config": None}, safe_mode=True
+                    {**config, "compile_config": None, "build_config": None},
+                    safe_mode=True,
                 )
+                # Here and not by Keras, which makes a warning of an error.
+                model.build(_tuples(config["build_config"]["input_shape"]))
                 found.append(sum(map(_bytes_of, model.weights)))
         except Exception as error:
             found.append(error)
@@ -208,6 +210,12 @@ def _weight_bytes(config):
     if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
+
+
+def _tuples(shape):
+    if isinstance(shape, dict):
+        return {name: _tuples(one) for name, one in shape.items()}
+    return tuple(map(_tuples, shape)) if isinstance(shape, list) else shape
 
 
 def _bytes_of(weight):

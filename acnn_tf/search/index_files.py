@@ -135,7 +135,9 @@ class IndexFiles:
         else:
             os.makedirs(self.path, exist_ok=True)
             _write_rows(self._part_file(number), rows(), total)
-            kept = np.load(self._part_file(number), mmap_mode="r")
+            kept = np.load(
+                self._part_file(number), mmap_mode="r", allow_pickle=False
+            )
         parts, all_videos = [*self._parts, kept], [*self.videos, *videos]
         if self.path is not None:
             self._write_list(parts, all_videos)
