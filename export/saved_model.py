@@ -17,6 +17,7 @@ import sys
 from absl import flags
 
 from acnn_tf import search, serving
+from acnn_tf.data.names import check_file_name
 from acnn_tf.models import load_model
 from export import command, corpus, warmup
 
@@ -63,6 +64,7 @@ def next_version(folder):
 
 
 def run():
+    check_file_name(FLAGS.name)
     folder = os.path.join(FLAGS.export_dir, FLAGS.name)
     version = FLAGS.version or next_version(folder)
     target = os.path.join(folder, str(version))

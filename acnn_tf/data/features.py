@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from acnn_tf.data.array_files import SCALAR_FILE, open_arrays, read_floats
+from acnn_tf.data.names import check_file_name
 from acnn_tf.data.problems import FeatureError, UnknownIdError, fail
 from acnn_tf.data.tfrecord_files import write_tfrecord
 
@@ -225,6 +226,9 @@ def write_features(path, features, clip_seconds):
             f"Video ids with a '/' go into .tfrecord files only. "
             f"Received: {path}"
         )
+    if suffix not in writers:
+        for video in features:
+            check_file_name(video, ".npy")
     partial = f"{stem}.partial{suffix}"
     try:
         write = writers.get(suffix, _write_npy)

@@ -156,7 +156,7 @@ class IndexFiles:
             _write_rows(self._part_file(number), [part], len(part))
         self._write_list(self._parts, self.videos)
         self._parts = [
-            np.load(self._part_file(number), mmap_mode="r")
+            np.load(self._part_file(number), mmap_mode="r", allow_pickle=False)
             for number in range(len(self._parts))
         ]
 
