@@ -19,11 +19,16 @@ import os
 from absl import flags
 
 from acnn_tf import search
+from acnn_tf.data.normalization import normalize
+from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.data.text_files import text_lines
 from acnn_tf.models import load_model
 from export import command, corpus
 
 FLAGS = flags.FLAGS
+# All are encoded at once.
+_MAX_QUERIES = 10_000
 
 flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 flags.DEFINE_string(
@@ -58,10 +63,24 @@ flags.DEFINE_bool("json", False, "Print one JSON object a sentence.")
 
 def read_queries():
     """Returns the sentences that the flags name."""
-    queries = [FLAGS.query] if FLAGS.query else []
+    queries, problems = [], []
+    if FLAGS.query:
+        queries.append(normalize(FLAGS.query))
     if FLAGS.queries_file:
-        with open(FLAGS.queries_file, encoding="utf-8") as lines:
-            queries += [line.strip() for line in lines if line.strip()]
+        for line, text in text_lines(FLAGS.queries_file):
+            try:
+                if isinstance(text, ValueError):  # not UTF-8, or too long
+                    raise text
+                queries.append(normalize(text).strip())
+            except ValueError as error:
+                problems.append(Problem(FLAGS.queries_file, line, str(error)))
+            if len(queries) > _MAX_QUERIES:
+                raise ValueError(
+                    f"{FLAGS.queries_file} has more than {_MAX_QUERIES:,} "
+                    "sentences: split it."
+                )
+    if problems:
+        raise DataError(problems)
     if not queries:
         raise ValueError("Give --query, or --queries_file.")
     return queries
