@@ -1,13 +1,13 @@
 """What happens between the epochs of `model.fit`."""
 
 import contextlib
-import os
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from acnn_tf.evaluation import evaluate
+from acnn_tf.models import save_model
 
 
 class Validation(keras.callbacks.Callback):
@@ -153,20 +153,3 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.epoch.assign(epoch + 1)
         self.manager.save()
-
-
-def save_model(model, path):
-    """Saves a model so that a failure leaves the old file as it was.
-
-    Args:
-        model: Keras model.
-        path: `*.keras`.
-    """
-    path = os.fspath(path)
-    partial = f"{path.removesuffix('.keras')}.partial.keras"
-    try:
-        model.save(partial)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)

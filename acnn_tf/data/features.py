@@ -21,6 +21,7 @@ from acnn_tf.data.manifests import (
     replacing_with_manifest,
     save_manifest,
 )
+from acnn_tf.data.names import check_file_name
 from acnn_tf.data.problems import FeatureError, UnknownIdError, fail
 from acnn_tf.data.tfrecord_files import TFRecordFiles, write_tfrecord
 
@@ -249,6 +250,8 @@ def write_features(path, features, clip_seconds):
         )
     size = _size_of(features, 4 if write is write_tfrecord else None)
     if write is write_npy:
+        for video in features:
+            check_file_name(video, ".npy")
         replaced = replacing(path, size=size)
     else:
         # HDF5 files have checksums of all they hold.

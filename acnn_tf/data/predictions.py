@@ -109,18 +109,18 @@ def _parse(text):
         )
     for key in ("qid", "pred_relevant_windows"):
         if key not in record:
-            raise ValueError(f"has no {key!r}; found {sorted(record)}")
+            raise ValueError(f"has no {key!r}; found {sorted(record)!r:.80}")
     return record
 
 
 def _check_query(record, query_id, moment):
     if moment is None:
-        raise ValueError(f"query {query_id!r} is not in the annotations")
+        raise ValueError(f"query {query_id!r:.80} is not in the annotations")
     video_id = str(record.get("vid", moment.video_id))
     if video_id != moment.video_id:
         raise ValueError(
             f"query {query_id!r} is about video {moment.video_id!r} in the "
-            f"annotations, about {video_id!r} here"
+            f"annotations, about {video_id!r:.80} here"
         )
 
 

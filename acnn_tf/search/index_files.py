@@ -135,7 +135,9 @@ class IndexFiles:
         else:
             os.makedirs(self.path, exist_ok=True)
             _write_rows(self._part_file(number), rows(), total)
-            kept = np.load(self._part_file(number), mmap_mode="r")
+            kept = np.load(
+                self._part_file(number), mmap_mode="r", allow_pickle=False
+            )
         parts, all_videos = [*self._parts, kept], [*self.videos, *videos]
         if self.path is not None:
             self._write_list(parts, all_videos)
@@ -154,7 +156,7 @@ class IndexFiles:
             _write_rows(self._part_file(number), [part], len(part))
         self._write_list(self._parts, self.videos)
         self._parts = [
-            np.load(self._part_file(number), mmap_mode="r")
+            np.load(self._part_file(number), mmap_mode="r", allow_pickle=False)
             for number in range(len(self._parts))
         ]
 
