@@ -142,10 +142,15 @@ def load_model(path, *, compile=False, max_bytes=MAX_BYTES):
         ) from error
 
 
+def _opener(path, flags):
+    # A pipe would let the one who opens it wait.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _copy(path, copy, max_bytes):
     if not os.path.exists(path):
         raise ValueError("expected a .keras file, but nothing is there")
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as source:
+    with open(path, "rb", opener=_opener) as source:
         if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
             raise ValueError("expected a .keras file, found no plain file")
         with open(copy, "wb") as target:
