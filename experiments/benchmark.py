@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 # for the rest of the process.
 PARTS = [
     *("gemm", "cross", "context", "encode", "search", "step", "serve"),
-    "input",
+    *("distribute", "input"),
 ]
 
 flags.DEFINE_list("parts", PARTS, "What to measure.")

@@ -1,15 +1,17 @@
 """The benchmark: that it runs and what it reports, not how fast anything is."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.benchmarks import measure, report, trace
+from experiments.benchmarks import groups, measure, report, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = (
@@ -41,14 +43,12 @@ def one_run_a_turn(monkeypatch):
     monkeypatch.setattr(measure, "TURN_SECONDS", 0.0)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The main, run on tiny sizes, and the folder that it wrote."""
-    folder = tmp_path_factory.mktemp("benchmark")
+def run_smoke(parts, folder, rounds=2):
+    """The main, run on tiny sizes: what it printed."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "experiments.benchmark", "--smoke"),
-            *("--json", "--rounds=2", f"--parts={','.join(PARTS)}"),
+            *("--json", f"--rounds={rounds}", f"--parts={','.join(parts)}"),
             f"--out={folder}",
         ],
         cwd=ROOT,
@@ -58,7 +58,14 @@ def finished(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout, folder
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """What the main printed, and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    return run_smoke(PARTS, folder), folder
 
 
 @pytest.mark.slow
@@ -118,6 +125,59 @@ def test_benchmark_writes_rows_with_their_machine(finished):
     assert written["rows"] == json.loads(printed)
     assert {"processor", "cores", "tensorflow"} <= written["machine"].keys()
     assert (folder / "benchmark.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_replicas_are_measured_on_the_same_numbers(tmp_path):
+    rows = json.loads(run_smoke(["distribute"], tmp_path, rounds=1))
+    assert all(KEYS <= row.keys() and row["seconds"] > 0 for row in rows)
+    ways = [row for row in rows if "examples_per_second" in row]
+    assert len(ways) == 3
+    for row in ways:
+        assert row["max_relative_error"] < 1e-4, row
+    shares = [row for row in rows if "communication_share" in row]
+    assert len(shares) == 2
+    for row in shares:
+        assert row["communication_share"] < 1
+        # Of rows, gradients and metrics; their kinds are TensorFlow's choice.
+        assert row["collectives"]["CollectiveReduceV2"] >= 3
+    (checkpoint,) = [row for row in rows if "bytes" in row]
+    # Weights and Adam's two moments.
+    assert checkpoint["bytes"] > 12 * checkpoint["num_parameters"]
+
+
+def answer_or_die(number):
+    def answer(what):
+        if what == "die" and number == 1:
+            os._exit(3)
+        if what != "answer":
+            time.sleep(100)  # as one that waits for the other
+        return number
+
+    return answer
+
+
+def ask_in_turn(*questions):
+    with groups.started(answer_or_die, {"two": [(0,), (1,)]}) as ask:
+        for question in questions:
+            groups.TIMEOUT = 0.5 if question == "hang" else 60.0
+            assert ask["two"](question) == [0, 1]
+
+
+# Each process imports this file anew.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "question, error, words",
+    [
+        ("die", ChildProcessError, "two: process 1 of 2 ended with 3"),
+        ("hang", TimeoutError, "two: no answer"),
+    ],
+)
+def test_a_process_that_fails_ends_all(question, error, words, monkeypatch):
+    monkeypatch.setattr(groups, "TIMEOUT", 60.0)
+    with pytest.raises(error, match=words):
+        ask_in_turn("answer", question)
+    assert not multiprocessing.active_children()
 
 
 def test_candidates_run_in_turn():

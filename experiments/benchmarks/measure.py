@@ -255,7 +255,7 @@ def compare(
         List of rows: see `row`.
     """
     progress(f"{part}: {case}")
-    others = _cpu_of_others()
+    others = cpu_of_others()
     start = time.perf_counter()
     if flops is None:
         measured = in_turn(candidates, rounds)
@@ -266,7 +266,7 @@ def compare(
         for name, one in measured.items()
     }
     if others is not None:
-        others = _cpu_of_others() - others
+        others = cpu_of_others() - others
         others /= os.cpu_count() * (time.perf_counter() - start)
         more = {"cpu_share_of_others": max(0.0, others), **more}
     first, *names = measured
@@ -288,7 +288,7 @@ def compare(
     ]
 
 
-def _cpu_of_others():
+def cpu_of_others():
     """Seconds of CPU that other processes took since the machine started.
 
     `None` where the system does not say. A row that others took a share of is

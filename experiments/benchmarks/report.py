@@ -41,6 +41,17 @@ def table(rows):
                 f"{row['server_rss_mb'][0]:.0f} to "
                 f"{row['server_rss_mb'][-1]:.0f} MB"
             )
+        if "examples_per_second" in row:
+            yield (
+                f"{row['case']}: {row['examples_per_second']:,.0f} examples/s; "
+                f"{row['against']}: {row['other_examples_per_second']:,.0f}"
+            )
+        if "communication_share" in row:
+            yield (
+                f"{row['case']}: communication takes "
+                f"{row['communication_share']:.0%} of a step "
+                f"({row['collectives']})"
+            )
         for title, key in (
             ("ours", "shares"),
             (row["against"], "other_shares"),

@@ -91,28 +91,38 @@ def _by_name(model, plain, dataset):
     }
 
 
+def model_and_data(smoke):
+    """ACNN ready to train, and batches for it without end."""
+    return _compiled([ACNN], smoke)
+
+
 def _models(smoke):
     """ACNN and the plain model, ready to train, and a dataset for them."""
+    model, plain, dataset = _compiled([ACNN, plain_model.PlainACNN], smoke)
     with flagsaver.flagsaver():
-        settings = SMOKE_SETTINGS if smoke else SETTINGS
-        # The file's flags of data and batches are not known here: set aside.
-        FLAGS(
-            [sys.argv[0], f"--flagfile={FLAGFILE}", *settings],
-            known_only=True,
-        )
-        keras.utils.set_random_seed(0)
-        model, plain = (
-            kind(**model_flags.model_arguments())
-            for kind in (ACNN, plain_model.PlainACNN)
-        )
-        dataset = _make_dataset(model, *(SMOKE_SHAPE if smoke else SHAPE))
-        inputs, _ = next(iter(dataset))
-        for one in (model, plain):
-            one(inputs)  # builds it
-            objective.compile_model(one, num_steps=1)
+        _parse(smoke)
         plain.optimizer = keras.optimizers.Adam(FLAGS.learning_rate)
     plain.copy_weights(model)
     return model, plain, dataset
+
+
+def _parse(smoke):
+    settings = SMOKE_SETTINGS if smoke else SETTINGS
+    # The file's flags of data and batches are not known here: set aside.
+    FLAGS([sys.argv[0], f"--flagfile={FLAGFILE}", *settings], known_only=True)
+
+
+def _compiled(kinds, smoke):
+    with flagsaver.flagsaver():
+        _parse(smoke)
+        keras.utils.set_random_seed(0)
+        models = [kind(**model_flags.model_arguments()) for kind in kinds]
+        dataset = _make_dataset(models[0], *(SMOKE_SHAPE if smoke else SHAPE))
+        inputs, _ = next(iter(dataset))
+        for model in models:
+            model(inputs)  # builds it
+            objective.compile_model(model, num_steps=1)
+    return *models, dataset
 
 
 def product_flops(model, batch, width, query_width):
