@@ -21,7 +21,8 @@ import time
 
 from experiments.benchmarks import groups, measure, replica, step
 
-NUM_STEPS = 10  # of a turn
+# Of a turn. One process is quick: more of its steps, for turns of like times.
+NUM_STEPS, NUM_STEPS_OF_ONE = 10, 40
 NUM_WORKERS = 2
 ONE, DETERMINISTIC = "one process, 2 threads", "the same, deterministic"
 MIRRORED, WORKERS = "2 mirrored replicas", "2 workers"
@@ -44,52 +45,8 @@ def rows(smoke=False, rounds=5):
         List of rows.
     """
     batch, width, _ = step.SMOKE_SHAPE if smoke else step.SHAPE
-    num_steps = 2 if smoke else NUM_STEPS
-    ports = _free_ports(NUM_WORKERS)
-    members = {
-        ONE: [("none", 2, False, smoke)],
-        DETERMINISTIC: [("none", 2, True, smoke)],
-        MIRRORED: [("mirrored", 1, False, smoke)],
-        WORKERS: [
-            ("multi_worker", 1, False, smoke, ports, index)
-            for index in range(NUM_WORKERS)
-        ],
-    }
-    turns = {way: (way, "fit", True) for way in members}
-    for way in (MIRRORED, WORKERS):
-        turns[way, WITHOUT] = (way, "fit", False)
-        for what in ("all_reduce", "all_gather"):
-            turns[way, what] = (way, "alone", what)
-    with groups.started(replica.Replica, members) as ask:
-        measure.progress("distribute: starts, and traces")
-        seconds = {turn: [] for turn in turns}
-        losses = {}
-        for way, *question in turns.values():
-            answers = ask[way](*question, num_steps)
-            if question == ["fit", True]:
-                losses[way] = [one for _, one in answers]
-        others = _cpu_of_others(ask)
-        start = time.perf_counter()
-        for number in range(rounds):
-            measure.progress(f"distribute: round {number + 1} of {rounds}")
-            for turn, (way, *question) in turns.items():
-                time.sleep(measure.PAUSE)
-                for answer in ask[way](*question, num_steps):
-                    taken = answer[0] if question[0] == "fit" else answer
-                    seconds[turn] += taken
-        checkpoint, plain, size = ask[ONE]("checkpoint", rounds)[0]
-        if others is not None:
-            others = _cpu_of_others(ask) - others
-            others /= os.cpu_count() * (time.perf_counter() - start)
-            others = max(0.0, others)
-        (num_parameters, _), *_ = ask[ONE]("sizes")
-        collectives = {
-            way: ask[way]("sizes")[0][1] for way in (MIRRORED, WORKERS)
-        }
-    measured = {
-        turn: measure.Measured(statistics.median(taken), rounds)
-        for turn, taken in seconds.items()
-    }
+    measured, losses, about = _measure(smoke, rounds)
+    num_parameters, others = about["num_parameters"], about["others"]
 
     def row(case, ours, against, other, **more):
         return measure.row(
@@ -128,7 +85,7 @@ def rows(smoke=False, rounds=5):
                 WITHOUT,
                 without,
                 communication_share=1 - without.seconds / measured[way].seconds,
-                collectives=dict(collectives[way]),
+                collectives=about["collectives"][way],
             )
         )
         case = {
@@ -144,6 +101,7 @@ def rows(smoke=False, rounds=5):
                     measured[way],
                 )
             )
+    checkpoint, plain, size = about["checkpoint"]
     found.append(
         row(
             f"a checkpoint of {1e-6 * size:.1f} MB",
@@ -154,6 +112,70 @@ def rows(smoke=False, rounds=5):
         )
     )
     return found
+
+
+def _measure(smoke, rounds):
+    """Asks all groups in turn.
+
+    Returns:
+        `Measured` by way or `(way, what)`; the losses of each process by way;
+        and what else there is to know, by name.
+    """
+    ports = _free_ports(NUM_WORKERS)
+    members = {
+        ONE: [("none", 2, False, smoke)],
+        DETERMINISTIC: [("none", 2, True, smoke)],
+        MIRRORED: [("mirrored", 1, False, smoke)],
+        WORKERS: [
+            ("multi_worker", 1, False, smoke, ports, index)
+            for index in range(NUM_WORKERS)
+        ],
+    }
+    turns = {way: (way, "fit", True) for way in members}
+    for way in (MIRRORED, WORKERS):
+        turns[way, WITHOUT] = (way, "fit", False)
+        for what in ("all_reduce", "all_gather"):
+            turns[way, what] = (way, "alone", what)
+
+    def num_steps(way):
+        if smoke:
+            return 2
+        return NUM_STEPS_OF_ONE if way in (ONE, DETERMINISTIC) else NUM_STEPS
+
+    with groups.started(replica.Replica, members) as ask:
+        measure.progress("distribute: starts, and traces")
+        seconds = {turn: [] for turn in turns}
+        losses = {}
+        for way, *question in turns.values():
+            answers = ask[way](*question, num_steps(way))
+            if question == ["fit", True]:
+                losses[way] = [one for _, one in answers]
+        others = _cpu_of_others(ask)
+        start = time.perf_counter()
+        for number in range(rounds):
+            measure.progress(f"distribute: round {number + 1} of {rounds}")
+            # There and back: what comes after the workers finds cold caches.
+            order = list(turns.items())[:: 1 if number % 2 == 0 else -1]
+            for turn, (way, *question) in order:
+                time.sleep(measure.PAUSE)
+                for answer in ask[way](*question, num_steps(way)):
+                    taken = answer[0] if question[0] == "fit" else answer
+                    seconds[turn] += taken
+        about = {"checkpoint": ask[ONE]("checkpoint", rounds)[0]}
+        if others is not None:
+            others = _cpu_of_others(ask) - others
+            others /= os.cpu_count() * (time.perf_counter() - start)
+            others = max(0.0, others)
+        about["others"] = others
+        about["num_parameters"] = ask[ONE]("sizes")[0][0]
+        about["collectives"] = {
+            way: dict(ask[way]("sizes")[0][1]) for way in (MIRRORED, WORKERS)
+        }
+    measured = {
+        turn: measure.Measured(statistics.median(taken), rounds)
+        for turn, taken in seconds.items()
+    }
+    return measured, losses, about
 
 
 def _free_ports(count):
