@@ -8,6 +8,8 @@ from acnn_tf.data.sentences import query_inputs
 
 NS = (1, 5, 10)
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+# To an IoU of 1, in whole numbers.
+_IOU_UNITS = 2**40
 
 
 def evaluate(
@@ -133,8 +135,41 @@ def score_predictions(
         Dictionary of fractions: `"R@1,IoU=0.5"` for every n and m, `"mIoU"`;
         with `"protocol"` (words) and `"num_queries"`.
     """
+    protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
+    counts = count_hits(moments, predictions, ns=ns, ious=ious, **protocol)
+    return fractions(counts, **protocol)
+
+
+def count_hits(
+    moments,
+    predictions,
+    *,
+    suppression="none",
+    nms_threshold=0.5,
+    ns=NS,
+    ious=IOUS,
+):
+    """`score_predictions` in whole numbers, which parts of a split add up.
+
+    Args:
+        moments: List of `Moment`; may be empty.
+        predictions: See `score_predictions`, as the others.
+        suppression: Likewise.
+        nms_threshold: Likewise.
+        ns: Likewise.
+        ious: Likewise.
+
+    Returns:
+        Dictionary of ints, always in the same order: queries hit,
+        `"R@1,IoU=0.5"` for every n and m; `"iou"`, the sum of the IoU of
+        first results, each rounded to a multiple of 2^-40, in that unit: the
+        sum is then exact, in whatever order and parts it is formed, and fits
+        an int64 for 8 million queries; and `"num_queries"`.
+    """
+    counts = {f"R@{n},IoU={m:g}": 0 for m in ious for n in ns}
+    counts |= {"iou": 0, "num_queries": len(moments)}
     if not moments:
-        raise ValueError("There are no queries to evaluate.")
+        return counts
     num_true = max(len(moment.segments) for moment in moments)
     num_found = max(1, *map(len, predictions))
     truth = np.full((len(moments), num_true, 2), np.nan)
@@ -149,7 +184,7 @@ def score_predictions(
         scores[row, : len(found)] = found[:, 2]
     overlap = metrics.best_iou(truth, segments)  # [Q, N]
 
-    results, ranked = {}, {}
+    ranked = {}
     for m in ious:
         max_iou = search.max_overlap(suppression, nms_threshold, iou=m)
         if max_iou not in ranked:
@@ -159,11 +194,64 @@ def score_predictions(
             )
         for n in ns:
             hits = metrics.recall_hits(ranked[max_iou], n, m)
-            results[f"R@{n},IoU={m:g}"] = float(hits.mean())
+            counts[f"R@{n},IoU={m:g}"] = int(np.count_nonzero(hits))
     # No protocol changes the first result.
-    results["mIoU"] = float(metrics.top_iou(ranked[max_iou]).mean())
+    first = metrics.top_iou(ranked[max_iou])
+    counts["iou"] = sum(map(round, (first * _IOU_UNITS).tolist()))
+    return counts
+
+
+def add_counts(parts):
+    """The counts of a whole from those of its parts.
+
+    Args:
+        parts: Iterable of what `count_hits` returned for some of the queries
+            each, under one protocol.
+
+    Returns:
+        Dictionary of ints, the same for any division into parts.
+
+    Example:
+
+    >>> add_counts([{"iou": 3, "num_queries": 2}, {"iou": 1, "num_queries": 1}])
+    {'iou': 4, 'num_queries': 3}
+    """
+    total, *others = parts
+    total = dict(total)
+    for counts in others:
+        if set(counts) != set(total):
+            differing = sorted(set(counts) ^ set(total))
+            raise ValueError(
+                "`parts` must count the same, for one `ns` and `ious`. "
+                f"Received some with and some without: {differing}"
+            )
+        for key, count in counts.items():
+            total[key] += count
+    return total
+
+
+def fractions(counts, *, suppression="none", nms_threshold=0.5):
+    """Counts as the shares of all queries that tables show.
+
+    Args:
+        counts: From `count_hits` or `add_counts`.
+        suppression: As the counts were made.
+        nms_threshold: Likewise.
+
+    Returns:
+        As `score_predictions`.
+    """
+    num_queries = int(counts["num_queries"])
+    if not num_queries:
+        raise ValueError("There are no queries to evaluate.")
+    results = {
+        key: int(count) / num_queries
+        for key, count in counts.items()
+        if key not in ("iou", "num_queries")
+    }
+    results["mIoU"] = int(counts["iou"]) / (_IOU_UNITS * num_queries)
     results["protocol"] = describe_protocol(suppression, nms_threshold)
-    results["num_queries"] = len(moments)
+    results["num_queries"] = num_queries
     return results
 
 

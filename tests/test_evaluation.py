@@ -134,6 +134,38 @@ def test_disjoint_touching_equal_and_empty_predictions():
     assert results["mIoU"] == 1 / 5
 
 
+@pytest.mark.parametrize("num_parts", [1, 2, 7, 60])
+def test_counts_of_any_parts_add_up_to_the_whole_to_the_last_bit(num_parts):
+    rng = np.random.default_rng(num_parts)
+    moments, predictions = _random_split(rng)
+    whole = evaluation.score_predictions(
+        moments, predictions, suppression="per_threshold"
+    )
+    part_of = rng.integers(num_parts, size=len(moments))
+    # One of them empty.
+    parts = [np.flatnonzero(part_of == n) for n in range(num_parts + 1)]
+    counts = [
+        evaluation.count_hits(
+            [moments[row] for row in rows],
+            [predictions[row] for row in rows],
+            suppression="per_threshold",
+        )
+        for rows in parts
+    ]
+    assert len({tuple(part) for part in counts}) == 1  # the same order
+    # As they come back from a file.
+    total = evaluation.add_counts(json.loads(json.dumps(counts)))
+    again = evaluation.fractions(total, suppression="per_threshold")
+    assert again == whole
+    assert list(again) == list(whole)
+
+
+def test_counts_of_different_things_do_not_add_up():
+    some = evaluation.count_hits([], [], ns=(1, 5))
+    with pytest.raises(ValueError, match=r"`parts`.*R@5"):
+        evaluation.add_counts([some, evaluation.count_hits([], [], ns=(1,))])
+
+
 def test_no_queries_are_an_error():
     with pytest.raises(ValueError, match="no queries"):
         evaluation.score_predictions([], [])
