@@ -29,6 +29,9 @@ EXTRAS["serving"] = [
     "uvicorn>=0.30,<1",
     "prometheus_client>=0.20,<1",
 ]
+# Batch work on a cluster. Not in `test`: the protobuf that it takes is newer
+# than that of TensorFlow 2.17, where its tests are skipped.
+EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
     *EXTRAS["serving"],

@@ -20,6 +20,12 @@ from acnn_tf.search.ranking import (
     consensus,
     max_overlap,
 )
+from acnn_tf.search.shards import (
+    assign_videos,
+    describe_shards,
+    done_shards,
+    encode_shard,
+)
 
 __all__ = [
     "SUPPRESSIONS",
@@ -27,8 +33,12 @@ __all__ = [
     "Found",
     "IndexFileError",
     "MomentIndex",
+    "assign_videos",
     "candidates",
     "consensus",
+    "describe_shards",
+    "done_shards",
+    "encode_shard",
     "encode_videos",
     "encoder_inputs",
     "max_overlap",

@@ -1,0 +1,73 @@
+"""The files of an evaluation in shards: predictions, and counts of hits."""
+
+import hashlib
+import json
+import os
+
+from acnn_tf.data.predictions import write_predictions
+from acnn_tf.search.shard_names import shard_name
+
+
+def describe(about, moments_of):
+    """What each shard's counts say they are counts of.
+
+    Args:
+        about: What else they depend on: a value that JSON can hold.
+        moments_of: List of the list of `Moment`s of each shard.
+
+    Returns:
+        List of dictionaries: `number`, `num_shards` and a digest, `corpus`.
+    """
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for moments in moments_of:
+        digest.update(repr(moments).encode())
+    return [
+        {
+            "number": number,
+            "num_shards": len(moments_of),
+            "corpus": digest.hexdigest(),
+        }
+        for number in range(len(moments_of))
+    ]
+
+
+def paths(folder, shard):
+    """Its file of predictions, and that of counts."""
+    stem = shard_name(shard["number"], shard["num_shards"])
+    stem = os.path.join(folder, stem)
+    return f"{stem}.predictions.jsonl", f"{stem}.counts.json"
+
+
+def write_shard(folder, shard, moments, predictions, counts):
+    """Writes both; the counts last, which make the shard complete."""
+    os.makedirs(folder, exist_ok=True)
+    path, counts_path = paths(folder, shard)
+    write_predictions(path, moments, predictions)
+    partial = f"{counts_path}.{os.getpid()}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump({"shard": shard, "counts": counts}, file)
+    os.replace(partial, counts_path)
+
+
+def read_counts(folder, shard):
+    """Counts of a shard, or `None` where it is not complete.
+
+    Raises:
+        ValueError: If they are of another model, split, protocol or division.
+    """
+    path, counts_path = paths(folder, shard)
+    try:
+        with open(counts_path, encoding="utf-8") as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"{counts_path} is damaged ({error}): remove it."
+        ) from None
+    if not isinstance(found, dict) or found.get("shard") != shard:
+        raise ValueError(
+            f"{counts_path} counts hits of another model, other queries or "
+            "another protocol: choose another folder, or remove it."
+        )
+    return found["counts"] if os.path.exists(path) else None

@@ -1,0 +1,195 @@
+"""What is done for each shard, and Apache Beam to do it on any machines.
+
+A worker is another process, perhaps elsewhere: it is given paths and flags,
+not models or files, and opens each once. Only what `run_shards` does needs
+Beam.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import sys
+import threading
+import time
+
+import keras
+from absl import flags
+
+from acnn_tf import evaluation, search
+from acnn_tf.data.features import open_features
+from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from experiments import datasets, shard_files
+
+_LOCK = threading.RLock()
+
+
+def _once(function):
+    """A process has many threads, and needs one model."""
+    cached = functools.cache(function)
+
+    def call(*args):
+        with _LOCK:
+            return cached(*args)
+
+    return call
+
+
+@_once
+def load_model(workdir, window_lengths=None):
+    path = os.path.join(workdir, "model.keras")
+    model = keras.saving.load_model(path, compile=False)
+    if window_lengths:
+        model.grid = dataclasses.replace(model.grid, lengths=window_lengths)
+    return model
+
+
+@_once
+def _features(path, clip_seconds):
+    return open_features(path, clip_seconds=clip_seconds)
+
+
+@_once
+def _split(name, lines):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["worker", *lines])
+    return datasets.load_split(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeShard:
+    """Encodes one shard of a corpus.
+
+    Attributes:
+        workdir: Folder of a run.
+        features: See `open_features`.
+        clip_seconds: Likewise.
+        out: Folder of the corpus.
+        dtype: See `MomentIndex`.
+    """
+
+    workdir: str
+    features: str
+    clip_seconds: float | None
+    out: str
+    dtype: str | None
+
+    def __call__(self, element):
+        durations, shard = element
+        search.encode_shard(
+            load_model(self.workdir),
+            _features(self.features, self.clip_seconds),
+            durations,
+            shard,
+            self.out,
+            self.dtype,
+        )
+        return shard["number"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateShard:
+    """Evaluates the queries of some videos of a split.
+
+    Attributes:
+        workdir: Folder of a run.
+        window_lengths: Others than those of the model, or `None`.
+        split: `"train"`, `"val"` or `"test"`.
+        lines: Tuple of the flags that name the data.
+        protocol: Pairs: `suppression` and `nms_threshold`.
+        out: Folder.
+    """
+
+    workdir: str
+    window_lengths: tuple | None
+    split: str
+    lines: tuple
+    protocol: tuple
+    out: str
+
+    def __call__(self, element):
+        durations, shard = element
+        split = _split(self.split, self.lines)
+        moments = [m for m in split.moments if m.video_id in durations]
+        _, found = evaluation.evaluate(
+            load_model(self.workdir, self.window_lengths),
+            moments,
+            split.features,
+            sentence_vectors=split.sentence_vectors,
+            **dict(self.protocol),
+        )
+        counts = evaluation.count_hits(moments, found, **dict(self.protocol))
+        shard_files.write_shard(self.out, shard, moments, found, counts)
+        return shard["number"]
+
+
+def run_shards(work, elements, count_done, num_shards, arguments):
+    """Does the work for all elements, in a Beam pipeline, and shows progress.
+
+    Args:
+        work: `EncodeShard` or `EvaluateShard`.
+        elements: List of what it is called with.
+        count_done: Function that returns how many shards there are; with
+            some runners the workers are elsewhere, but their files are here.
+        num_shards: Int.
+        arguments: Beam's flags. Default: this process does all.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options import pipeline_options
+    except ImportError:
+        raise ValueError(
+            "Apache Beam is not installed: pip install 'acnn_tf[beam]'."
+        ) from None
+    unknown = []
+    options = pipeline_options.PipelineOptions(arguments)
+    options.get_all_options(
+        add_extra_args_fn=lambda parser: unknown.extend(
+            parser.parse_known_args(arguments)[1]
+        )
+    )
+    if unknown:
+        raise ValueError(f"Neither flags of this command nor Beam's: {unknown}")
+    standard = options.view_as(pipeline_options.StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        # The same on this machine, without downloading a faster one.
+        standard.runner = "FnApiRunner"
+    with _progress(count_done, num_shards):
+        with beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(elements)
+                | beam.Reshuffle()
+                | beam.Map(work)
+            )
+
+
+@contextlib.contextmanager
+def _progress(count_done, num_shards):
+    start, before, ended = time.monotonic(), count_done(), threading.Event()
+
+    def tell():
+        seconds = time.monotonic() - start
+        print(
+            f"\r{count_done()} of {num_shards} shards, {seconds:,.0f} s",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def tell_often():
+        last = before
+        while not ended.wait(1.0):
+            if count_done() != last:
+                last = count_done()
+                tell()
+
+    thread = threading.Thread(target=tell_often, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        tell()
+        print(file=sys.stderr)
