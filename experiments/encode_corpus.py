@@ -48,6 +48,7 @@ flags.DEFINE_enum(
 def run(beam_arguments):
     if not FLAGS.features:
         raise ValueError("Give --features.")
+    options = shard_work.beam_options(beam_arguments)
     model = shard_work.load_model(FLAGS.workdir)
     with open_features(
         FLAGS.features, clip_seconds=FLAGS.clip_seconds
@@ -74,7 +75,7 @@ def run(beam_arguments):
         [one for one in elements if one[1]["number"] not in done],
         lambda: len(find_shards(FLAGS.out)[1]),
         FLAGS.num_shards,
-        beam_arguments,
+        options,
     )
 
 

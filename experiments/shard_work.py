@@ -123,19 +123,19 @@ class EvaluateShard:
         return shard["number"]
 
 
-def run_shards(work, elements, count_done, num_shards, arguments):
-    """Does the work for all elements, in a Beam pipeline, and shows progress.
+def beam_options(arguments):
+    """Reads the flags of Beam, before hours go by.
 
     Args:
-        work: `EncodeShard` or `EvaluateShard`.
-        elements: List of what it is called with.
-        count_done: Function that returns how many shards there are; with
-            some runners the workers are elsewhere, but their files are here.
-        num_shards: Int.
-        arguments: Beam's flags. Default: this process does all.
+        arguments: List of them. Default: this process does all.
+
+    Returns:
+        Beam's `PipelineOptions`.
+
+    Raises:
+        ValueError: If some are not Beam's, or there is no Beam.
     """
     try:
-        import apache_beam as beam
         from apache_beam.options import pipeline_options
     except ImportError:
         raise ValueError(
@@ -152,16 +152,44 @@ def run_shards(work, elements, count_done, num_shards, arguments):
         raise ValueError(f"Neither flags of this command nor Beam's: {unknown}")
     standard = options.view_as(pipeline_options.StandardOptions)
     if standard.runner in (None, "DirectRunner"):
-        # The same on this machine, without downloading a faster one.
+        # Which would first try to download a faster one.
         standard.runner = "FnApiRunner"
+    return options
+
+
+def run_shards(work, elements, count_done, num_shards, options):
+    """Does the work for all elements, in a Beam pipeline, and shows progress.
+
+    Args:
+        work: `EncodeShard` or `EvaluateShard`.
+        elements: List of what it is called with.
+        count_done: Function that returns how many shards there are; with
+            some runners the workers are elsewhere, but their files are here.
+        num_shards: Int.
+        options: From `beam_options`.
+
+    Raises:
+        ValueError: If a worker fails; the other shards that are complete stay.
+    """
+    import apache_beam as beam
+
     with _progress(count_done, num_shards):
-        with beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | beam.Create(elements)
-                | beam.Reshuffle()
-                | beam.Map(work)
-            )
+        try:
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | beam.Create(elements)
+                    | beam.Reshuffle()
+                    | beam.Map(work)
+                )
+        except RuntimeError as error:
+            # From another process comes its whole traceback.
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            reason = next((x for x in lines[::-1] if "Error: " in x), lines[-1])
+            raise ValueError(
+                f"A worker failed, and the command can be started again: "
+                f"{reason.strip()}"
+            ) from error
 
 
 @contextlib.contextmanager

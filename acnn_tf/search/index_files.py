@@ -59,7 +59,7 @@ class IndexFiles:
         self._longest = max(model.grid.lengths) / (model.grid.frame_rate or 1)
         self._about = {
             "format": index_list.FORMAT,
-            "model": _fingerprint(model),
+            "model": fingerprint(model),
             "grid": dataclasses.asdict(model.grid),
         }
         # As it will come back.
@@ -324,7 +324,7 @@ def _bfloat16():
     return ml_dtypes.bfloat16
 
 
-def _fingerprint(model):
+def fingerprint(model):
     """A hash of the model's weights."""
     digest = hashlib.sha256()
     for weight in getattr(model, "weights", ()):
