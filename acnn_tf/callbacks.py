@@ -1,13 +1,12 @@
 """What happens between the epochs of `model.fit`."""
 
 import contextlib
-import os
+import math
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from acnn_tf.evaluation import evaluate
+from acnn_tf.models import save_model
 
 
 class Validation(keras.callbacks.Callback):
@@ -41,8 +40,15 @@ class Validation(keras.callbacks.Callback):
         self.path = path
         self.monitor = monitor
         self.kwargs = {"ns": (1, 5), "ious": (0.3, 0.5, 0.7), **kwargs}
-        # A variable, so that a checkpoint can hold it.
-        self.best = tf.Variable(-np.inf, trainable=False, dtype="float64")
+        self.best = -math.inf
+
+    def get_state(self):
+        """What a checkpoint keeps, see `acnn_tf.training.Resume`."""
+        return {"best": self.best}
+
+    def set_state(self, state):
+        """Takes back what `get_state` returned."""
+        self.best = state["best"]
 
     def on_epoch_end(self, epoch, logs=None):
         with averaged_weights(self.model):
@@ -60,8 +66,8 @@ class Validation(keras.callbacks.Callback):
                 f"`monitor` must be one of {sorted(logs)}. "
                 f"Received: {self.monitor}"
             )
-        if logs[self.monitor] > float(self.best):
-            self.best.assign(logs[self.monitor])
+        if logs[self.monitor] > self.best:
+            self.best = logs[self.monitor]
             if self.path is not None:
                 save_model(self.model, self.path)
 
@@ -83,90 +89,12 @@ def averaged_weights(model):
         return
     own = [keras.ops.copy(v) for v in model.trainable_variables]
     averages = optimizer._model_variables_moving_average
-    for variable, average in zip(
-        model.trainable_variables, averages, strict=True
-    ):
-        variable.assign(average)
     try:
+        for variable, average in zip(
+            model.trainable_variables, averages, strict=True
+        ):
+            variable.assign(average)
         yield
     finally:
         for variable, value in zip(model.trainable_variables, own, strict=True):
             variable.assign(value)
-
-
-class Resume(keras.callbacks.Callback):
-    """Continues an interrupted training where its last epoch ended.
-
-    Saves weights, optimizer, random state and epoch after every epoch. The
-    order of the data follows from seed and epoch, so a continued training
-    ends with the weights of one that was never interrupted.
-
-    >>> resume = Resume(model, "runs/mine/checkpoints")  # doctest: +SKIP
-    >>> epoch = resume.restore()  # doctest: +SKIP
-    >>> model.fit(..., initial_epoch=epoch, callbacks=[resume])
-    ... # doctest: +SKIP
-
-    Args:
-        model: Built and compiled model.
-        folder: Where the checkpoints go.
-        **state: Further variables to save, such as `best=validation.best`.
-    """
-
-    def __init__(self, model, folder, **state):
-        super().__init__()
-        model.optimizer.build(model.trainable_variables)
-        self.epoch = tf.Variable(0, trainable=False, dtype="int64")
-        # One by one, in order: the random states of dropout are variables of a
-        # model, but not weights of its layers.
-        variables = model.variables + model.optimizer.variables
-        self.checkpoint = tf.train.Checkpoint(
-            epoch=self.epoch,
-            variables=[variable.value for variable in variables],
-            **state,
-        )
-        self.manager = tf.train.CheckpointManager(
-            self.checkpoint, folder, max_to_keep=2
-        )
-
-    def restore(self):
-        """Loads the newest checkpoint, if there is one.
-
-        Returns:
-            Int: epochs that are already done.
-
-        Raises:
-            ValueError: If the checkpoint is of another model.
-        """
-        newest = self.manager.latest_checkpoint
-        if newest is None:
-            return 0
-        try:
-            self.checkpoint.restore(newest).assert_consumed()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            raise ValueError(
-                f"{newest} does not fit this model: its settings must have "
-                "been others. Repeat them, or choose an empty folder.\n"
-                f"{error}"
-            ) from error
-        return int(self.epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epoch.assign(epoch + 1)
-        self.manager.save()
-
-
-def save_model(model, path):
-    """Saves a model so that a failure leaves the old file as it was.
-
-    Args:
-        model: Keras model.
-        path: `*.keras`.
-    """
-    path = os.fspath(path)
-    partial = f"{path.removesuffix('.keras')}.partial.keras"
-    try:
-        model.save(partial)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from acnn_tf import replicas
+
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class AlignmentLoss(keras.losses.Loss):
@@ -13,7 +15,8 @@ class AlignmentLoss(keras.losses.Loss):
     over the block of every query of the batch against every window, divided
     by the number of pairs in it. A pair is positive if query and window
     belong to the same moment, so that two sentences of one moment in a batch
-    are not taken for negatives of each other.
+    are not taken for negatives of each other. Where several replicas share a
+    batch, each has some of its queries and all of its windows.
 
     Args:
         positive_weight: a1. Defaults to `1 + 1 / B`, as in the public code of
@@ -22,7 +25,8 @@ class AlignmentLoss(keras.losses.Loss):
 
     Call arguments:
         y_true: `[B]`, the id of each example's moment.
-        y_pred: `[B, B]`, scores of query i and the window of example j.
+        y_pred: `[B, B]`, scores of query i and the window of example j; on
+            each of several replicas `[b, B]` for the `[b]` of `y_true`.
 
     Example:
 
@@ -47,7 +51,8 @@ class AlignmentLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         moment = ops.reshape(y_true, (-1,))
-        batch = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
+        all_moments = replicas.gather(moment)
+        batch = ops.cast(ops.shape(all_moments)[0], y_pred.dtype)
         positive_weight, negative_weight = (
             self.positive_weight,
             self.negative_weight,
@@ -58,7 +63,7 @@ class AlignmentLoss(keras.losses.Loss):
             negative_weight = 1.0 / batch
         return ops.mean(
             ops.where(
-                ops.equal(moment[:, None], moment[None, :]),
+                ops.equal(moment[:, None], all_moments[None, :]),
                 positive_weight * ops.softplus(-y_pred),
                 negative_weight * ops.softplus(y_pred),
             ),

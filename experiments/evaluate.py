@@ -20,12 +20,11 @@ import json
 import os
 import sys
 
-import keras
 from absl import flags
 
 from acnn_tf import evaluation, search
 from acnn_tf.data import predictions
-from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from acnn_tf.models import load_model
 from experiments import datasets, pictures
 from export import command
 
@@ -72,7 +71,7 @@ def use_dataset_of_run(workdir):
 def evaluate_model(split, **protocol):
     """Returns tables by their titles, and the predictions."""
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path)
     if FLAGS.window_lengths:
         lengths = tuple(map(float, FLAGS.window_lengths))
         model.grid = dataclasses.replace(model.grid, lengths=lengths)

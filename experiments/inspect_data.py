@@ -11,7 +11,8 @@ r"""Counts what a dataset holds and lists all that is wrong with it.
 
 Windows slide over every video that has a query; a window that shows an
 annotated moment makes a pair with each sentence of that moment. Records that
-cannot be used are left out of every count.
+cannot be used are left out of every count. With --write_manifests, files that
+are sound (or, with --skip_bad, texts of which some is) get a manifest.
 
 Exit code: 0 if there is nothing wrong, 2 if there is, 1 if a file or a flag is
 missing. With --skip_bad it is 0 as long as a query is left.
@@ -22,9 +23,9 @@ import sys
 
 from absl import app, flags
 
+from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, read_moments
 from acnn_tf.data.features import open_features
-from acnn_tf.data.inspection import count_pairs, with_sound_features
 from acnn_tf.data.known_files import SPLITS, known_files
 from acnn_tf.data.problems import FeatureError
 from acnn_tf.data.windows import WindowGrid
@@ -46,6 +47,7 @@ flags.DEFINE_float("overlap", None, "Share common to neighbours; default 0.8.")
 flags.DEFINE_float("min_iou", None, "Windows pair above this IoU; default 0.5.")
 flags.DEFINE_float("max_niol", None, "And below this nIoL; default 0.15.")
 flags.DEFINE_bool("skip_bad", False, "Do without the bad records, exit with 0.")
+flags.DEFINE_bool("write_manifests", False, "So that damage is told.")
 flags.DEFINE_bool("json", False, "Print one JSON object.")
 
 
@@ -76,8 +78,8 @@ def window_grid():
 
 
 def load():
-    """Reads the files: `(moments, problems, number of records dropped)`."""
-    paths = {}
+    """Reads: `(moments, problems, number of records dropped, features)`."""
+    paths, features = {}, None
     if FLAGS.data_dir and FLAGS.dataset:
         paths = known_files(
             FLAGS.dataset, FLAGS.data_dir, FLAGS.split, FLAGS.annotations
@@ -90,10 +92,8 @@ def load():
     moments = read_moments(
         FLAGS.annotations,
         FLAGS.dataset,
-        durations=FLAGS.durations,
-        num_frames=FLAGS.num_frames,
         problems=problems,
-        **given("frame_rate"),
+        **given("durations", "num_frames", "frame_rate"),
     )
     dropped = sum(p.dropped and p.path == FLAGS.annotations for p in problems)
     if FLAGS.features:
@@ -101,27 +101,33 @@ def load():
             with open_features(
                 FLAGS.features, clip_seconds=FLAGS.clip_seconds
             ) as features:
-                sound, found = with_sound_features(moments, features)
+                sound, found = inspection.with_sound_features(moments, features)
         except FeatureError as error:
             sound, found = [], error.problems
         dropped += len(moments) - len(sound)
         moments = sound
         problems += found
-    return moments, problems, dropped
+    return moments, problems, dropped, features
 
 
 def main(_):
     """Reads, counts, prints; returns the exit code."""
     try:
         grid = window_grid()
-        moments, problems, dropped = load()
+        moments, problems, dropped, features = load()
         counts = {"videos": len({moment.video_id for moment in moments})}
         counts["queries"] = len(moments)
         counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))
         if grid is not None:
             thresholds = given("min_iou", "max_niol")
-            counts |= count_pairs(moments, grid, **thresholds)
+            counts |= inspection.count_pairs(moments, grid, **thresholds)
         counts["dropped"] = dropped
+        if FLAGS.write_manifests:
+            paths = FLAGS.annotations, FLAGS.durations, FLAGS.num_frames
+            written = inspection.save_manifests(
+                moments, problems, paths, features, FLAGS.skip_bad
+            )
+            counts["manifests"] = len(written)
     except (OSError, ValueError) as error:
         print(f"inspect_data: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ from absl import flags
 
 from acnn_tf import evaluation, plots
 from acnn_tf.data import synthetic
+from acnn_tf.data.names import file_name
 
 FLAGS = flags.FLAGS
 
@@ -28,13 +29,13 @@ def draw(workdir, model, split, results, found):
     drawn = [plots.recall_table(path, results, results["protocol"])]
     for index in np.linspace(0, len(found) - 1, FLAGS.timelines).astype(int):
         moment, predicted = split.moments[index], found[index]
-        name = moment.query_id.replace(os.sep, "_")
+        name = file_name(moment.query_id, ".png")
         frames = None
         if FLAGS.dataset == "synthetic":
             frames = synthetic.render(moment.video_id)
         length = predicted[0, 1] - predicted[0, 0]
         path = plots.timeline(
-            os.path.join(workdir, "timelines", f"{name}.png"),
+            os.path.join(workdir, "timelines", name),
             query=moment.query,
             duration=moment.duration,
             truth=moment.segments,

@@ -16,15 +16,19 @@ not compare. Results of one video overlap by at most --nms_threshold.
 import json
 import os
 
-import keras
 from absl import flags
 
 from acnn_tf import search
+from acnn_tf.data.normalization import normalize
+from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from acnn_tf.data.text_files import text_lines
+from acnn_tf.models import load_model
 from export import command, corpus
 
 FLAGS = flags.FLAGS
+# All are encoded at once.
+_MAX_QUERIES = 10_000
 
 flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 flags.DEFINE_string(
@@ -59,10 +63,24 @@ flags.DEFINE_bool("json", False, "Print one JSON object a sentence.")
 
 def read_queries():
     """Returns the sentences that the flags name."""
-    queries = [FLAGS.query] if FLAGS.query else []
+    queries, problems = [], []
+    if FLAGS.query:
+        queries.append(normalize(FLAGS.query))
     if FLAGS.queries_file:
-        with open(FLAGS.queries_file, encoding="utf-8") as lines:
-            queries += [line.strip() for line in lines if line.strip()]
+        for line, text in text_lines(FLAGS.queries_file):
+            try:
+                if isinstance(text, ValueError):  # not UTF-8, or too long
+                    raise text
+                queries.append(normalize(text).strip())
+            except ValueError as error:
+                problems.append(Problem(FLAGS.queries_file, line, str(error)))
+            if len(queries) > _MAX_QUERIES:
+                raise ValueError(
+                    f"{FLAGS.queries_file} has more than {_MAX_QUERIES:,} "
+                    "sentences: split it."
+                )
+    if problems:
+        raise DataError(problems)
     if not queries:
         raise ValueError("Give --query, or --queries_file.")
     return queries
@@ -73,7 +91,7 @@ def run():
     if not (FLAGS.features or FLAGS.index):
         raise ValueError("Give --features, --index or both.")
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path)
     if model.vocabulary is None:
         raise ValueError(
             f"{path} takes sentence vectors, and nothing here makes them of "

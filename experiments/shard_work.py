@@ -13,12 +13,10 @@ import sys
 import threading
 import time
 
-import keras
 from absl import flags
 
-from acnn_tf import evaluation, search
+from acnn_tf import evaluation, models, search
 from acnn_tf.data.features import open_features
-from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
 from experiments import datasets, shard_files
 
 _LOCK = threading.RLock()
@@ -37,8 +35,7 @@ def _once(function):
 
 @_once
 def load_model(workdir, window_lengths=None):
-    path = os.path.join(workdir, "model.keras")
-    model = keras.saving.load_model(path, compile=False)
+    model = models.load_model(os.path.join(workdir, "model.keras"))
     if window_lengths:
         model.grid = dataclasses.replace(model.grid, lengths=window_lengths)
     return model

@@ -269,7 +269,7 @@ def _moments(outputs):
 def _read_clips(path, video):
     """Reads `[T, D]` of a .npy file, or of a video of an HDF5 file."""
     if path.endswith(".npy"):
-        return np.load(path)
+        return np.load(path, allow_pickle=False)
     import h5py
 
     with h5py.File(path) as file:

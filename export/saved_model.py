@@ -14,11 +14,11 @@ BUILD.md for how to serve it.
 import os
 import sys
 
-import keras
 from absl import flags
 
 from acnn_tf import search, serving
-from acnn_tf.models import ACNN  # noqa: F401 - so that Keras can load it
+from acnn_tf.data.names import check_file_name
+from acnn_tf.models import load_model
 from export import command, corpus, warmup
 
 FLAGS = flags.FLAGS
@@ -64,13 +64,14 @@ def next_version(folder):
 
 
 def run():
+    check_file_name(FLAGS.name)
     folder = os.path.join(FLAGS.export_dir, FLAGS.name)
     version = FLAGS.version or next_version(folder)
     target = os.path.join(folder, str(version))
     if os.path.exists(target):  # before videos are encoded for hours
         raise FileExistsError(f"{target} is there already.")
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path)
     index = make_index(model)
     try:
         assets_extra = warmup.files(FLAGS.name, model, index)

@@ -6,7 +6,7 @@ import pytest
 
 from acnn_tf import layers, losses
 from acnn_tf.data.windows import pool_clips
-from acnn_tf.models import ACNN
+from acnn_tf.models import ACNN, load_model, save_model
 
 RNG = np.random.default_rng(0)
 SMALL = {
@@ -269,8 +269,8 @@ def test_archive_after_training_keeps_the_numbers(arguments, tmp_path):
     model.adapt(np.concatenate(clips()))
     inputs, targets = training_batch(model)
     model.fit(inputs, targets, batch_size=2, epochs=1, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
     assert loaded.get_config() == model.get_config()
     assert loaded.grid == model.grid
     for key, value in model(inputs).items():
@@ -284,8 +284,8 @@ def test_an_archive_before_training_loads(tmp_path):
     model = ACNN(**SMALL)
     inputs, _ = training_batch(model)
     model(inputs)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
         model(inputs)["score"], loaded(inputs)["score"]
     )
@@ -328,8 +328,8 @@ def test_adapted_scale_travels_with_the_archive(tmp_path):
     model.adapt(np.array([[1.0] * 4, [3.0] * 4]))
     inputs, _ = training_batch(model)
     score = model(inputs)["score"]
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.normalization.mean, 2.0)
     np.testing.assert_array_equal(loaded(inputs)["score"], score)
 

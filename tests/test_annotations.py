@@ -12,6 +12,7 @@ from acnn_tf.data.annotations import (
     read_moments,
     write_jsonl,
 )
+from acnn_tf.data.normalization import normalize
 
 RECORD = {
     "qid": 1,
@@ -214,7 +215,7 @@ times = st.tuples(st.floats(0, 50), st.floats(0.01, 50)).map(
 @given(
     st.lists(
         st.tuples(
-            st.text(min_size=1).map(str.strip).filter(bool),
+            st.text(min_size=1).map(normalize).map(str.strip).filter(bool),
             st.text(min_size=1).filter(str.strip),
             st.lists(times, min_size=1, max_size=3),
         ),
@@ -239,7 +240,10 @@ def test_reading_what_was_written_gives_the_same_moments(
     ]
     write_jsonl(moments, path)
     assert read_moments(path, "jsonl") == moments
-    assert [p.name for p in path.parent.iterdir()] == ["moments.jsonl"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "moments.jsonl",
+        "moments.jsonl.manifest.json",
+    ]
 
 
 def test_known_files_are_found_by_name(tmp_path):

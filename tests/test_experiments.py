@@ -19,7 +19,7 @@ from acnn_tf.data import annotations, batches, synthetic
 from acnn_tf.data.features import write_features
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.data.windows import WindowGrid
-from acnn_tf.models import ACNN
+from acnn_tf.models import ACNN, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -246,7 +246,7 @@ def test_the_papers_settings_run_on_files_in_the_layout_of_tacos(tmp_path):
         "--epochs=1",
         "--filters=8",
     )
-    model = keras.saving.load_model(workdir / "model.keras", compile=False)
+    model = load_model(workdir / "model.keras")
     assert model.grid == WindowGrid((64, 128, 256, 512), 0.8, 29.4)
     assert model.grid.dilation == 5
     assert model.hidden_dim is None

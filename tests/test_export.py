@@ -233,3 +233,24 @@ def test_the_configuration_of_models_parses():
     )
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path) == ("acnn", "/models/acnn")
+
+
+@pytest.mark.parametrize("name", ["../acnn", ""])
+def test_a_model_name_that_leaves_the_folder_is_told(name, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "export.saved_model",
+            f"--workdir={tmp_path}",
+            f"--export_dir={tmp_path / 'models'}",
+            f"--name={name}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "cannot be the name of a file" in done.stderr
+    assert not list(tmp_path.iterdir())

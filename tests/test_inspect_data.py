@@ -102,8 +102,10 @@ def test_every_problem_is_listed_with_file_and_line(tmp_path):
     durations.write_text('{"v": 8, "w": 8, "x": 8}')
     features = tmp_path / "f.hdf5"
     clips = np.ones((8, 2), np.float32)
-    write_features(features, {"v": clips, "x": clips}, 1.0)
-    with h5py.File(features, "r+") as file:
+    with h5py.File(features, "w") as file:
+        file.attrs["clip_seconds"] = 1.0
+        file["v"] = clips
+        file["x"] = clips
         file["x"][3, 1] = np.nan
     flags = [
         "--dataset=charades_sta",
@@ -249,3 +251,46 @@ def test_annotations_that_are_named_need_not_be_in_the_folder(
     code, found = inspect_json(*charades, f"--data_dir={folder}")
     assert code == 0
     assert found["queries"] == 3
+
+
+def test_manifests_of_sound_files_are_written_and_obeyed(charades, tmp_path):
+    clips = np.ones((8, 2), np.float32)
+    write_features(tmp_path / "f", {"v": clips, "w": clips}, 1.0)
+    (tmp_path / "f" / "manifest.json").unlink()
+    flags = [*charades, f"--features={tmp_path / 'f'}", "--write_manifests"]
+    code, found = inspect_json(*flags)
+    assert (code, found["manifests"]) == (0, 3)
+    for name in ("a.txt.manifest.json", "d.json.manifest.json"):
+        assert (tmp_path / name).exists()
+    assert (tmp_path / "f" / "manifest.json").exists()
+    code, found = inspect_json(*flags)
+    assert (code, found["manifests"]) == (0, 0)
+
+    text = (tmp_path / "a.txt").read_text()
+    (tmp_path / "a.txt").write_text(text.replace("12.0", "13.0"))
+    code, found = inspect_json(*flags, "--skip_bad")
+    assert (code, found["queries"], found["manifests"]) == (2, 0, 0)
+    assert "has other bytes than when" in found["problems"][0]["message"]
+
+
+def test_files_with_problems_get_a_manifest_only_if_asked(charades, tmp_path):
+    with (tmp_path / "a.txt").open("a") as file:
+        file.write("v 4 4##no length\n")
+    code, found = inspect_json(*charades, "--write_manifests")
+    assert (code, found["manifests"]) == (2, 1)
+    assert not (tmp_path / "a.txt.manifest.json").exists()
+    flags = [*charades, "--write_manifests", "--skip_bad"]
+    code, found = inspect_json(*flags)
+    assert (code, found["manifests"]) == (0, 1)
+    assert (tmp_path / "a.txt.manifest.json").exists()
+    assert inspect_json(*flags)[0] == 0
+
+
+def test_features_with_problems_get_no_manifest(charades, tmp_path):
+    (tmp_path / "f").mkdir()
+    np.save(tmp_path / "f" / "v.npy", np.ones((8, 2), np.float32))
+    np.save(tmp_path / "f" / "w.npy", np.full((8, 2), np.nan, np.float32))
+    flags = [*charades, f"--features={tmp_path / 'f'}", "--clip_seconds=1"]
+    code, found = inspect_json(*flags, "--write_manifests", "--skip_bad")
+    assert (code, found["manifests"]) == (0, 2)
+    assert not (tmp_path / "f" / "manifest.json").exists()

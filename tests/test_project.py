@@ -145,6 +145,27 @@ def test_layers_and_losses_know_no_tensorflow(path):
         assert not is_within(name, "tensorflow"), "use keras.ops"
 
 
+@over(SOURCES)
+def test_no_data_can_become_code(path):
+    """NumPy's pickles included: `allow_pickle=False` stands where it loads."""
+    for name in imported_modules(path):
+        for unsafe in ("pickle", "marshal", "shelve", "dill", "yaml", "joblib"):
+            assert not is_within(name, unsafe), f"imports `{name}`"
+    for node in nodes(path):
+        if not isinstance(node, ast.Call):
+            continue
+        called, place = ast.unparse(node.func), f"line {node.lineno}"
+        assert called not in ("eval", "exec", "compile", "__import__"), place
+        assert not called.endswith("keras.saving.load_model") or (
+            path.name == "model_files.py"
+        ), f"{place}: use acnn_tf.models.load_model"
+        if called in ("np.load", "numpy.load"):
+            given = {
+                word.arg: ast.unparse(word.value) for word in node.keywords
+            }
+            assert given.get("allow_pickle") == "False", place
+
+
 @over([path for path in TEXTS if path.suffix == ".py"])
 def test_source_files_stay_short(path):
     text = path.read_text(encoding="utf-8")

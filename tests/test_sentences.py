@@ -7,10 +7,10 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acnn_tf.data.normalization import normalize
 from acnn_tf.data.problems import FeatureError, UnknownIdError
 from acnn_tf.data.sentences import (
     Vocabulary,
-    normalize,
     read_glove,
     read_sentence_vectors,
     tokenize,

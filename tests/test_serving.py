@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from acnn_tf import search, serving
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.normalization import MAX_CHARACTERS
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.models import ACNN
@@ -88,6 +89,45 @@ def test_every_letter_is_written_out_as_python_does():
 def test_a_sentence_that_is_not_utf8_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="must be UTF-8"):
         word_ids()([b"a door", b"caf\xe9"])
+
+
+def is_refused(function, sentence):
+    try:
+        function([sentence])
+    except (ValueError, tf.errors.InvalidArgumentError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "letter", ["a", "a ", "\u00e9", "\U0001f600", "e\u0301"]
+)
+@pytest.mark.parametrize("more", [-1, 0, 1, 100])
+def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training(
+    letter, more
+):
+    sentence = (letter * 2 * MAX_CHARACTERS)[: MAX_CHARACTERS + more]
+    assert is_refused(Vocabulary(WORDS).encode, sentence) == (more > 0)
+    assert is_refused(word_ids(), sentence) == (more > 0)
+
+
+@pytest.mark.parametrize("data", [b"a", b"\x80", b"\xff", b"\0"])
+def test_a_huge_sentence_is_refused_whatever_its_bytes(data):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"2,000 characters(.|\n)*1"
+    ):
+        word_ids()([b"a door", data * 10**8])
+
+
+CONTROLS = st.sampled_from(
+    "\0\x1b\x7f\x9f\u202a\u202e\u2066\u2069\u200b\u00ad\n"
+)
+
+
+@given(st.text(NEAR | CONTROLS, max_size=12))
+def test_control_characters_part_words_in_the_graph_as_in_training(sentence):
+    expected = Vocabulary(WORDS).encode([sentence])
+    np.testing.assert_array_equal(word_ids()([sentence]), expected)
 
 
 # Windows
@@ -269,6 +309,7 @@ def refusing():
         ({"clip": np.full((2, 9, CLIP_DIM), np.nan)}, "`clip` must be finite"),
         ({"query": ["a", "b", "c"]}, "`query` and `clip` must have as many"),
         ({"query": [b"\xff", b"a"]}, "must be UTF-8"),
+        ({"query": ["a", "a" * 2001]}, "at most 2,000 characters"),
     ],
 )
 def test_bad_input_is_refused_by_the_graph_itself(refusing, change, message):

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acnn_tf import search
+from acnn_tf import models, search
 from acnn_tf.data import synthetic
 from acnn_tf.data.features import write_features
 from acnn_tf.data.windows import WindowGrid
@@ -232,7 +232,7 @@ def files_of(path):
 def workdir(model, tmp_path_factory):
     """A run, and clips that take a moment to encode."""
     path = tmp_path_factory.mktemp("run")
-    model.save(path / "model.keras")
+    models.save_model(model, path / "model.keras")
     clips = {
         f"v{number:02d}": RNG.normal(1, 2, (300 + number, small_acnn.CLIP_DIM))
         for number in range(64)
@@ -319,7 +319,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     model = small_acnn.make_model(
         clip_dim=dim, vocabulary=words, clip_seconds=scenes.clip_seconds
     )
-    model.save(tmp_path / "model.keras")
+    models.save_model(model, tmp_path / "model.keras")
     data = (
         f"--workdir={tmp_path}",
         "--dataset=synthetic",

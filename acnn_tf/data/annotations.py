@@ -15,6 +15,7 @@ import json
 import os
 
 from acnn_tf.data.known_files import known_files
+from acnn_tf.data.manifests import check_file, replacing_with_manifest
 from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.records import read_records, video_name
 from acnn_tf.data.text_files import is_number, read_numbers
@@ -81,7 +82,8 @@ def read_moments(
     A moment that ends after its video is cut at the video's end and kept. One
     that ends before it starts, starts after the video's end, or is longer
     than its video by more than a tenth is dropped, as are records that are
-    malformed, repeated, or of a video whose duration is not known.
+    malformed, repeated, or of a video whose duration is not known. A file that
+    is not as its manifest says (see `acnn_tf.data.manifests`) is not read.
 
     Args:
         path: Annotation file; see the top of this module.
@@ -136,8 +138,10 @@ def read_moments(
     if in_frames:
         lengths = {video_name(video): lengths[video] for video in lengths}
     moments, durations_seen = [], {}
+    damage = check_file(path)
+    found += damage
     # Without lengths every record would be a problem, and none of them new.
-    if lengths or not found:
+    if not damage and (lengths or not found):
         for record in read_records(path, dataset, found):
             moment = _moment(
                 record,
@@ -239,18 +243,25 @@ def write_jsonl(moments, path):
 
     Args:
         moments: Iterable of `Moment`. Their frames are not kept.
-        path: File to write; it appears only once it is complete.
+        path: File to write; it appears only once it is complete, and a
+            manifest beside it.
+
+    Raises:
+        WriteError: If it could not be written; the old file stays.
     """
-    path = os.fspath(path)
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        for moment in moments:
-            record = {
-                "qid": moment.query_id,
-                "query": moment.query,
-                "vid": moment.video_id,
-                "duration": moment.duration,
-                "relevant_windows": [list(pair) for pair in moment.segments],
-            }
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    moments = list(moments)
+    with replacing_with_manifest(path, len(moments)) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            for moment in moments:
+                file.write(_to_json(moment) + "\n")
+
+
+def _to_json(moment):
+    record = {
+        "qid": moment.query_id,
+        "query": moment.query,
+        "vid": moment.video_id,
+        "duration": moment.duration,
+        "relevant_windows": [list(pair) for pair in moment.segments],
+    }
+    return json.dumps(record, ensure_ascii=False)

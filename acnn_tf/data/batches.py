@@ -34,6 +34,49 @@ class Batches:
     num_examples: int
     steps_per_epoch: int
 
+    def skip(self, steps):
+        """The same batches without the first few: `Batches`."""
+        return dataclasses.replace(self, dataset=self.dataset.skip(steps))
+
+    def distribute(self, strategy):
+        """The same batches for several replicas, each with rows of its own.
+
+        Every worker assembles whole batches and takes the rows of its
+        replicas, so that the batches are those of one process, whatever the
+        number of replicas: N of them get `B // N` rows or one more, one after
+        another.
+
+        Args:
+            strategy: `tf.distribute.Strategy`.
+
+        Returns:
+            `Batches`, with a `tf.distribute.DistributedDataset`.
+        """
+        count = strategy.num_replicas_in_sync
+        if count == 1:
+            return self
+
+        def of_worker(context):
+            own = count // context.num_input_pipelines
+            first = own * context.input_pipeline_id
+
+            def parts(*batch):
+                replicas = tf.data.Dataset.range(first, first + own)
+                return replicas.map(lambda r: _rows(batch, r, count))
+
+            return self.dataset.flat_map(parts).prefetch(2 * own)
+
+        return dataclasses.replace(
+            self, dataset=strategy.distribute_datasets_from_function(of_worker)
+        )
+
+
+def _rows(batch, part, count):
+    """One of `count` parts of a batch, all of which differ by a row at most."""
+    size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
+    first, last = part * size // count, (part + 1) * size // count
+    return tf.nest.map_structure(lambda tensor: tensor[first:last], batch)
+
 
 def moment_ids(moments):
     """One id for each distinct (video, segments): equal for its sentences.

@@ -5,14 +5,25 @@ import collections.abc
 import contextlib
 import dataclasses
 import os
-import shutil
 
-import h5py
 import numpy as np
 
-from acnn_tf.data.array_files import SCALAR_FILE, open_arrays, read_floats
+from acnn_tf.data.array_files import (
+    NpyFolder,
+    open_arrays,
+    read_floats,
+    write_npy,
+)
+from acnn_tf.data.atomic import partial_name, replacing
+from acnn_tf.data.hdf5_files import HDF5File, write_hdf5
+from acnn_tf.data.manifests import (
+    manifest_path,
+    replacing_with_manifest,
+    save_manifest,
+)
+from acnn_tf.data.names import check_file_name
 from acnn_tf.data.problems import FeatureError, UnknownIdError, fail
-from acnn_tf.data.tfrecord_files import write_tfrecord
+from acnn_tf.data.tfrecord_files import TFRecordFiles, write_tfrecord
 
 # Videos whose width is compared before any is trusted.
 _LOOKED_AT = 5
@@ -175,6 +186,19 @@ class ClipFeatures(collections.abc.Mapping):
                 problems[video_id] = error.problems[0]
         return problems
 
+    def save_manifest(self):
+        """Writes a manifest of the files as they are, unless there is one.
+
+        Returns:
+            Its path, or `None` if there was one.
+
+        Raises:
+            WriteError: If it could not be written.
+        """
+        if os.path.exists(manifest_path(self.path)):
+            return None
+        return save_manifest(self.path, self._arrays.records())
+
     def close(self):
         """Closes the file."""
         self._arrays.close()
@@ -189,7 +213,9 @@ class ClipFeatures(collections.abc.Mapping):
 def write_features(path, features, clip_seconds):
     """Writes features in a form that `open_features` reads.
 
-    What is there before stays until the new file is complete.
+    What is there before stays until the new file is complete. TFRecord files
+    and folders of `.npy` get a manifest, see `acnn_tf.data.manifests`; HDF5
+    files hold checksums of all that is in them.
 
     Args:
         path: `.hdf5`, `.h5` or `.tfrecord` file, or, without such a suffix, a
@@ -197,6 +223,10 @@ def write_features(path, features, clip_seconds):
         features: Mapping from video id to floats `[T, D]`. HDF5 and `.npy`
             keep their dtype, TFRecord is float32.
         clip_seconds: Float, seconds from one clip to the next.
+
+    Raises:
+        FeatureError: If the features are not what `ClipFeatures` takes.
+        WriteError: If they could not be written, as on a full disk.
 
     Example:
 
@@ -207,63 +237,55 @@ def write_features(path, features, clip_seconds):
     (3, 2)
     """
     path = os.fspath(path)
-    stem, suffix = os.path.splitext(path)
-    writers = {
-        ".hdf5": _write_hdf5,
-        ".h5": _write_hdf5,
-        ".tfrecord": write_tfrecord,
-        ".tfrecords": write_tfrecord,
-    }
-    if suffix not in writers and os.path.exists(path):
+    suffix = os.path.splitext(path)[1]
+    write, read = _FORMS.get(suffix, (write_npy, NpyFolder))
+    if write is write_npy and os.path.exists(path):
         raise FileExistsError(
             f"{path} is there already: remove it, or choose another folder"
         )
-    if not suffix.startswith(".tfrecord") and any(
-        "/" in video for video in features
-    ):
+    if write is not write_tfrecord and any("/" in video for video in features):
         raise ValueError(
             f"Video ids with a '/' go into .tfrecord files only. "
             f"Received: {path}"
         )
-    partial = f"{stem}.partial{suffix}"
+    size = _size_of(features, 4 if write is write_tfrecord else None)
+    if write is write_npy:
+        for video in features:
+            check_file_name(video, ".npy")
+        replaced = replacing(path, size=size)
+    else:
+        # HDF5 files have checksums of all they hold.
+        replaced = replacing_with_manifest(
+            path, len(features), only_again=write is write_hdf5, size=size
+        )
     try:
-        write = writers.get(suffix, _write_npy)
-        write(partial, features, clip_seconds)
-        # What the readers find no fault with, they will read again.
-        with open_features(partial, clip_seconds=clip_seconds) as written:
-            problems = list(written.problems().values())
-        if problems:
-            raise FeatureError(problems)
-        os.replace(partial, path)
+        with replaced as partial:
+            write(partial, features, clip_seconds)
+            # What the readers find no fault with, they will read again.
+            with ClipFeatures(read(partial), clip_seconds) as written:
+                problems = list(written.problems().values())
+            if problems:
+                raise FeatureError(problems)
     except FeatureError as error:
         raise FeatureError(
-            dataclasses.replace(p, path=p.path.replace(partial, path, 1))
+            dataclasses.replace(
+                p, path=p.path.replace(partial_name(path), path, 1)
+            )
             for p in error.problems
         ) from None
-    finally:
-        if os.path.isdir(partial):
-            shutil.rmtree(partial)
-        elif os.path.exists(partial):
-            os.remove(partial)
 
 
-def _write_hdf5(path, features, clip_seconds):
-    with h5py.File(path, "w") as file:
-        file.attrs["clip_seconds"] = clip_seconds
-        for video_id, clips in features.items():
-            clips = np.asarray(clips)
-            # Without checksums a flipped byte would pass as a number.
-            checksums = {"fletcher32": True, "chunks": clips.shape}
-            file.create_dataset(
-                video_id, data=clips, **(checksums if clips.size else {})
-            )
+def _size_of(features, item_size):
+    """Bytes of all numbers, where they need not be read to be counted."""
+    if not isinstance(features, dict):
+        return None
+    arrays = list(map(np.asarray, features.values()))
+    return sum(a.size * (item_size or a.itemsize) for a in arrays)
 
 
-def _write_npy(path, features, clip_seconds):
-    os.mkdir(path)
-    with open(os.path.join(path, SCALAR_FILE), "w") as file:
-        file.write(f"{clip_seconds}\n")
-    for video_id, clips in features.items():
-        np.save(
-            os.path.join(path, f"{video_id}.npy"), clips, allow_pickle=False
-        )
+_FORMS = {
+    ".hdf5": (write_hdf5, HDF5File),
+    ".h5": (write_hdf5, HDF5File),
+    ".tfrecord": (write_tfrecord, lambda path: TFRecordFiles(path, [path])),
+    ".tfrecords": (write_tfrecord, lambda path: TFRecordFiles(path, [path])),
+}

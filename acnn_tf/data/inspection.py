@@ -1,8 +1,12 @@
 """What can be told of a dataset before training on it."""
 
+import os
+
 import numpy as np
 
+from acnn_tf.data.manifests import manifest_path, save_manifest
 from acnn_tf.data.problems import Problem
+from acnn_tf.data.text_files import read_numbers
 from acnn_tf.data.windows import video_pairs
 
 
@@ -58,3 +62,51 @@ def count_pairs(moments, grid, **thresholds):
         counts["pairs"] += len(window_index)
         counts["paired_windows"] += len(np.unique(window_index))
     return counts
+
+
+def save_manifests(moments, problems, paths, features=None, skip_bad=False):
+    """Writes a manifest for each file that was found sound.
+
+    One that is there already stays: a file that does not agree with it is
+    damaged, or else its manifest is to be removed.
+
+    Args:
+        moments: List of `Moment`, those that can be used.
+        problems: List of `Problem` that were found in any of the files.
+        paths: File of the moments, then those of durations and of counts of
+            frames, `None` where there is none.
+        features: `acnn_tf.data.features.ClipFeatures`, if any.
+        skip_bad: Take files of text for sound in which only some of the
+            records are bad.
+
+    Returns:
+        List of the paths of the manifests that were written.
+
+    Raises:
+        WriteError: If one could not be written.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/train.txt"
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("v 0.0 4.0##a man runs")
+    >>> save_manifests(["a moment"], [], [path])
+    ['...train.txt.manifest.json']
+    """
+    if not moments:
+        return []
+    bad = {problem.path for problem in problems if problem.dropped}
+    records = {path: len(read_numbers(path, [])) for path in paths[1:] if path}
+    records[paths[0]] = len(moments)
+    written = [
+        save_manifest(path, {path: number})
+        for path, number in records.items()
+        if (skip_bad or path not in bad)
+        and not os.path.exists(manifest_path(path))
+    ]
+    if features is not None:
+        within = os.path.join(features.path, "")
+        if not any((path + os.sep).startswith(within) for path in bad):
+            written += filter(None, [features.save_manifest()])
+    return written

@@ -13,6 +13,7 @@ import os
 
 import numpy as np
 
+from acnn_tf.data.atomic import replacing
 from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.text_files import is_number, text_lines
 
@@ -25,17 +26,16 @@ def write_predictions(path, moments, predictions):
         moments: List of `Moment`.
         predictions: For each moment `[N, 3]`: start, end, score.
     """
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        for moment, predicted in zip(moments, predictions, strict=True):
-            record = {
-                "qid": moment.query_id,
-                "query": moment.query,
-                "vid": moment.video_id,
-                "pred_relevant_windows": np.asarray(predicted).tolist(),
-            }
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            for moment, predicted in zip(moments, predictions, strict=True):
+                record = {
+                    "qid": moment.query_id,
+                    "query": moment.query,
+                    "vid": moment.video_id,
+                    "pred_relevant_windows": np.asarray(predicted).tolist(),
+                }
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def read_predictions(path, moments, allow_missing=False):
@@ -109,18 +109,18 @@ def _parse(text):
         )
     for key in ("qid", "pred_relevant_windows"):
         if key not in record:
-            raise ValueError(f"has no {key!r}; found {sorted(record)}")
+            raise ValueError(f"has no {key!r}; found {sorted(record)!r:.80}")
     return record
 
 
 def _check_query(record, query_id, moment):
     if moment is None:
-        raise ValueError(f"query {query_id!r} is not in the annotations")
+        raise ValueError(f"query {query_id!r:.80} is not in the annotations")
     video_id = str(record.get("vid", moment.video_id))
     if video_id != moment.video_id:
         raise ValueError(
             f"query {query_id!r} is about video {moment.video_id!r} in the "
-            f"annotations, about {video_id!r} here"
+            f"annotations, about {video_id!r:.80} here"
         )
 
 

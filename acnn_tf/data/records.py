@@ -11,6 +11,7 @@ import json
 import os
 import re
 
+from acnn_tf.data.normalization import normalize
 from acnn_tf.data.problems import Problem
 from acnn_tf.data.text_files import is_number, json_items, text_lines
 
@@ -79,23 +80,33 @@ def read_records(path, dataset, problems):
                     f"duplicate of line {seen[key]}: {str(key)[:80]}; remove "
                     "one of the two"
                 )
+            queries = [_query(record.query) for record in found]
         except ValueError as error:
             problems.append(Problem(path, line, str(error)))
             continue
         if key is not None:
             seen[key] = line
-        for record in found:
+        for record, query in zip(found, queries, strict=True):
             query_id = record.query_id
             if query_id is None:
                 name = "_".join(map(str, (record.video_id, *record.times[0])))
                 query_id = f"{name}_{counts[name]}"
                 counts[name] += 1
             records.append(
-                dataclasses.replace(record, query_id=query_id, line=line)
+                dataclasses.replace(
+                    record, query=query, query_id=query_id, line=line
+                )
             )
     if line is None:
         problems.append(Problem(path, 1, "the file holds no records"))
     return records
+
+
+def _query(sentence):
+    query = normalize(sentence).strip()
+    if not query:
+        raise ValueError(f"expected a sentence, found {sentence!a:.40}")
+    return query
 
 
 def video_name(video):

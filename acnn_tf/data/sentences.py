@@ -2,13 +2,13 @@
 
 import collections
 import os
-import unicodedata
 import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from acnn_tf.data.array_files import open_arrays, read_floats
+from acnn_tf.data.normalization import normalize
 from acnn_tf.data.problems import (
     FeatureError,
     Problem,
@@ -18,14 +18,9 @@ from acnn_tf.data.problems import (
 
 PADDING, UNKNOWN = 0, 1
 _FIRST_WORD = 2
-
-
-def normalize(sentence):
-    """Writes each letter as one character where there is one (Unicode NFC).
-
-    TensorFlow has no operation for it, so that it comes before `tokenize`.
-    """
-    return unicodedata.normalize("NFC", sentence)
+# Those of `normalize`, for a graph, which may be given what was not put
+# through it.
+_CONTROLS = r"[\p{Cc}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 
 
 def tokenize(sentences):
@@ -47,9 +42,10 @@ def tokenize(sentences):
     >>> tokenize(["The chef's knife, again!"]).to_list()
     [[b'the', b'chef', b"'s", b'knife', b'again']]
     """
-    text = tf.strings.lower(
-        tf.convert_to_tensor(sentences, tf.string), encoding="utf-8"
-    )
+    text = tf.convert_to_tensor(sentences, tf.string)
+    # Before letters, some of which are lowered by what follows them.
+    text = tf.strings.regex_replace(text, _CONTROLS, " ")
+    text = tf.strings.lower(text, encoding="utf-8")
     text = tf.strings.regex_replace(
         text, "\N{RIGHT SINGLE QUOTATION MARK}", "'"
     )
@@ -111,6 +107,9 @@ class Vocabulary:
         Args:
             sentences: List of strings, `[Q]`.
 
+        Raises:
+            ValueError: If `normalize` refuses one.
+
         Returns:
             `int32 [Q, L]`, padded with 0 to the longest; `[1]` for a sentence
             without words.
@@ -127,13 +126,22 @@ class Vocabulary:
 
 
 def _words(sentences):
-    sentences = list(map(normalize, sentences))
+    sentences = [
+        _normalized(row, sentence) for row, sentence in enumerate(sentences)
+    ]
     if not sentences:
         return []
     return [
         [word.decode() for word in words]
         for words in tokenize(sentences).to_list()
     ]
+
+
+def _normalized(row, sentence):
+    try:
+        return normalize(sentence)
+    except ValueError as error:
+        raise ValueError(f"`sentences`, row {row}: {error}") from None
 
 
 def query_inputs(moments, vocabulary=None, vectors=None):

@@ -142,7 +142,11 @@ def make_scenes(
 def write(scenes: Scenes, folder, split: str) -> None:
     """Writes `{split}.jsonl` and `features_{split}.hdf5` into `folder`.
 
-    They show what a data set of one's own should look like.
+    They show what a data set of one's own should look like; the first has its
+    manifest beside it.
+
+    Raises:
+        WriteError: If one could not be written, as on a full disk.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

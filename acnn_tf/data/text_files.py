@@ -9,15 +9,29 @@ import json
 import os
 import re
 
+from acnn_tf.data.manifests import check_file
 from acnn_tf.data.problems import Problem
+
+# A line is a record, and the largest of the datasets, a video's predictions,
+# has 100 kB. Python takes up to 30 times as many bytes as JSON has.
+MAX_LINE_BYTES = 8 * 2**20
+# A file that is read as a whole: that of ActivityNet Captions has 10 MB.
+MAX_FILE_BYTES = 64 * 2**20
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def text_lines(path):
-    """Yields `(line, text)` of the lines of a UTF-8 file that are not blank."""
+    """Yields `(line, text)` of the lines of a UTF-8 file that are not blank.
+
+    A line of more than `MAX_LINE_BYTES` is not read, nor is what follows it.
+    """
     with open(path, "rb") as file:
-        for line, data in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+        for line, data in enumerate(lines, start=1):
+            if len(data) > MAX_LINE_BYTES:
+                yield line, _too_large("a line", MAX_LINE_BYTES)
+                return
             try:
                 text = data.decode("utf-8-sig" if line == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -36,7 +50,10 @@ def json_items(path, kind):
             `dict` is `(key, value)`.
     """
     with open(path, "rb") as file:
-        data = file.read()
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        yield 1, _too_large("the file", MAX_FILE_BYTES)
+        return
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -59,6 +76,8 @@ def json_items(path, kind):
                 "file cut short?"
             ),
         )
+    except ValueError as error:  # a number of thousands of digits
+        yield line, ValueError(f"is not JSON: {error}")
     except RecursionError:
         yield line, ValueError("is not an annotation: nested too deeply")
 
@@ -94,6 +113,13 @@ def _scan(text, kind):
         raise json.JSONDecodeError("expected the end", text, place)
 
 
+def _too_large(what, limit):
+    return ValueError(
+        f"expected {what} to have at most {limit:,} bytes, found more; is it "
+        "another kind of file? Else split it"
+    )
+
+
 def _not_utf8(error):
     byte = error.object[error.start]
     return ValueError(f"is not UTF-8: byte 0x{byte:02x}; convert the file")
@@ -105,12 +131,17 @@ def read_numbers(path, problems):
     Args:
         path: JSON file `{video: number}`, or CSV file with the columns `id`
             and `length`, as those of Charades.
-        problems: List that takes a `Problem` for each malformed entry.
+        problems: List that takes a `Problem` for each malformed entry, or if
+            the file is not as its manifest says.
 
     Returns:
         Dictionary from video id to number.
     """
     path = os.fspath(path)
+    damage = check_file(path)
+    if damage:
+        problems += damage
+        return {}
     items = (
         _csv_items(path) if path.endswith(".csv") else json_items(path, dict)
     )
@@ -143,7 +174,11 @@ def _csv_items(path):
         if isinstance(text, ValueError):
             yield line, text
             continue
-        row = next(csv.reader([text]))
+        try:
+            row = next(csv.reader([text]))
+        except csv.Error as error:
+            yield line, ValueError(f"is not CSV: {error}; found {text[:60]!r}")
+            continue
         if columns is None:
             columns = row
             if not {"id", "length"} <= set(columns):

@@ -11,8 +11,13 @@ A `tf.train.Example` per video:
 | `num_videos` | int64, optional: Examples in this file |
 """
 
+import collections
+import os
+import zlib
+
 import numpy as np
 
+from acnn_tf.data.manifests import check_file, open_file, read_manifest
 from acnn_tf.data.problems import (
     FeatureError,
     Problem,
@@ -26,22 +31,34 @@ class TFRecordFiles:
     """Named arrays in TFRecord files; see `acnn_tf.data.array_files`.
 
     Opening reads the files from end to end once, and with that verifies every
-    checksum. Without `num_videos`, a file that was cut just between two
-    records cannot be told from a whole one.
+    checksum, and whatever a manifest says. Without either `num_videos` or a
+    manifest, a file that was cut just between two records cannot be told from
+    a whole one.
     """
 
     def __init__(self, path, files):
         self.path = path
         self.clip_seconds = None
         self._places = {}
-        problems = []
+        problems, manifest = [], None
+        if path not in files:
+            manifest = read_manifest(path, problems)
+        if manifest is not None:
+            names = map(os.path.basename, files)
+            problems += manifest.check_names(path, names)
         for file in files:
-            self._index(file, problems)
+            number = self._index(file, problems)
+            problems += check_file(file, number)
+            if manifest is not None and os.path.basename(file) in (
+                manifest.files
+            ):
+                problems += manifest.check(file, None, number)
         if problems:
             raise FeatureError(problems)
         self.names = sorted_names(path, list(self._places))
 
     def _index(self, file, problems):
+        """Notes where the records of a file are; returns how many."""
         import tensorflow as tf
 
         offset, number, expected = 0, 0, None
@@ -52,11 +69,11 @@ class TFRecordFiles:
             except tf.errors.OpError as error:
                 message = f"is damaged or cut short: {error.message[:200]}"
                 problems.append(Problem(file, number + 1, message))
-                return
+                return None
             if data is None:
                 break
             number += 1
-            place = (file, number, offset, len(data))
+            place = (file, number, offset, len(data), zlib.crc32(data))
             # A length, the data, and a checksum of each.
             offset += 8 + 4 + len(data) + 4
             try:
@@ -73,6 +90,7 @@ class TFRecordFiles:
                     f"is cut short: it holds {number} of its {expected} videos",
                 )
             )
+        return number
 
     def _add(self, data, place):
         """Notes where a record is; returns its `num_videos`, if it has one."""
@@ -106,11 +124,19 @@ class TFRecordFiles:
     def place(self, name):
         return self._places[name][:2]
 
+    def records(self):
+        return dict(collections.Counter(p[0] for p in self._places.values()))
+
     def read(self, name):
-        file, number, offset, length = self._places[name]
-        with _open(file) as stream:
+        file, number, offset, length, checksum = self._places[name]
+        with open_file(file) as stream:
             stream.seek(offset + 8 + 4)
-            example = _parse(stream.read(length), file, number)
+            data = stream.read(length)
+        # 0.04 of 0.09 ms for 75 clips of 512 numbers. The file's own checksum
+        # is another, which nothing here computes.
+        if zlib.crc32(data) != checksum:
+            fail(file, "has changed since it was opened; open it again", number)
+        example = _parse(data, file, number)
         data = _value(example, "features", file, number)
         shape = tuple(example.get("shape", ()))
         if min(shape, default=0) < 0 or 4 * np.prod(shape, dtype=float) != len(
@@ -126,15 +152,6 @@ class TFRecordFiles:
 
     def close(self):
         pass
-
-
-def _open(file):
-    if "://" not in file:
-        # TensorFlow takes twenty times as long to hand bytes to Python.
-        return open(file, "rb")
-    import tensorflow as tf
-
-    return tf.io.gfile.GFile(file, "rb")
 
 
 def _parse(data, file, number):
@@ -167,18 +184,32 @@ def _value(example, key, file, number):
 
 
 def write_tfrecord(path, features, clip_seconds):
-    """Writes one TFRecord file, in the form above."""
+    """Writes one TFRecord file, in the form above.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     import tensorflow as tf
 
-    with tf.io.TFRecordWriter(path) as writer:
-        for video_id, clips in features.items():
-            with np.errstate(over="ignore"):  # becomes infinite
-                clips = np.asarray(clips).astype("<f4")
-            example = tf.train.Example()
-            values = example.features.feature
-            values["video_id"].bytes_list.value.append(video_id.encode())
-            values["clip_seconds"].float_list.value.append(clip_seconds)
-            values["shape"].int64_list.value.extend(clips.shape)
-            values["num_videos"].int64_list.value.append(len(features))
-            values["features"].bytes_list.value.append(clips.tobytes())
-            writer.write(example.SerializeToString())
+    try:
+        with tf.io.TFRecordWriter(path) as writer:
+            for video_id, clips in features.items():
+                example = _example(video_id, clips, clip_seconds, len(features))
+                writer.write(example.SerializeToString())
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+
+
+def _example(video_id, clips, clip_seconds, num_videos):
+    import tensorflow as tf
+
+    with np.errstate(over="ignore"):  # becomes infinite
+        clips = np.asarray(clips).astype("<f4")
+    example = tf.train.Example()
+    values = example.features.feature
+    values["video_id"].bytes_list.value.append(video_id.encode())
+    values["clip_seconds"].float_list.value.append(clip_seconds)
+    values["shape"].int64_list.value.extend(clips.shape)
+    values["num_videos"].int64_list.value.append(num_videos)
+    values["features"].bytes_list.value.append(clips.tobytes())
+    return example

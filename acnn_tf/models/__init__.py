@@ -1,5 +1,6 @@
-"""Keras models that localise moments."""
+"""Keras models that localise moments, and their files."""
 
 from acnn_tf.models.acnn import ACNN
+from acnn_tf.models.model_files import ModelFileError, load_model, save_model
 
-__all__ = ["ACNN"]
+__all__ = ["ACNN", "ModelFileError", "load_model", "save_model"]

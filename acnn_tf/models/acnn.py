@@ -5,13 +5,14 @@ import inspect
 import keras
 from keras import ops
 
-from acnn_tf import layers
+from acnn_tf import layers, replicas
 from acnn_tf.data.windows import WindowGrid
+from acnn_tf.models.moment_model import MomentModel
 from acnn_tf.segments import OFFSET_UNITS
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
-class ACNN(keras.Model):
+class ACNN(MomentModel):
     """Scores the windows of videos for queries, with boundary offsets.
 
     Windows: clips -> pooled into windows -> `TemporalContext` at several
@@ -39,8 +40,7 @@ class ACNN(keras.Model):
         hidden_dim: Hidden layer of the head; `None` is the paper's form.
         first_order_query: Keep `m_q` in the cross feature; `False` is the
             paper's printed form.
-        position_features: Let the model see where in its video a window lies
-            (relative start, end and length).
+        position_features: Show the model where in its video a window lies.
         query_encoder: `"gru"` or `"mean"` over words. Sentence vectors are
             used as they are.
         query_units: Units of the GRU in each direction.
@@ -346,18 +346,18 @@ class ACNN(keras.Model):
         return self.head.score(folded, window)
 
     def locate(self, folded, row, window):
-        """`match` of some folded queries, each with windows of its own."""
+        """`match` of folded queries, each with windows of its own."""
         return self.head.locate(folded, row, window)
 
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, t]
         query = self.encode_queries(inputs["query"], training=training)
         # One product meets each query with the windows of its own video and
-        # with the positive windows of the whole batch.
-        positive = ops.reshape(inputs["positive"], (-1, 1, 1))
-        positive = ops.take_along_axis(window, positive, axis=1)[:, 0]
-        batch, num_windows, width = ops.shape(window)
-        positive = ops.broadcast_to(positive[None], (batch, batch, width))
+        # with the positive windows of the whole batch, of all replicas.
+        index = inputs["positive"][:, None, None]
+        positive = ops.take_along_axis(window, index, axis=1)[:, 0]
+        rows, num_windows = ops.shape(window)[:2]
+        positive = ops.repeat(replicas.gather(positive)[None], rows, axis=0)
         output = self.head(
             query[:, None],
             ops.concatenate([window, positive], axis=1),
@@ -397,4 +397,4 @@ class ACNN(keras.Model):
     def get_config(self):
         names = inspect.signature(ACNN).parameters
         own = {n: getattr(self, n) for n in names if n != "kwargs"}
-        return {**super().get_config(), **own}
+        return super().get_config() | own

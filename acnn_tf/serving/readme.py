@@ -1,5 +1,7 @@
 """The text that lies beside a SavedModel."""
 
+from acnn_tf.data.normalization import MAX_CHARACTERS
+
 _TEXT = """\
 # A servable for video moment retrieval
 
@@ -76,8 +78,9 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
         )
     else:
         query = (
-            "a sentence each, UTF-8 text. Case, punctuation and the way "
-            "accents are\n  encoded make no difference."
+            "a sentence each, UTF-8 text of at most "
+            f"{MAX_CHARACTERS:,} characters. Case,\n  punctuation and the way "
+            "accents are encoded make no difference."
         )
     sentence = '"a person opens the door"'
     if model.vocabulary is None:

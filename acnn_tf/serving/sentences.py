@@ -6,6 +6,7 @@ import unicodedata
 import tensorflow as tf
 
 from acnn_tf.data import sentences
+from acnn_tf.data.normalization import MAX_CHARACTERS
 
 
 class WordIds(tf.Module):
@@ -27,7 +28,8 @@ class WordIds(tf.Module):
         for a sentence without words.
 
     Raises:
-        tf.errors.InvalidArgumentError: If a sentence is not UTF-8.
+        tf.errors.InvalidArgumentError: If a sentence is not UTF-8, or has more
+            than `MAX_CHARACTERS`.
 
     Example:
 
@@ -63,6 +65,21 @@ class WordIds(tf.Module):
 
     def __call__(self, query):
         query = tf.convert_to_tensor(query, tf.string)
+        # Bytes too: what is not UTF-8 may have many and no characters.
+        bad = tf.where(
+            (tf.strings.length(query, "UTF8_CHAR") > MAX_CHARACTERS)
+            | (tf.strings.length(query) > 4 * MAX_CHARACTERS)
+        )[:, 0]
+        check = tf.debugging.Assert(
+            tf.equal(tf.size(bad), 0),
+            [
+                f"`query` must have at most {MAX_CHARACTERS:,} characters. It "
+                "has more in row:",
+                bad,
+            ],
+        )
+        with tf.control_dependencies([check]):
+            query = tf.identity(query)
         replaced = tf.strings.unicode_transcode(query, "UTF-8", "UTF-8")
         # Not the bytes themselves: errors travel as UTF-8.
         bad = tf.where(replaced != query)[:, 0]

@@ -1,0 +1,206 @@
+"""Files that are replaced whole, or not at all."""
+
+import contextlib
+import errno
+import os
+import shutil
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class WriteError(OSError):
+    """A file that could not be written; what was there before still is."""
+
+
+@contextlib.contextmanager
+def replacing(path, *, suffix="", size=None, errors=()):
+    """A name to write to, which becomes `path` when all is written.
+
+    Whether the block fails, the disk is full or the process is killed: at
+    `path` there is the old file or the new one, whole. The new one is on the
+    disk before it takes the name. What a killed process left under the name
+    to write to is removed first, so there must be one writer at a time.
+
+    Args:
+        path: File or folder. A folder that is there already stays, and the
+            writing fails.
+        suffix: Of the name to write to, where the writer asks for one. By
+            default that name is `path` and `.partial`.
+        size: Bytes that the file will take, if known, for the message.
+        errors: Exceptions, besides `OSError`, by which the writer tells that
+            it could not write: tuple of classes.
+
+    Yields:
+        The name to write a file or a folder to.
+
+    Raises:
+        WriteError: If it could not be written; says how many bytes were
+            wanted, how many are free, and what to do.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/notes.txt"
+    >>> with replacing(path) as partial:
+    ...     with open(partial, "w") as file:
+    ...         _ = file.write("all of it")
+    >>> os.listdir(os.path.dirname(path))
+    ['notes.txt']
+    """
+    together = replacing_together(
+        [path], suffix=suffix, size=size, errors=errors
+    )
+    with together as (partial,):
+        yield partial
+
+
+@contextlib.contextmanager
+def replacing_together(paths, *, suffix="", size=None, errors=()):
+    """`replacing` for a file and others that speak of it.
+
+    The others, such as a manifest, are taken away before the first gets its
+    new content, and come back after it. A process that is killed in between
+    leaves a file of which nothing is said, never one of which something false
+    is said.
+
+    Args:
+        paths: List of files: the first, and those that speak of it.
+        suffix: See `replacing`.
+        size: Bytes of all of them.
+        errors: See `replacing`.
+
+    Yields:
+        List of the names to write to. One that was not written to is left
+        out: if there was such a file, it is gone.
+
+    Raises:
+        WriteError: See `replacing`.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/notes.txt"
+    >>> with replacing_together([path, path + ".size"]) as partials:
+    ...     for partial, text in zip(partials, ("abc", "3")):
+    ...         with open(partial, "w") as file:
+    ...             _ = file.write(text)
+    >>> sorted(os.listdir(os.path.dirname(path)))
+    ['notes.txt', 'notes.txt.size']
+    """
+    paths = [os.fspath(path) for path in paths]
+    partials = [partial_name(path, suffix) for path in paths]
+    try:
+        for partial in partials:
+            _remove(partial)
+        yield partials
+        for partial in filter(os.path.lexists, partials):
+            _sync(partial)
+        for path in paths[1:]:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+        _sync_folder(os.path.dirname(paths[0]))
+        for partial, path in zip(partials, paths):
+            if path == paths[0] or os.path.lexists(partial):
+                os.replace(partial, path)
+                _sync_folder(os.path.dirname(path))
+    except (OSError, *errors) as error:
+        if isinstance(error, WriteError) or _is_elsewhere(error, paths):
+            raise
+        raise _write_error(paths[0], partials, size, error) from error
+    finally:
+        for partial in partials:
+            with contextlib.suppress(OSError):
+                _remove(partial)
+
+
+def partial_name(path, suffix=""):
+    """The name under which `replacing` lets a file be written.
+
+    Args:
+        path: File.
+        suffix: See `replacing`.
+
+    Returns:
+        String.
+
+    Example:
+
+    >>> partial_name("a.txt"), partial_name("a.keras", ".keras")
+    ('a.txt.partial', 'a.partial.keras')
+    """
+    path = os.fspath(path)
+    return f"{path.removesuffix(suffix)}.partial{suffix}"
+
+
+def _remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.remove(path)
+
+
+def _sync(path):
+    """Has a file, or all that a folder holds, on the disk."""
+    if not os.path.isdir(path):
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+        return
+    for name in os.listdir(path):
+        _sync(os.path.join(path, name))
+    _sync_folder(path)
+
+
+def _sync_folder(path):
+    """Has the names in a folder on the disk, where a system can do that."""
+    if os.name == "posix":
+        folder = os.open(path or os.curdir, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _is_elsewhere(error, paths):
+    """Whether an error is of a file that is read while another is written."""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, (str, bytes)):
+        return False
+    folder = os.path.dirname(os.path.abspath(paths[0]))
+    name = os.path.abspath(os.fsdecode(name))
+    return not (name + os.sep).startswith(os.path.join(folder, ""))
+
+
+def _write_error(path, partials, size, error):
+    number = getattr(error, "errno", None)
+    if number is None:  # some libraries say it in words alone
+        known = (*_FULL, errno.EFBIG)
+        number = next((n for n in known if os.strerror(n) in str(error)), None)
+    reason = os.strerror(number) if number else str(error)
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        counts, remedy = "", f"create the folder {folder}"
+    else:
+        wanted = "" if size is None else f"{size:,} bytes were wanted, "
+        written = sum(map(_size, partials))
+        free = shutil.disk_usage(folder).free
+        counts = (
+            f" ({wanted}{written:,} were written, {free:,} are free in "
+            f"{folder})"
+        )
+        remedy = "choose another folder, or see that it can be written to"
+        if number == errno.EFBIG:
+            remedy = "raise the limit on the size of a file (`ulimit -f`)"
+        elif number in _FULL or free < max(size or 0, 1 << 20):
+            remedy = "free some space, or choose another disk"
+    failure = WriteError(
+        f"{path} could not be written: {reason}{counts}. What was there "
+        f"before is unchanged; {remedy}."
+    )
+    failure.errno = number
+    return failure
+
+
+def _size(path):
+    if os.path.isdir(path):
+        return sum(_size(os.path.join(path, n)) for n in os.listdir(path))
+    return os.path.getsize(path) if os.path.exists(path) else 0

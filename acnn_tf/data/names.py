@@ -1,0 +1,71 @@
+"""Ids and names that become names of files."""
+
+import hashlib
+
+# As most file systems have it, in bytes.
+_LONGEST = 255
+# What parts paths on some system, and the sign that says "escaped".
+_SPECIAL = frozenset('/\\:*?"<>|%')
+
+
+def file_name(name, suffix=""):
+    """The name of the file that belongs to an id, whatever the id is.
+
+    It is a name within a folder, never a path, and distinct ids have distinct
+    ones. Most ids stay as they are. What parts paths, what cannot be seen and
+    a dot or space at either end are written as `%` and their bytes; of a name
+    that is too long, the end is replaced by the SHA-256 of all of it.
+
+    Args:
+        name: String, such as the id of a query from somebody's file.
+        suffix: String, such as `".png"`, that follows it.
+
+    Example:
+
+    >>> file_name("s13-d21", ".png"), file_name("../a b", ".png")
+    ('s13-d21.png', '%2E.%2Fa b.png')
+    """
+    ends = {0, len(name) - 1}
+    parts = [
+        letter
+        if letter.isprintable()
+        and letter not in _SPECIAL
+        and not (letter in ". " and place in ends)
+        else _escaped(letter)
+        for place, letter in enumerate(name)
+    ]
+    found = "".join(parts) or "%"
+    if len((found + suffix).encode()) > _LONGEST:
+        # A "%" and no number after it, as nowhere else.
+        suffix = f"%~{hashlib.sha256(_bytes(name)).hexdigest()}{suffix}"
+        room = _LONGEST - len(suffix.encode())
+        found = found.encode()[:room].decode(errors="ignore")
+    return found + suffix
+
+
+def check_file_name(name, suffix=""):
+    """Raises unless a file may have this very name.
+
+    Args:
+        name: String.
+        suffix: String that follows it.
+
+    Raises:
+        ValueError: Says what is wrong.
+    """
+    if file_name(name, suffix) != name + suffix:
+        raise ValueError(
+            f"{name!a:.100} cannot be the name of a file: expected 1 to "
+            f"{_LONGEST - len(suffix.encode())} bytes of visible letters, "
+            'none of /\\:*?"<>|% and no dot or space at an end. Choose another '
+            "name."
+        )
+
+
+def _escaped(letter):
+    return "".join(f"%{byte:02X}" for byte in _bytes(letter))
+
+
+def _bytes(text):
+    # Half a letter, of a name that is not UTF-8, is written too.
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,152 @@
+"""What any model of moments needs so that several replicas train one model."""
+
+import contextlib
+
+import keras
+
+from acnn_tf import replicas
+
+
+class MomentModel(keras.Model):
+    """A `keras.Model` whose `fit` trains alike on one replica and on many.
+
+    Under a `tf.distribute` strategy each replica takes some rows of a batch.
+    The step of this class makes of them what one replica would make of the
+    whole batch, whether or not the number of replicas divides it:
+
+        gradient = sum_r d/dw sum_{i in r} L_i / B,    B = sum_r b_r
+
+    and only then clips it. Metrics are summed over the replicas at each step,
+    so that the logs are those of the whole batch, on every replica.
+
+    Keras 3.15 falls short of that in four places, all of which are worked
+    around here and nowhere else (`tests/test_distribution.py` tells when one
+    of them is mended):
+
+    - `_maybe_symbolic_build` hands the values of all replicas to a function
+      that takes tensors;
+    - `_make_function` reduces scalar logs over an axis, which
+      `MultiWorkerMirroredStrategy` refuses;
+    - a step weighs each replica's mean alike, however many rows it has;
+    - optimizers clip each replica's gradient before the sum.
+
+    On one replica it is Keras's own step.
+
+    Example:
+
+    >>> strategy = tf.distribute.MirroredStrategy()  # doctest: +SKIP
+    >>> with strategy.scope():  # doctest: +SKIP
+    ...     model = ACNN(...)
+    ...     model.compile(...)
+    >>> model.fit(batches.distribute(strategy).dataset, ...)  # doctest: +SKIP
+    """
+
+    def train_step(self, *args, **kwargs):
+        context = replicas.replica_context()
+        if context is None:
+            return super().train_step(*args, **kwargs)
+        return self._train_step_of_replica(context, *args)
+
+    def _train_step_of_replica(self, context, data):
+        import tensorflow as tf
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+        share = rows / context.all_reduce("SUM", rows)
+        with self._summed_metrics(context, share):
+            with tf.GradientTape() as tape:
+                y_pred = self(x, training=True)
+                # Keras: the mean over these rows, divided by the replicas.
+                loss = self._compute_loss(
+                    x=x,
+                    y=y,
+                    y_pred=y_pred,
+                    sample_weight=sample_weight,
+                    training=True,
+                )
+                loss *= context.num_replicas_in_sync
+                scaled = self.optimizer.scale_loss(loss * share)
+            self._loss_tracker.update_state(loss, sample_weight=rows)
+            gradients = tape.gradient(scaled, self.trainable_weights)
+            gradients = context.all_reduce("SUM", gradients)
+            with _summed_already(self.optimizer):
+                self.optimizer.apply_gradients(
+                    zip(gradients, self.trainable_weights)
+                )
+            self.compute_metrics(x, y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    @contextlib.contextmanager
+    def _summed_metrics(self, context, share):
+        """Adds what a step adds to metrics on any replica to those of all.
+
+        Keras keeps metrics apart until they are read; reading them is then a
+        matter of all replicas, which a checkpoint on one of them cannot have.
+        """
+        import tensorflow as tf
+
+        # Each output's loss counts once a step, not once a row.
+        once = [v for m in self._compile_loss.metrics for v in m.variables]
+        once = {id(variable) for variable in once}
+        variables = [variable.value for variable in self.metrics_variables]
+        before = [tf.identity(variable) for variable in variables]
+        for variable in variables:
+            variable.assign(tf.zeros_like(variable))
+        yield
+        added = [
+            tf.reshape(v, (-1,)) * (share if id(m) in once else 1.0)
+            for v, m in zip(variables, self.metrics_variables)
+        ]
+        added = context.all_reduce("SUM", tf.concat(added, axis=0))
+        added = tf.split(added, [v.shape.num_elements() for v in variables])
+        for variable, old, new in zip(variables, before, added):
+            variable.assign(old + tf.reshape(new, variable.shape))
+
+    def _make_function(self, step_function):
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return super()._make_function(step_function)
+        import tensorflow as tf
+
+        if self.steps_per_execution > 1 or self.run_eagerly:
+            raise ValueError(
+                "Several replicas need `steps_per_execution=1` and "
+                "`run_eagerly=False`. Received: "
+                f"{self.steps_per_execution}, {self.run_eagerly}"
+            )
+
+        @tf.function(reduce_retracing=True, jit_compile=self.jit_compile)
+        def step(iterator):
+            logs = strategy.run(step_function, args=(next(iterator),))
+            # The same on all of them.
+            return tf.nest.map_structure(
+                lambda log: strategy.experimental_local_results(log)[0], logs
+            )
+
+        return step
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            import tensorflow as tf
+
+            _, _, batches = next(iter(iterator))
+            data_batch = tf.nest.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0],
+                next(batches),
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+
+@contextlib.contextmanager
+def _summed_already(optimizer):
+    """Has an optimizer take gradients for sums over all replicas."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    own = vars(optimizer)
+    own["_all_reduce_sum_gradients"] = lambda pairs: pairs
+    try:
+        yield
+    finally:
+        # Replicas are threads that wait for each other within the update.
+        own.pop("_all_reduce_sum_gradients", None)

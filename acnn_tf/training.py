@@ -1,0 +1,379 @@
+"""`model.fit` that can be stopped at any moment and loses nothing."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+
+import keras
+import tensorflow as tf
+
+from acnn_tf.checkpoints import Checkpoints
+from acnn_tf.data.atomic import replacing
+
+# What a process ends with that was asked to (128 + SIGTERM).
+TERMINATED = 143
+
+_LOG = logging.getLogger(__name__)
+
+
+class Resume(keras.callbacks.Callback):
+    """Fits a model, from exactly where an earlier fit of it was stopped.
+
+    Saves weights, optimizer, random states, the position in the data, the sums
+    behind the metrics and the history: every so many steps, at the end of each
+    epoch before its validation, when the process is told to end (SIGTERM), and
+    when all is done. The order of the data follows from seed and epoch. So a
+    training that was killed, at whatever moment, and is started again ends
+    with the weights, to the last bit, of one that was not; at most `every`
+    steps are done twice. (TensorFlow must be told to be deterministic:
+    `tf.config.experimental.enable_op_determinism`.)
+
+    Under a strategy of several workers all of them read the checkpoints, so
+    the folder must be one that they share; the first of them alone writes.
+
+    >>> resume = Resume(model, "runs/mine/checkpoints")  # doctest: +SKIP
+    >>> history = resume.fit(
+    ...     lambda epoch: training_videos(..., first_epoch=epoch), epochs=12
+    ... )  # doctest: +SKIP
+
+    Args:
+        model: Built and compiled model.
+        folder: Where the checkpoints go.
+        every: Int, steps from one checkpoint to the next. Default: those of an
+            epoch.
+        history_path: CSV file to keep, with a line for each epoch.
+        grace: Float, seconds after SIGTERM at which the process ends even if
+            its step, or its checkpoint, has not.
+
+    Attributes:
+        history: List of the logs of each epoch, those of earlier runs too.
+    """
+
+    def __init__(self, model, folder, every=None, history_path=None, grace=8.0):
+        super().__init__()
+        if every is not None and every < 1:
+            raise ValueError(f"`every` must be at least 1. Received: {every}")
+        model.optimizer.build(model.trainable_variables)
+        self.fitted = model
+        self.every = every
+        self.grace = grace
+        self.history = []
+        self.history_path = history_path
+        self._strategy = model.distribute_strategy
+        self._chief = self._strategy.extended.should_checkpoint
+        self._callbacks = []
+        self._epoch = self._step = self._steps_per_epoch = 0
+        self._logs, self._metrics = {}, None
+        self._saved, self._terminated = True, False
+        # One by one, in order: the random states of dropout are variables of a
+        # model, but not weights of its layers.
+        variables = model.variables + model.optimizer.variables
+        self._variables = [variable.value for variable in variables]
+        self._checkpoints = Checkpoints(folder, self._variables, _State(self))
+
+    def fit(
+        self,
+        make_batches,
+        *,
+        epochs,
+        callbacks=(),
+        verbose="auto",
+        on_restored=None,
+        on_recorded=None,
+    ):
+        """Trains until `epochs` are done, counting those of earlier runs.
+
+        Args:
+            make_batches: Function of an epoch, counted from 0, that returns
+                `acnn_tf.data.batches.Batches` from that epoch on. They are
+                shared out among the replicas of the model's strategy.
+            epochs: Int.
+            callbacks: Callbacks of Keras. What one has to know again later it
+                returns from `get_state()`, as JSON takes it, and is given
+                with `set_state()`; `Validation` does.
+            verbose: See `keras.Model.fit`.
+            on_restored: Function to call once a checkpoint was read, or none
+                was there.
+            on_recorded: Function to call after each epoch, when `history` has
+                it.
+
+        Returns:
+            `history`, as a dictionary from name to a list, one per epoch.
+
+        Raises:
+            ValueError: If the checkpoints are of another model or other data,
+                or all damaged; or if the loss is no longer finite: the last
+                checkpoint is then from before.
+            WriteError: If a checkpoint cannot be written.
+            ConnectionError: If another worker has stopped.
+        """
+        self._callbacks = list(callbacks)
+        self._checkpoints.restore()
+        self._agree()
+        self._write_history()
+        self._on_recorded = on_recorded or (lambda: None)
+        if on_restored is not None:
+            on_restored()
+        with self._until_terminated(), self._with_others():
+            if self._step:
+                self._finish_epoch(self._batches(make_batches), verbose)
+            if self._epoch < epochs and not self.fitted.stop_training:
+                batches = self._batches(make_batches)
+                self._fit(batches, self._epoch, epochs, verbose)
+                self._save()
+        # Where the optimizer averages weights, they become the model's.
+        optimizer = self.fitted.optimizer
+        optimizer.finalize_variable_values(self.fitted.trainable_variables)
+        names = dict.fromkeys(name for row in self.history for name in row)
+        return {n: [row.get(n) for row in self.history] for n in names}
+
+    def _batches(self, make_batches):
+        batches = make_batches(self._epoch)
+        if self._steps_per_epoch not in (0, batches.steps_per_epoch):
+            raise ValueError(
+                f"{self._checkpoints.folder} is of a training with "
+                f"{self._steps_per_epoch} steps in an epoch; now there are "
+                f"{batches.steps_per_epoch}: the data, or the size of a batch, "
+                "must have been others. Repeat them, or choose an empty folder."
+            )
+        self._steps_per_epoch = batches.steps_per_epoch
+        return batches
+
+    def _finish_epoch(self, batches, verbose):
+        """The steps of an epoch that are left, or its end alone."""
+        epoch, left = self._epoch, batches.steps_per_epoch - self._step
+        if left:
+            batches = dataclasses.replace(
+                batches.skip(self._step), steps_per_epoch=left
+            )
+            self._fit(batches, epoch, epoch + 1, verbose)
+            return
+        ending = keras.callbacks.CallbackList(
+            self._all_callbacks(), model=self.fitted, epochs=epoch + 1
+        )
+        self._metrics = None
+        ending.on_train_begin()
+        ending.on_epoch_begin(epoch)
+        ending.on_epoch_end(epoch, self._logs)
+        ending.on_train_end()
+
+    def _fit(self, batches, initial_epoch, epochs, verbose):
+        # Keras puts averages in the place of weights at the end of each fit,
+        # which is not the end of the training.
+        own = vars(self.fitted.optimizer)
+        own["finalize_variable_values"] = lambda variables: None
+        try:
+            self.fitted.fit(
+                batches.distribute(self._strategy).dataset,
+                steps_per_epoch=batches.steps_per_epoch,
+                initial_epoch=initial_epoch,
+                epochs=epochs,
+                shuffle=False,  # it is already
+                verbose=verbose if self._chief else 0,
+                callbacks=self._all_callbacks(),
+            )
+        finally:
+            del own["finalize_variable_values"]
+
+    def _all_callbacks(self):
+        return [self, *self._callbacks, _EpochEnd(self)]
+
+    # What Keras calls.
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._first = epoch, self._step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step, self._saved = self._first + batch + 1, False
+        if self._metrics is not None:
+            # Now they exist. What an epoch has summed up so far comes on top.
+            for variable, value in zip(
+                self.fitted.metrics_variables, self._metrics, strict=True
+            ):
+                for local in self._local(variable):
+                    local.assign_add(value)
+            self._metrics = None
+            logs.update(self.fitted.get_metrics_result())
+        self._logs = {name: float(value) for name, value in logs.items()}
+        if not math.isfinite(self._logs["loss"]):
+            raise ValueError(self._not_finite("the loss"))
+        done = self._epoch * self._steps_per_epoch + self._step
+        if (
+            self._terminated
+            or self._step == self._steps_per_epoch
+            or (self.every and done % self.every == 0)
+        ):
+            self._save()
+        if self._terminated:
+            self._leave()
+
+    def end_epoch(self, logs):
+        """Notes an epoch that is done, with its validation."""
+        self._epoch, self._step = self._epoch + 1, 0
+        self.history.append(
+            {name: float(value) for name, value in logs.items()}
+        )
+        self._write_history()
+        self._on_recorded()
+
+    def _local(self, variable):
+        return self._strategy.experimental_local_results(variable.value)
+
+    # Saving.
+
+    def _save(self):
+        if self._chief:
+            if not all(
+                bool(tf.reduce_all(tf.math.is_finite(variable)))
+                for variable in self._variables
+                if variable.dtype.is_floating
+            ):
+                raise ValueError(self._not_finite("a weight"))
+            self._checkpoints.save()
+        self._saved = True
+
+    def _not_finite(self, what):
+        return (
+            f"{what} is not finite after step {self._step} of epoch "
+            f"{self._epoch + 1}. What is in {self._checkpoints.folder} is "
+            "from before. Look at the features (experiments.inspect_data), or "
+            "train with a lower learning rate."
+        )
+
+    def _write_history(self):
+        if not (self._chief and self.history_path):
+            return
+        names = dict.fromkeys(name for row in self.history for name in row)
+        with (
+            replacing(self.history_path) as partial,
+            open(partial, "w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, ["epoch", *names])
+            writer.writeheader()
+            for epoch, row in enumerate(self.history):
+                writer.writerow({"epoch": epoch, **row})
+
+    def _agree(self):
+        """All workers must have found the same."""
+        if self._strategy.num_replicas_in_sync == 1:
+            return
+        position = tf.constant([[self._epoch, self._step]])
+        everywhere = self._strategy.gather(position, axis=0).numpy().tolist()
+        if any(other != everywhere[0] for other in everywhere):
+            raise ValueError(
+                "The workers found different checkpoints in "
+                f"{self._checkpoints.folder}: (epoch, step) {everywhere}. It "
+                "must be a folder that all of them share."
+            )
+
+    # Ending.
+
+    @contextlib.contextmanager
+    def _until_terminated(self):
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python takes no signals elsewhere.
+            return
+        before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _on_sigterm(self, *_):
+        self._terminated = True
+        # What waits for other workers, which may be gone, will not end.
+        timer = threading.Timer(self.grace, os._exit, [TERMINATED])
+        timer.daemon = True
+        timer.start()
+        if self._saved:
+            self._leave()
+
+    def _leave(self):
+        _LOG.warning(
+            "Told to end. Saved after step %d of epoch %d; run again to go on.",
+            self._step,
+            self._epoch + 1,
+        )
+        sys.exit(TERMINATED)
+
+    @contextlib.contextmanager
+    def _with_others(self):
+        """Says it where a step failed for want of another worker."""
+        try:
+            yield
+        except (
+            tf.errors.UnavailableError,
+            tf.errors.AbortedError,
+            tf.errors.CancelledError,
+            tf.errors.InternalError,
+            tf.errors.DeadlineExceededError,
+        ) as error:
+            if self._terminated:
+                self._leave()
+            if self._strategy.num_replicas_in_sync == 1:
+                raise
+            raise ConnectionError(
+                "Another worker has stopped, or cannot be reached "
+                f"({error.message[:300]}). Start all of them again: training "
+                "goes on from the last checkpoint in "
+                f"{self._checkpoints.folder}."
+            ) from error
+
+
+class _EpochEnd(keras.callbacks.Callback):
+    """The last of the callbacks, which sees what the others have logged."""
+
+    def __init__(self, resume):
+        super().__init__()
+        self._resume = resume
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._resume.end_epoch(logs or {})
+
+
+class _State(tf.train.experimental.PythonState):
+    """What a checkpoint holds besides variables."""
+
+    def __init__(self, resume):
+        super().__init__()
+        self._resume = resume
+
+    def serialize(self):
+        own = self._resume
+        return json.dumps(
+            {
+                "epoch": own._epoch,
+                "step": own._step,
+                "steps_per_epoch": own._steps_per_epoch,
+                "history": own.history,
+                "logs": own._logs,
+                # Each replica has the sums of all: see `MomentModel`.
+                "metrics": [
+                    own._local(variable)[0].numpy().tolist()
+                    for variable in own.fitted.metrics_variables
+                ],
+                "callbacks": [
+                    callback.get_state()
+                    for callback in own._callbacks
+                    if hasattr(callback, "get_state")
+                ],
+            }
+        )
+
+    def deserialize(self, text):
+        own, state = self._resume, json.loads(text)
+        own._epoch, own._step = state["epoch"], state["step"]
+        own._steps_per_epoch = state["steps_per_epoch"]
+        own.history = state["history"]
+        own._logs = state["logs"]
+        own._metrics = state["metrics"] if own._step else None
+        with_state = [c for c in own._callbacks if hasattr(c, "set_state")]
+        for callback, saved in zip(with_state, state["callbacks"], strict=True):
+            callback.set_state(saved)

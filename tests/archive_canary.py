@@ -1,0 +1,211 @@
+"""Loads hostile files and reports what else happened: a process of its own.
+
+  python -m tests.archive_canary FOLDER NUM_MALFORMED
+
+FOLDER holds `good.keras`, which has a digest, `plain.keras`, which has none,
+and `hostile/*.keras`. Prints JSON.
+"""
+
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from acnn_tf.models import ModelFileError, load_model
+from tests import hostile_archives
+
+MAX_BYTES = 64 * 2**20
+ALARMS = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.putenv",
+    "os.symlink",
+    "os.link",
+    "subprocess.",
+    "socket.",
+    "urllib.",
+    "marshal.load",
+    "pickle.",
+    "ctypes.dlopen",
+    "import",
+    "exec",
+)
+MOVES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate")
+
+
+class Canary:
+    """Notes what code that ran would do, while it `is_watching`."""
+
+    def __init__(self, folder):
+        self.is_watching = False
+        self.seen = []
+        self._folder = os.path.realpath(folder) + os.sep
+
+    def __call__(self, event, args):
+        if not self.is_watching:
+            return
+        if event.startswith(ALARMS):
+            self.seen.append(f"{event} {str(args)[:200]}")
+        elif event == "open" and args[2] is not None:
+            writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+            if args[2] & writes:
+                self._check(event, args[0])
+        elif event in MOVES:
+            for path in args[: 2 if event == "os.rename" else 1]:
+                self._check(event, path)
+
+    def _check(self, event, path):
+        # Relative to an open folder: of shutil.rmtree, which is in one.
+        if isinstance(path, (str, bytes, os.PathLike)) and os.sep in str(path):
+            found = os.path.realpath(os.fsdecode(path))
+            if not found.startswith(self._folder):
+                self.seen.append(f"{event} {found}")
+
+
+def memory():
+    """Most bytes that the process ever had (Linux)."""
+    # Not `getrusage`, which goes on from the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def numbers(model):
+    return [keras.ops.convert_to_numpy(v) for v in model.weights]
+
+
+def mutate(rng, data):
+    """Some bytes changed, as disks, networks and strangers do it."""
+    data, place = bytearray(data), rng.randrange(len(data))
+    other, length = rng.randrange(len(data)), rng.choice((1, 2, 8, 100, 5000))
+    match rng.randrange(8):
+        case 0:
+            data[place] ^= 1 << rng.randrange(8)
+        case 1:
+            data[place:place] = rng.randbytes(length)
+        case 2:
+            del data[place : place + length]
+        case 3:
+            del data[place:]
+        case 4:
+            data[place : place + length] = data[other : other + length]
+        case 5:
+            data[place : place + length] = rng.choice((b"\0", b"\xff")) * length
+        case 6:
+            data = data[other:] + data[:place]
+        case 7:
+            for _ in range(rng.randrange(1, 20)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data)
+
+
+def spoil(rng, members):
+    """A member changed; its checksum and the digest are right all the same."""
+    name = rng.choice(("config.json", "model.weights.h5", "metadata.json"))
+    members = dict(members)
+    data = mutate(rng, members[name])
+    if name == "model.weights.h5" and rng.random() < 0.5:
+        # The numbers are most of it; what describes them is more to the point.
+        data = bytearray(members[name])
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(min(len(data), 20_000))] = rng.randrange(256)
+    return {**members, name: bytes(data)}
+
+
+def attempt(path, report):
+    """What loading does: the error's name, or the model."""
+    start, before = time.monotonic(), memory()
+    try:
+        found = load_model(path, max_bytes=MAX_BYTES)
+    except ModelFileError as error:
+        found = str(error)
+        if not found.startswith(f"{path}: "):
+            report["errors"].append(f"{path} is not named: {error}")
+    except Exception as error:
+        found = error
+        report["errors"].append(f"{path}: {error!r:.300}")
+    report["seconds"] = max(report["seconds"], time.monotonic() - start)
+    if memory() - before > report["bytes"]:
+        report["bytes"], report["largest"] = memory() - before, str(path)
+    return found
+
+
+def main(folder, count):
+    folder = Path(folder)
+    good, plain = folder / "good.keras", folder / "plain.keras"
+    canary = Canary(folder)
+    sys.addaudithook(canary)
+    os.chdir(folder)
+    tempfile.tempdir = str(folder)
+    model = load_model(good)
+    report = {"errors": [], "seconds": 0, "bytes": 0, "largest": ""}
+    canary.is_watching = True
+    # It must be able to notice.
+    os.system("true")
+    with open("/dev/null", "wb"):
+        pass
+    report["noticed"], canary.seen = canary.seen, []
+
+    def is_same(other):
+        return other.get_config() == model.get_config() and all(
+            np.array_equal(a, b)
+            for a, b in zip(numbers(model), numbers(other), strict=True)
+        )
+
+    report["hostile"] = {}
+    for path in sorted(folder.glob("hostile/*.keras")):
+        found = attempt(path, report)
+        if isinstance(found, keras.Model):
+            found = f"LOADED: {'the same' if is_same(found) else 'another'}"
+        report["hostile"][path.stem] = str(found)[:300]
+    rng = random.Random(0)
+    counts = dict.fromkeys(
+        (
+            "sealed",
+            "unsealed",
+            "unsealed_loaded",
+            "resealed",
+            "resealed_loaded",
+        ),
+        0,
+    )
+    members = hostile_archives.read(good)
+    path = folder / "malformed.keras"
+    for number in range(count):
+        kind = ("sealed", "unsealed", "sealed", "resealed")[number % 4]
+        if kind == "resealed":
+            changed = spoil(rng, members)
+            hostile_archives.pack(path, changed.items())
+        else:
+            data = (good if kind == "sealed" else plain).read_bytes()
+            while (changed := mutate(rng, data)) == data:
+                pass
+            path.write_bytes(changed)
+        (folder / "last.keras").write_bytes(path.read_bytes())
+        counts[kind] += 1
+        found = attempt(path, report)
+        if isinstance(found, keras.Model):
+            if kind != "sealed":
+                counts[f"{kind}_loaded"] += 1
+            if kind == "sealed" or (kind == "unsealed" and not is_same(found)):
+                (folder / f"loaded{number}.keras").write_bytes(
+                    path.read_bytes()
+                )
+                report["errors"].append(f"{kind} {number} was loaded")
+    canary.is_watching = False
+    report.update(counts=counts, seen=canary.seen)
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,97 @@
+"""Fits a small model under a strategy; a process of its own for each worker.
+
+python -m tests.distributed_fit STRATEGY OUT BATCH_SIZE, with TF_CONFIG set for
+`multi_worker`.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from acnn_tf import losses, optimizers
+from acnn_tf.data import batches, sentences, synthetic
+from acnn_tf.models import ACNN
+
+
+def make_strategy(name):
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "none":
+        return tf.distribute.get_strategy()
+    count = int(name.removeprefix("mirrored"))
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * count,
+    )
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+
+
+class Losses(keras.callbacks.Callback):
+    """Keeps what is logged after each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append([logs[name] for name in sorted(logs)])
+
+
+def fit(name, out, batch_size):
+    strategy = make_strategy(name)
+    scenes = synthetic.make_scenes(9)
+    words = sentences.Vocabulary.from_sentences(
+        [moment.query for moment in scenes.moments]
+    ).words
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = ACNN(
+            vocabulary=words,
+            window_lengths=(2.0, 4.0),
+            filters=16,
+            embedding_dim=8,
+            hidden_dim=8,
+            query_units=8,
+            word_dim=8,
+            # Replicas draw from dropout what one process does not.
+            dropout=0.0,
+            clip_dropout=0.0,
+            clip_seconds=scenes.clip_seconds,
+        )
+        model.adapt(scenes.features.values())
+        data = batches.training_videos(
+            scenes.moments,
+            sentences.query_inputs(scenes.moments, words),
+            scenes.features,
+            model,
+            batch_size=batch_size,
+        )
+        model(next(iter(data.dataset))[0])  # builds it
+        model.compile(
+            optimizers.FusedAdam(
+                1e-2, weight_decay=1e-3, clipnorm=0.1, use_ema=True
+            ),
+            loss={
+                "score": losses.VideoAlignmentLoss(),
+                "offset": losses.OffsetLoss(),
+                "batch_score": losses.AlignmentLoss(),
+            },
+            jit_compile=False,
+        )
+    logged = Losses()
+    model.fit(
+        data.distribute(strategy).dataset,
+        steps_per_epoch=data.steps_per_epoch,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[logged],
+    )
+    weights = [np.ravel(weight) for weight in model.get_weights()]
+    np.savez(out, losses=logged.steps, weights=np.concatenate(weights))
+
+
+if __name__ == "__main__":
+    fit(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,192 @@
+"""Files that are replaced whole, or not at all."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acnn_tf.data.atomic import WriteError, replacing, replacing_together
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+    return path
+
+
+def write_half(path, error, *companions, **kwargs):
+    """Writes half of each file, and fails."""
+    with replacing_together([path, *companions], **kwargs) as partials:
+        for partial in partials:
+            Path(partial).write_text("half")
+        raise error
+
+
+def test_new_content_takes_the_name_when_it_is_complete(path):
+    with replacing(path) as partial:
+        Path(partial).write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+def test_folder_takes_its_name_when_it_is_complete(tmp_path):
+    with replacing(tmp_path / "folder") as partial:
+        (Path(partial) / "inner").mkdir(parents=True)
+        (Path(partial) / "inner" / "file").touch()
+        assert not (tmp_path / "folder").exists()
+    assert (tmp_path / "folder" / "inner" / "file").exists()
+
+
+def test_suffix_is_kept_where_the_writer_asks_for_one(tmp_path):
+    with replacing(tmp_path / "model.keras", suffix=".keras") as partial:
+        assert partial == str(tmp_path / "model.partial.keras")
+        Path(partial).touch()
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_block_that_fails_leaves_the_old_file_and_no_other(path, error):
+    with pytest.raises(error):
+        write_half(path, error)
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("left", ["file", "folder"])
+def test_what_a_killed_process_left_is_replaced(path, left):
+    partial = path.with_name("notes.txt.partial")
+    if left == "file":
+        partial.write_text("a half that is longer than the new one")
+    else:
+        (partial / "inner").mkdir(parents=True)
+    with replacing(path) as name:
+        assert name == str(partial)
+        assert not partial.exists()
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+def test_full_disk_says_what_was_wanted_what_is_free_and_what_to_do(path):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(WriteError) as caught:
+        write_half(path, error, size=12345)
+    message = str(caught.value)
+    assert message.startswith(f"{path} could not be written: No space left")
+    assert "12,345 bytes were wanted, 4 were written" in message
+    assert f"are free in {path.parent}" in message
+    assert "free some space" in message
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+def test_errors_of_a_writer_can_be_named(path):
+    with pytest.raises(WriteError, match="could not be written: odd"):
+        write_half(path, ArithmeticError("odd"), errors=(ArithmeticError,))
+    with pytest.raises(ArithmeticError):
+        write_half(path, ArithmeticError("odd"))
+
+
+def test_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(WriteError, match=r"create the folder .*none"):
+        with replacing(tmp_path / "none" / "file") as partial:
+            Path(partial).touch()
+
+
+def test_error_of_a_file_that_is_read_meanwhile_stays_as_it_is(path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        with replacing(path):
+            open("nowhere")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are of POSIX")
+def test_limit_on_the_size_of_a_file_is_told(path):
+    script = f"""
+import resource
+from acnn_tf.data.atomic import WriteError, replacing
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with replacing({str(path)!r}, size=5000) as partial:
+        with open(partial, "wb") as file:
+            file.write(bytes(5000))
+except WriteError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "5,000 bytes were wanted, 1,000 were written" in done.stdout
+    assert "`ulimit -f`" in done.stdout
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are of POSIX")
+@pytest.mark.parametrize("call", range(12))
+def test_kill_at_any_moment_leaves_no_companion_of_another_file(path, call):
+    about = path.with_name("about")
+    about.write_text("of old")
+    script = f"""
+import os, signal
+from pathlib import Path
+from acnn_tf.data import atomic
+
+calls = 0
+def killed_at(function):
+    def wrapped(*arguments):
+        global calls
+        if calls == {call}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls += 1
+        return function(*arguments)
+    return wrapped
+
+for name in ("remove", "replace", "fsync"):
+    setattr(os, name, killed_at(getattr(os, name)))
+paths = [{str(path)!r}, {str(about)!r}]
+with atomic.replacing_together(paths) as partials:
+    for partial, text in zip(partials, ("new", "of new")):
+        Path(partial).write_text(text)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode in (0, -signal.SIGKILL)
+    # Two files synced, a name removed, a folder synced, two names given with
+    # their folders synced: eight calls.
+    assert (done.returncode == 0) == (call >= 8)
+    content = path.read_text()
+    assert content in ("old", "new")
+    assert not about.exists() or about.read_text() == f"of {content}"
+    if call >= 8:
+        assert (content, about.read_text()) == ("new", "of new")
+
+
+def test_companion_that_is_not_written_again_is_gone(path):
+    about = path.with_name("about")
+    about.write_text("of old")
+    with replacing_together([path, about]) as (partial, _):
+        Path(partial).write_text("new")
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+def test_failure_keeps_the_companions_too(path):
+    about = path.with_name("about")
+    about.write_text("of old")
+    with pytest.raises(KeyError):
+        write_half(path, KeyError("no video"), about)
+    assert (path.read_text(), about.read_text()) == ("old", "of old")
+    assert sorted(os.listdir(path.parent)) == ["about", "notes.txt"]

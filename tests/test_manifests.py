@@ -1,0 +1,324 @@
+"""Manifests: what files held when they were written."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
+from acnn_tf.data.features import open_features, write_features
+from acnn_tf.data.manifests import (
+    check_file,
+    manifest_path,
+    replacing_with_manifest,
+    save_manifest,
+)
+from acnn_tf.data.problems import DataError, FeatureError
+from acnn_tf.data.text_files import read_numbers
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIPS = np.array([[1.5, 2.0], [3.0, 4.0]], np.float32)
+MOMENTS = [
+    Moment(f"q{number}", "a man runs", "v", 30.0, ((number, number + 9.0),))
+    for number in range(3)
+]
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """A file with its manifest."""
+    path = tmp_path / "notes.txt"
+    path.write_text("abc\n")
+    save_manifest(path, {path: 1})
+    return path
+
+
+def told(path):
+    return "\n".join(map(str, check_file(path)))
+
+
+def test_manifest_has_bytes_records_and_digest(notes):
+    content = json.loads(Path(manifest_path(notes)).read_text())
+    assert content["files"] == {
+        "notes.txt": {
+            "bytes": 4,
+            "records": 1,
+            # printf 'abc\n' | sha256sum
+            "sha256": "edeaaff3f1774ad2888673770c6d64097e391bc362d7d6fb"
+            "34982ddf0efd18cb",
+        }
+    }
+    assert check_file(notes) == []
+    assert check_file(notes, records=1) == []
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("ab\n", "has 3 bytes, but 4 in .*notes.txt.manifest.json"),
+        ("abd\n", "has other bytes than when .*notes.txt.manifest.json was"),
+        ("", "has 0 bytes, but 4"),
+    ],
+)
+def test_change_is_told_with_expectation_and_remedy(notes, content, words):
+    notes.write_text(content)
+    (problem,) = check_file(notes)
+    assert problem.path == str(notes)
+    with pytest.raises(DataError, match=words):
+        raise DataError([problem])
+    assert "restore it, or, if the change is meant, remove the" in told(notes)
+    assert "inspect_data --write_manifests" in told(notes)
+
+
+def test_other_number_of_records_is_told(notes):
+    (problem,) = check_file(notes, records=2)
+    assert "holds 2 records, but 1 in" in problem.message
+
+
+def test_file_without_a_manifest_is_as_it_is(notes):
+    os.remove(manifest_path(notes))
+    notes.write_text("anything")
+    assert check_file(notes) == []
+
+
+def test_manifest_under_another_name_is_told(notes, tmp_path):
+    other = tmp_path / "other.txt"
+    notes.rename(other)
+    Path(manifest_path(notes)).rename(manifest_path(other))
+    assert "is not in" in told(other)
+    assert "speaks of notes.txt" in told(other)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[:-5],
+        lambda text: text.replace('"bytes": 4', '"bytes": 5'),
+        lambda text: text.replace("notes", "votes"),
+        lambda text: text.replace("files", "fires"),
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: '{"files": {}, "sha256": ""}',
+        lambda text: "[" * 100_000,
+        lambda text: "\udcff",
+    ],
+)
+def test_damaged_manifest_says_to_remove_it_or_write_it_again(notes, damage):
+    manifest = Path(manifest_path(notes))
+    text = damage(manifest.read_text())
+    manifest.write_bytes(text.encode(errors="surrogateescape"))
+    (problem,) = check_file(notes)
+    assert problem.path == str(manifest)
+    assert "is a damaged manifest" in problem.message
+    assert "remove it" in problem.message
+    assert "write it again" in problem.message
+
+
+def test_layout_of_a_manifest_is_free(notes):
+    manifest = Path(manifest_path(notes))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text())))
+    assert check_file(notes) == []
+
+
+def test_changed_annotations_are_not_read(tmp_path):
+    path = tmp_path / "train.jsonl"
+    write_jsonl(MOMENTS, path)
+    assert len(read_moments(path, "jsonl")) == 3
+    text = path.read_text()
+    # Another time, as sound as the one before.
+    path.write_text(text.replace("[[1, 10.0]]", "[[1, 11.0]]"))
+    assert path.read_text() != text
+    with pytest.raises(DataError, match=r"train\.jsonl: has other bytes"):
+        read_moments(path, "jsonl")
+    problems = []
+    assert read_moments(path, "jsonl", problems=problems) == []
+    assert [problem.path for problem in problems] == [str(path)]
+
+
+def test_annotations_cut_between_two_lines_are_told(tmp_path):
+    path = tmp_path / "train.jsonl"
+    write_jsonl(MOMENTS, path)
+    path.write_text("".join(path.read_text().splitlines(True)[:2]))
+    with pytest.raises(DataError, match=r"train\.jsonl: has \d+ bytes, but"):
+        read_moments(path, "jsonl")
+
+
+def test_changed_durations_are_not_read(tmp_path):
+    path = tmp_path / "durations.json"
+    path.write_text('{"v": 30}')
+    save_manifest(path, {path: 1})
+    path.write_text('{"v": 31}')
+    problems = []
+    assert read_numbers(path, problems) == {}
+    assert "has other bytes" in problems[0].message
+    annotations = tmp_path / "a.txt"
+    annotations.write_text("v 0 4##a man runs\n")
+    with pytest.raises(DataError, match=r"durations\.json: has other bytes"):
+        read_moments(annotations, "charades_sta", durations=path)
+
+
+def test_two_tfrecord_files_that_changed_places_are_told(tmp_path):
+    for name in ("a", "b"):
+        write_features(tmp_path / f"{name}.tfrecord", {name: CLIPS}, 1.0)
+    os.rename(tmp_path / "a.tfrecord", tmp_path / "c")
+    os.rename(tmp_path / "b.tfrecord", tmp_path / "a.tfrecord")
+    os.rename(tmp_path / "c", tmp_path / "b.tfrecord")
+    for name in ("a", "b"):
+        with pytest.raises(FeatureError, match=rf"{name}\.tfrecord: has other"):
+            open_features(tmp_path / f"{name}.tfrecord")
+
+
+def test_tfrecord_that_changes_after_it_was_opened_is_told(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    write_features(path, {"a": CLIPS}, 1.0)
+    with open_features(path) as features:
+        data = bytearray(path.read_bytes())
+        data[data.index(CLIPS.tobytes())] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(FeatureError, match=r"a\.tfrecord:1: has changed"):
+            features["a"]
+
+
+@pytest.fixture
+def tfrecord_set(tmp_path):
+    """Two TFRecord files and a manifest of both."""
+    for name in ("a", "b"):
+        write_features(tmp_path / f"{name}.tfrecord", {name: CLIPS}, 1.0)
+        os.remove(tmp_path / f"{name}.tfrecord.manifest.json")
+    with open_features(tmp_path) as features:
+        assert features.save_manifest() == str(tmp_path / "manifest.json")
+        assert features.save_manifest() is None
+    return tmp_path
+
+
+def test_missing_file_of_a_set_is_named(tfrecord_set):
+    os.remove(tfrecord_set / "b.tfrecord")
+    with pytest.raises(FeatureError, match=r"b\.tfrecord: is missing, but in"):
+        open_features(tfrecord_set)
+    os.remove(tfrecord_set / "a.tfrecord")
+    with pytest.raises(FeatureError, match=r"a\.tfrecord: is missing, but in"):
+        open_features(tfrecord_set)
+
+
+def test_file_too_many_in_a_set_is_named(tfrecord_set):
+    # Not by `write_features`, which keeps the manifest up to date.
+    with tfrecord_set.joinpath("c.tfrecord").open("wb") as file:
+        file.write(tfrecord_set.joinpath("a.tfrecord").read_bytes())
+    with pytest.raises(FeatureError, match=r"c\.tfrecord: is there, but not"):
+        open_features(tfrecord_set)
+
+
+def test_changed_file_of_a_set_is_named(tfrecord_set):
+    shutil.copy(tfrecord_set / "a.tfrecord", tfrecord_set / "b.tfrecord")
+    with pytest.raises(FeatureError, match=r"b\.tfrecord: has other bytes"):
+        open_features(tfrecord_set)
+
+
+def test_writing_into_a_set_keeps_its_manifest_true(tfrecord_set):
+    write_features(tfrecord_set / "b.tfrecord", {"x": CLIPS}, 1.0)
+    write_features(tfrecord_set / "c.tfrecord", {"c": CLIPS}, 1.0)
+    write_jsonl(MOMENTS, tfrecord_set / "train.jsonl")
+    with open_features(tfrecord_set) as features:
+        assert list(features) == ["a", "c", "x"]
+    os.remove(tfrecord_set / "c.tfrecord")
+    with pytest.raises(FeatureError, match=r"c\.tfrecord: is missing"):
+        open_features(tfrecord_set)
+
+
+@pytest.fixture
+def npy_folder(tmp_path):
+    write_features(tmp_path / "npy", {"a": CLIPS, "b": CLIPS + 1}, 1.0)
+    return tmp_path / "npy"
+
+
+def test_changed_npy_is_told_when_it_is_read(npy_folder):
+    data = bytearray((npy_folder / "b.npy").read_bytes())
+    data[-1] ^= 1
+    (npy_folder / "b.npy").write_bytes(data)
+    with open_features(npy_folder) as features:
+        np.testing.assert_array_equal(features["a"], CLIPS)
+        with pytest.raises(FeatureError, match=r"b\.npy: has other bytes"):
+            features["b"]
+
+
+@pytest.mark.parametrize("name", ["b.npy", "clip_seconds.txt"])
+def test_missing_file_of_an_npy_folder_is_told_at_once(npy_folder, name):
+    os.remove(npy_folder / name)
+    with pytest.raises(FeatureError, match=rf"{name}: is missing, but in"):
+        open_features(npy_folder, clip_seconds=1.0)
+
+
+def test_changed_clip_seconds_are_told_at_once(npy_folder):
+    (npy_folder / "clip_seconds.txt").write_text("2.0\n")
+    with pytest.raises(FeatureError, match=r"clip_seconds\.txt: has other"):
+        open_features(npy_folder)
+
+
+def test_npy_too_many_is_told_at_once(npy_folder):
+    shutil.copy(npy_folder / "a.npy", npy_folder / "c.npy")
+    with pytest.raises(FeatureError, match=r"c\.npy: is there, but not in"):
+        open_features(npy_folder)
+
+
+def test_hdf5_with_a_manifest_is_compared_and_written_again(tmp_path):
+    path = tmp_path / "a.hdf5"
+    write_features(path, {"a": CLIPS}, 1.0)
+    assert os.listdir(tmp_path) == ["a.hdf5"]
+    with open_features(path) as features:
+        features.save_manifest()
+    other = tmp_path / "b.hdf5"
+    write_features(other, {"a": CLIPS + 1}, 1.0)
+    shutil.copy(other, tmp_path / "kept")
+    write_features(path, {"b": CLIPS}, 1.0)
+    assert list(open_features(path)) == ["b"]
+    shutil.copy(tmp_path / "kept", path)
+    with pytest.raises(FeatureError, match=r"a\.hdf5: has other bytes"):
+        open_features(path)
+
+
+def test_new_file_does_not_meet_the_manifest_of_the_old_one(notes):
+    with replacing_with_manifest(notes, records=2) as partial:
+        Path(partial).write_text("longer than before\n")
+    assert check_file(notes, records=2) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are of POSIX")
+@pytest.mark.parametrize("call", range(12))
+def test_kill_leaves_no_sound_file_that_cannot_be_read(tmp_path, call):
+    path = tmp_path / "train.jsonl"
+    write_jsonl(MOMENTS, path)
+    script = f"""
+import os, signal
+from acnn_tf.data.annotations import Moment, write_jsonl
+
+calls = 0
+def killed_at(function):
+    def wrapped(*arguments):
+        global calls
+        if calls == {call}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls += 1
+        return function(*arguments)
+    return wrapped
+
+for name in ("remove", "replace", "fsync"):
+    setattr(os, name, killed_at(getattr(os, name)))
+write_jsonl([Moment("q", "a", "v", 9.0, ((0.0, 1.0),))], {str(path)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert (done.returncode == -signal.SIGKILL) == (call < 8)
+    assert len(read_moments(path, "jsonl")) in (1, 3)
+    # And the next run finds nothing in its way.
+    write_jsonl(MOMENTS, path)
+    assert len(read_moments(path, "jsonl")) == 3
+    assert sorted(os.listdir(tmp_path)) == [
+        "train.jsonl",
+        "train.jsonl.manifest.json",
+    ]

@@ -1,0 +1,150 @@
+"""Saving and loading models; hostile files are in test_untrusted_archives."""
+
+import os
+import resource
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from acnn_tf import losses
+from acnn_tf.models import ModelFileError, load_model, save_model
+from acnn_tf.optimizers import FusedAdam
+from tests.small_acnn import make_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+def assert_same(model, loaded):
+    assert loaded.get_config() == model.get_config()
+    for own, other in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(own), keras.ops.convert_to_numpy(other)
+        )
+
+
+def test_a_loaded_model_is_the_saved_one(model, tmp_path):
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    assert_same(model, loaded)
+    assert not loaded.compiled
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_loaded(dtype, tmp_path):
+    model = make_model(dtype=dtype)
+    save_model(model, tmp_path / "model.keras")
+    assert_same(model, load_model(tmp_path / "model.keras"))
+
+
+def test_what_it_was_compiled_with_is_loaded_where_asked_for(tmp_path):
+    model = make_model()
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, 100)
+    model.compile(
+        FusedAdam(rate, weight_decay=0.1, use_ema=True),
+        {
+            "score": losses.VideoAlignmentLoss(),
+            "offset": losses.OffsetLoss(),
+            "batch_score": losses.AlignmentLoss(),
+        },
+        loss_weights={"score": 1.0, "offset": 2.0, "batch_score": 0.5},
+    )
+    model.optimizer.build(model.trainable_variables)
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras", compile=True)
+    assert_same(model, loaded)
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    assert not load_model(tmp_path / "model.keras").compiled
+
+
+def test_keras_reads_what_is_saved_and_the_other_way_round(model, tmp_path):
+    save_model(model, tmp_path / "ours.keras")
+    assert_same(model, keras.saving.load_model(tmp_path / "ours.keras"))
+    with zipfile.ZipFile(tmp_path / "ours.keras") as archive:
+        assert archive.comment.startswith(b"sha256:")
+        assert archive.testzip() is None
+    model.save(tmp_path / "theirs.keras")
+    assert_same(model, load_model(tmp_path / "theirs.keras"))
+
+
+def test_a_model_replaces_another(model, tmp_path):
+    path = tmp_path / "model.keras"
+    save_model(make_model(filters=3), path)
+    save_model(model, path)
+    assert load_model(path).filters == model.filters
+    assert os.listdir(tmp_path) == ["model.keras"]
+    # As of a file that was simply opened.
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failed_save_keeps_the_old_model(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    before = path.read_bytes()
+
+    def fail(partial, *_):
+        with open(partial, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "save", fail)
+        with pytest.raises(OSError, match="No space"):
+            save_model(model, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="No space"):
+            save_model(model, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+@pytest.mark.filterwarnings(  # h5py or zipfile, whose file cannot be closed
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_full_disk_keeps_the_old_model(model, tmp_path, share):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = int(len(before) * share)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_model(model, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+@pytest.mark.parametrize("name", ["model.h5", "missing/model.keras"])
+def test_a_path_that_takes_no_model_is_told(model, tmp_path, name):
+    with pytest.raises(ModelFileError, match=r"ends in \.keras, in a folder"):
+        save_model(model, tmp_path / name)
+
+
+def test_what_is_no_plain_file_is_told(tmp_path):
+    with pytest.raises(ModelFileError, match="nothing is there"):
+        load_model(tmp_path / "model.keras")
+    with pytest.raises(ModelFileError, match=r"directory|no plain file"):
+        load_model(tmp_path)
+    os.mkfifo(tmp_path / "fifo.keras")
+    with pytest.raises(ModelFileError, match="no plain file"):
+        load_model(tmp_path / "fifo.keras")
+
+
+def test_a_file_above_the_limit_is_told_before_it_is_read(model, tmp_path):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    size = path.stat().st_size
+    assert_same(model, load_model(path, max_bytes=size))
+    with pytest.raises(ModelFileError, match="larger `max_bytes`"):
+        load_model(path, max_bytes=size - 1)
