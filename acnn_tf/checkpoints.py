@@ -5,6 +5,7 @@ import glob
 import logging
 import os
 import re
+import shutil
 
 import tensorflow as tf
 
@@ -12,12 +13,10 @@ from acnn_tf.data.atomic import WriteError
 
 _LOG = logging.getLogger(__name__)
 
-# What reading a damaged checkpoint ends with.
-_DAMAGED = (
-    tf.errors.DataLossError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-)
+# Of reading a whole checkpoint into variables of other names or shapes; of all
+# else that a reader raises, a damaged one is the cause.
+_OTHERS = (AssertionError, ValueError, tf.errors.InvalidArgumentError)
+_DAMAGED = (tf.errors.OpError, IndexError, RuntimeError)
 
 
 class Checkpoints:
@@ -41,7 +40,7 @@ class Checkpoints:
         )
 
     def save(self):
-        """Writes one more.
+        """Writes one more, and removes what a killed process left of another.
 
         Raises:
             WriteError: If it cannot be written. The others stay.
@@ -50,6 +49,8 @@ class Checkpoints:
             self._manager.save()
         except (tf.errors.OpError, OSError) as error:
             raise self._write_error(error) from error
+        finally:
+            self._sweep()
 
     def restore(self):
         """Reads the newest that is whole.
@@ -63,16 +64,19 @@ class Checkpoints:
         damaged = []
         for path in self._paths():
             try:
-                self._checkpoint.restore(path).assert_consumed()
-            except _DAMAGED as error:
-                damaged.append(f"{path} is damaged: {error.message[:200]}")
-                continue
-            except (AssertionError, ValueError, tf.errors.OpError) as error:
+                status = self._checkpoint.restore(path)
+                # An error tells it; no warning for each variable besides.
+                status.expect_partial()
+                status.assert_consumed()
+            except _OTHERS as error:
                 raise ValueError(
                     f"{path} does not fit this model: its settings must have "
                     "been others. Repeat them, or choose an empty folder.\n"
                     f"{error}"
                 ) from error
+            except _DAMAGED as error:
+                damaged.append(f"{path} is damaged: {str(error)[:200]}")
+                continue
             for message in damaged:
                 _LOG.warning("%s\nGoing on from %s.", message, path)
             return path
@@ -99,12 +103,21 @@ class Checkpoints:
     def _files(self):
         return glob.glob(os.path.join(glob.escape(self.folder), "ckpt-*"))
 
+    def _sweep(self):
+        """Removes every part of a checkpoint that is not one of those kept."""
+        kept = self._manager.checkpoints
+        for path in self._files():
+            name = re.fullmatch(r"(.*ckpt-\d+)(\.index|\.data-\S+)", path)
+            if name and name[1] in kept:
+                continue
+            with contextlib.suppress(OSError):
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                else:
+                    os.remove(path)
+
     def _write_error(self, error):
         kept = self._manager.checkpoints
-        for path in self._files():  # the parts of this one
-            if re.match(r"(.*ckpt-\d+)", path)[1] not in kept:
-                with contextlib.suppress(OSError):
-                    os.remove(path)
         size = sum(
             variable.shape.num_elements() * variable.dtype.size
             for variable in self._variables

@@ -60,7 +60,8 @@ class Resume(keras.callbacks.Callback):
         super().__init__()
         if every is not None and every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
-        model.optimizer.build(model.trainable_variables)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
         self.fitted = model
         self.every = every
         self.grace = grace
@@ -78,16 +79,7 @@ class Resume(keras.callbacks.Callback):
         self._variables = [variable.value for variable in variables]
         self._checkpoints = Checkpoints(folder, self._variables, _State(self))
 
-    def fit(
-        self,
-        make_batches,
-        *,
-        epochs,
-        callbacks=(),
-        verbose="auto",
-        on_restored=None,
-        on_recorded=None,
-    ):
+    def fit(self, make_batches, *, epochs, callbacks=(), verbose="auto"):
         """Trains until `epochs` are done, counting those of earlier runs.
 
         Args:
@@ -99,10 +91,6 @@ class Resume(keras.callbacks.Callback):
                 returns from `get_state()`, as JSON takes it, and is given
                 with `set_state()`; `Validation` does.
             verbose: See `keras.Model.fit`.
-            on_restored: Function to call once a checkpoint was read, or none
-                was there.
-            on_recorded: Function to call after each epoch, when `history` has
-                it.
 
         Returns:
             `history`, as a dictionary from name to a list, one per epoch.
@@ -118,9 +106,6 @@ class Resume(keras.callbacks.Callback):
         self._checkpoints.restore()
         self._agree()
         self._write_history()
-        self._on_recorded = on_recorded or (lambda: None)
-        if on_restored is not None:
-            on_restored()
         with self._until_terminated(), self._with_others():
             if self._step:
                 self._finish_epoch(self._batches(make_batches), verbose)
@@ -221,7 +206,6 @@ class Resume(keras.callbacks.Callback):
             {name: float(value) for name, value in logs.items()}
         )
         self._write_history()
-        self._on_recorded()
 
     def _local(self, variable):
         return self._strategy.experimental_local_results(variable.value)

@@ -8,10 +8,12 @@ r"""Trains ACNN: from annotations and features to WORKDIR/model.keras.
 
 Shows progress, searches the validation split after every epoch and keeps the
 best model. Started again with the same --workdir, it continues where it was
-interrupted, at whatever step, and ends with the same model. WORKDIR then holds model.keras (the best), history.csv,
-training.png (the paper's Figure 5), tensorboard/, checkpoints/, and flags.txt,
-which as a --flagfile repeats the run. Bad input is named with file and line,
-and ends the run with exit code 2.
+stopped, at whatever step, and ends with the same model. WORKDIR then holds
+model.keras (the best), history.csv, training.png (the paper's Figure 5),
+tensorboard/, checkpoints/, and flags.txt, which as a --flagfile repeats the
+run. With --strategy it trains the same model on several devices or machines,
+which share --workdir. Bad input is named with file and line, and ends the run
+with exit code 2.
 """
 
 import os
@@ -116,30 +118,26 @@ def train():
         every=FLAGS.checkpoint_steps,
         history_path=in_workdir("history.csv"),
     )
-    after_epoch = [validation]
-    if chief:
-        chance = evaluation.chance(val.moments, model.grid)["R@1,IoU=0.5"]
-        after_epoch.append(
-            keras.callbacks.TensorBoard(in_workdir("tensorboard"))
-        )
 
-    def on_restored():
+    def draw(epoch, logs):
+        history = [*resume.history, logs]
+        draw_curve(FLAGS.workdir, history, data.steps_per_epoch, chance)
+
+    chance = evaluation.chance(val.moments, model.grid)["R@1,IoU=0.5"]
+    of_chief = [
         # Not before: a refused folder keeps the flags of its own run.
-        if chief:
-            datasets.save_flags(in_workdir("flags.txt"))
-
-    def on_recorded():
-        if chief:
-            draw_curve(
-                FLAGS.workdir, resume.history, data.steps_per_epoch, chance
-            )
-
+        keras.callbacks.LambdaCallback(
+            on_train_begin=lambda _: datasets.save_flags(
+                in_workdir("flags.txt")
+            ),
+            on_epoch_end=draw,
+        ),
+        keras.callbacks.TensorBoard(in_workdir("tensorboard")),
+    ]
     resume.fit(
         make_batches,
         epochs=FLAGS.epochs,
-        callbacks=after_epoch,
-        on_restored=on_restored,
-        on_recorded=on_recorded,
+        callbacks=[validation, *(of_chief if chief else [])],
     )
     print(
         f"Best {FLAGS.monitor}: {validation.best:.4f}. "

@@ -39,47 +39,58 @@ class Losses(keras.callbacks.Callback):
         self.steps.append([logs[name] for name in sorted(logs)])
 
 
-def fit(name, out, batch_size):
-    strategy = make_strategy(name)
+def make_model(batch_size=7, dropout=0.0):
+    """A compiled model, and the function that makes its batches."""
     scenes = synthetic.make_scenes(9)
     words = sentences.Vocabulary.from_sentences(
         [moment.query for moment in scenes.moments]
     ).words
     keras.utils.set_random_seed(0)
-    with strategy.scope():
-        model = ACNN(
-            vocabulary=words,
-            window_lengths=(2.0, 4.0),
-            filters=16,
-            embedding_dim=8,
-            hidden_dim=8,
-            query_units=8,
-            word_dim=8,
-            # Replicas draw from dropout what one process does not.
-            dropout=0.0,
-            clip_dropout=0.0,
-            clip_seconds=scenes.clip_seconds,
-        )
-        model.adapt(scenes.features.values())
-        data = batches.training_videos(
+    model = ACNN(
+        vocabulary=words,
+        window_lengths=(2.0, 4.0),
+        filters=16,
+        embedding_dim=8,
+        hidden_dim=8,
+        query_units=8,
+        word_dim=8,
+        dropout=dropout,
+        clip_dropout=dropout,
+        clip_seconds=scenes.clip_seconds,
+    )
+    model.adapt(scenes.features.values())
+
+    def make_batches(epoch):
+        return batches.training_videos(
             scenes.moments,
             sentences.query_inputs(scenes.moments, words),
             scenes.features,
             model,
             batch_size=batch_size,
+            first_epoch=epoch,
         )
-        model(next(iter(data.dataset))[0])  # builds it
-        model.compile(
-            optimizers.FusedAdam(
-                1e-2, weight_decay=1e-3, clipnorm=0.1, use_ema=True
-            ),
-            loss={
-                "score": losses.VideoAlignmentLoss(),
-                "offset": losses.OffsetLoss(),
-                "batch_score": losses.AlignmentLoss(),
-            },
-            jit_compile=False,
-        )
+
+    model(next(iter(make_batches(0).dataset))[0])  # builds it
+    model.compile(
+        optimizers.FusedAdam(
+            1e-2, weight_decay=1e-3, clipnorm=0.1, use_ema=True
+        ),
+        loss={
+            "score": losses.VideoAlignmentLoss(),
+            "offset": losses.OffsetLoss(),
+            "batch_score": losses.AlignmentLoss(),
+        },
+        jit_compile=False,
+    )
+    return model, make_batches
+
+
+def fit(name, out, batch_size):
+    strategy = make_strategy(name)
+    with strategy.scope():
+        # Without dropout, of which replicas draw what one process does not.
+        model, make_batches = make_model(batch_size)
+    data = make_batches(0)
     logged = Losses()
     model.fit(
         data.distribute(strategy).dataset,

@@ -1,4 +1,4 @@
-"""Validation, resume and saving around `model.fit`."""
+"""Validation and saving around `model.fit`."""
 
 import keras
 import numpy as np
@@ -78,42 +78,6 @@ def validation(**kwargs):
     return callbacks.Validation(
         MOMENTS, FEATURES, sentence_vectors=VECTORS, **kwargs
     )
-
-
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
-    whole = make_model()
-    best = validation()
-    whole_history = fit(whole, 4, callbacks=[best])
-
-    broken, first = make_model(), validation()
-    resume = callbacks.Resume(broken, tmp_path, best=first.best)
-    assert resume.restore() == 0
-    fit(broken, 2, callbacks=[first, resume])
-
-    fresh, second = make_model(), validation()
-    keras.utils.set_random_seed(99)
-    resume = callbacks.Resume(fresh, tmp_path, best=second.best)
-    assert resume.restore() == 2
-    assert float(second.best) == float(first.best)
-    history = fit(fresh, 4, first_epoch=2, callbacks=[second, resume])
-    for one, other in zip(whole.get_weights(), fresh.get_weights()):
-        np.testing.assert_array_equal(one, other)
-    for name, values in history.items():
-        assert values == whole_history[name][2:]
-    assert float(second.best) == float(best.best)
-    assert (
-        callbacks.Resume(make_model(), tmp_path, best=best.best).restore() == 4
-    )
-
-
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    model = make_model()
-    fit(model, 1, callbacks=[callbacks.Resume(model, tmp_path)])
-    other = ACNN(window_lengths=(3.0,), filters=8, kernel_sizes=(1,))
-    other.compile("adam")
-    other.build({"clip": (None, None, 3), "query": (None, 4)})
-    with pytest.raises(ValueError, match="does not fit this model"):
-        callbacks.Resume(other, tmp_path).restore()
 
 
 def test_the_saved_model_is_the_best_and_averaged_one(tmp_path):

@@ -1,0 +1,132 @@
+"""Checkpoints that are damaged are told of; none is read wrong."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from acnn_tf.checkpoints import Checkpoints
+from tests import mutations
+
+NUM_MUTATIONS = int(os.environ.get("NUM_MUTATIONS", "300"))
+
+
+class Note(tf.train.experimental.PythonState):
+    text = "none"
+
+    def serialize(self):
+        return self.text
+
+    def deserialize(self, text):
+        self.text = text.decode()
+
+
+def make(folder):
+    variables = [tf.Variable(tf.zeros([40])), tf.Variable([0, 0])]
+    note = Note()
+    return Checkpoints(folder, variables, note), variables, note
+
+
+def state(variables, note):
+    return [variable.numpy().tolist() for variable in variables], note.text
+
+
+def test_any_damage_is_told_or_harmless(tmp_path):
+    checkpoints, variables, note = make(tmp_path)
+    variables[0].assign(tf.range(40.0) + 0.1)
+    note.text = "the first of two"
+    checkpoints.save()
+    first = state(variables, note)
+    variables[1].assign([3, 4])
+    note.text = "the second of two"
+    checkpoints.save()
+    second = state(variables, note)
+    files = {
+        str(path): path.read_bytes()
+        for path in tmp_path.iterdir()
+        if path.name.startswith("ckpt-2")
+    }
+    assert len(files) == 2
+    rng = np.random.default_rng(0)
+    counts = {"told": 0, "harmless": 0}
+    kinds = (
+        mutations.flip,
+        mutations.truncate,
+        mutations.empty,
+        mutations.remove,
+        mutations.swap_files,
+        mutations.swap_blocks,
+    )
+    for number in range(NUM_MUTATIONS):
+        mutate = kinds[number % len(kinds)]
+        if mutate is mutations.swap_files:
+            names = list(files)
+            changed = dict(zip(names, reversed(files.values())))
+        else:
+            changed = mutate(files, rng)
+        for path, content in {**files, **changed}.items():
+            if content is None:
+                os.remove(path)
+            else:
+                with open(path, "wb") as file:
+                    file.write(content)
+        fresh, *found = make(tmp_path)
+        path = fresh.restore()
+        if path.endswith("ckpt-2"):
+            assert state(*found) == second, mutate
+            counts["harmless"] += 1
+        else:
+            assert state(*found) == first, mutate
+            counts["told"] += 1
+    assert counts["told"] > NUM_MUTATIONS / 2
+    assert sum(counts.values()) == NUM_MUTATIONS
+
+
+def test_the_folder_has_the_last_two_and_nothing_else(tmp_path):
+    checkpoints, _, _ = make(tmp_path)
+    checkpoints.save()
+    (tmp_path / "ckpt-2_temp").mkdir()
+    (tmp_path / "ckpt-2_temp" / "part-00000").write_bytes(b"x")
+    (tmp_path / "ckpt-9.data-00000-of-00001").write_bytes(b"x")
+    (tmp_path / "mine.txt").write_bytes(b"x")
+    fresh, _, _ = make(tmp_path)
+    assert fresh.restore().endswith("ckpt-1")
+    fresh.save()
+    fresh.save()
+    assert sorted(os.listdir(tmp_path)) == [
+        "checkpoint",
+        "ckpt-2.data-00000-of-00001",
+        "ckpt-2.index",
+        "ckpt-3.data-00000-of-00001",
+        "ckpt-3.index",
+        "mine.txt",
+    ]
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    checkpoints, variables, _ = make(tmp_path / "new")
+    assert checkpoints.restore() is None
+    variables[1].assign([1, 2])
+    checkpoints.save()
+    fresh, found, _ = make(tmp_path / "new")
+    fresh.restore()
+    assert found[1].numpy().tolist() == [1, 2]
+
+
+def test_without_the_file_that_names_them_they_are_found(tmp_path):
+    checkpoints, _, note = make(tmp_path)
+    note.text = "found"
+    checkpoints.save()
+    os.remove(tmp_path / "checkpoint")
+    fresh, _, note = make(tmp_path)
+    assert fresh.restore().endswith("ckpt-1")
+    assert note.text == "found"
+
+
+@pytest.mark.parametrize("other", [[1], [1, 2, 3]])
+def test_other_shapes_are_an_error(tmp_path, other):
+    make(tmp_path)[0].save()
+    variables = [tf.Variable(tf.zeros([40])), tf.Variable(other)]
+    with pytest.raises(ValueError, match="does not fit this model"):
+        Checkpoints(tmp_path, variables, Note()).restore()
