@@ -19,8 +19,13 @@ import numpy as np
 
 from acnn_tf.search import index_list
 from acnn_tf.search.index_list import IndexedVideo
-from acnn_tf.search.index_rows import IndexFileError, open_rows, write_rows
-from acnn_tf.search.shard_names import shard_folders
+from acnn_tf.search.index_rows import (
+    MEND,
+    IndexFileError,
+    open_rows,
+    write_rows,
+)
+from acnn_tf.search.shard_names import check_shard, shard_folders
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -113,7 +118,7 @@ class IndexFiles:
         raise IndexFileError(
             f"{self.path} is damaged: {video.video_id!r:.40} of "
             f"{video.duration:g} s cannot have {video.num_windows:,} windows. "
-            "Build the index again."
+            f"{MEND}"
         )
 
     def append(self, encoded, total):
@@ -230,28 +235,31 @@ class IndexFiles:
 
     def _open(self, dtype, verify):
         folders = shard_folders(self.path)
-        if not folders:
-            try:
-                listed = index_list.read_list(self.path, self._about)
-            except (FileNotFoundError, NotADirectoryError):
-                if os.path.isdir(self.path) and not os.listdir(self.path):
-                    return
-                raise IndexFileError(
-                    f"{self.path} holds no {index_list.NAME}: choose the "
-                    "folder of an index, or one that is not there yet."
-                ) from None
-            self._add(self.path, listed, dtype, verify)
-            if self.shard is not None:
-                self._read_only = (
-                    f"{self.path} is a shard of a corpus, to which nothing "
-                    "is added: encode a new corpus, or keep another index."
-                )
+        if folders:
+            self._open_shards(folders, dtype, verify)
             return
+        try:
+            listed = index_list.read_list(self.path, self._about)
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.isdir(self.path) and not os.listdir(self.path):
+                return
+            raise IndexFileError(
+                f"{self.path} holds no {index_list.NAME}: choose the "
+                "folder of an index, or one that is not there yet."
+            ) from None
+        self._add(self.path, listed, dtype, verify)
+        if self.shard is not None:
+            self._read_only = (
+                f"{self.path} is a shard of a corpus, to which nothing "
+                "is added: encode a new corpus, or keep another index."
+            )
+
+    def _open_shards(self, folders, dtype, verify):
         self._read_only = (
             f"{self.path} is a corpus of {len(folders)} shards, to which "
             "nothing is added: encode a new one, or keep another index."
         )
-        corpus, names = None, set()
+        corpus, owners = None, {}
         for number, folder in enumerate(folders):
             try:
                 listed = index_list.read_list(folder, self._about)
@@ -260,21 +268,17 @@ class IndexFiles:
                     f"{folder} holds no {index_list.NAME}: remove that "
                     "folder, and run experiments.encode_corpus once more."
                 ) from None
-            shard = listed["shard"] or {}
-            corpus = corpus or shard.get("corpus")
-            expected = {
-                "number": number,
-                "num_shards": len(folders),
-                "corpus": corpus,
-            }
-            ids = {video.video_id for video in listed["videos"]}
-            if shard != expected or names & ids:
-                raise IndexFileError(
-                    f"{folder} belongs to another corpus, or in another "
-                    "place, than the shards before it: remove it, and run "
-                    "experiments.encode_corpus once more."
-                )
-            names |= ids
+            found = listed["shard"]
+            corpus = corpus or (found or {}).get("corpus")
+            check_shard(folder, found, number, len(folders), corpus)
+            for video in listed["videos"]:
+                owner = owners.setdefault(video.video_id, folder)
+                if owner != folder:
+                    raise IndexFileError(
+                        f"{folder} holds video {video.video_id!r:.40}, which "
+                        f"{owner} holds too: remove both, and run "
+                        "experiments.encode_corpus once more."
+                    )
             self._add(folder, listed, dtype or self._first_dtype(), verify)
         self.shard = None
 
@@ -286,12 +290,13 @@ class IndexFiles:
         path = os.path.join(folder, index_list.NAME)
         if listed["dtype"] not in _DTYPES:
             raise IndexFileError(
-                f"{path} is damaged (`dtype` is {listed['dtype']!r:.40}): "
-                "build the index again."
+                f"{path} is damaged (`dtype` is {listed['dtype']!r:.40}). "
+                f"{MEND}"
             )
         if dtype not in (None, listed["dtype"]):
             raise IndexFileError(
-                f"{path} holds {listed['dtype']}, not {dtype}."
+                f"{path} holds {listed['dtype']}, not {dtype}: ask for "
+                "what it holds, or build another index in another folder."
             )
         self.dtype, self.shard = listed["dtype"], listed["shard"]
         before = len(self._parts)

@@ -13,7 +13,12 @@ import math
 import os
 import re
 
-from acnn_tf.search.index_rows import IndexFileError, NewFile, open_file
+from acnn_tf.search.index_rows import (
+    MEND,
+    IndexFileError,
+    NewFile,
+    open_file,
+)
 
 NAME = "index.json"
 FORMAT = 2
@@ -124,10 +129,7 @@ def _no_number(name):
 
 
 def _damaged(path, reason):
-    return IndexFileError(
-        f"{path} is damaged ({reason}). Restore the file from a copy, or "
-        "build the index again."
-    )
+    return IndexFileError(f"{path} is damaged ({reason}). {MEND}")
 
 
 def _check(condition, found):

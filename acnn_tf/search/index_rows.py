@@ -8,6 +8,13 @@ import stat
 
 import numpy as np
 
+# What to do about a damaged file.
+MEND = (
+    "Restore the file from a copy, or build the index again; of a corpus in "
+    "shards only this shard: remove its folder, and run "
+    "experiments.encode_corpus once more."
+)
+
 
 class IndexFileError(ValueError):
     """A folder that is no index, or not the one that is asked for."""
@@ -151,8 +158,7 @@ def open_file(path):
 
 def _damaged(path, found, expected):
     return IndexFileError(
-        f"{path} {found}, but the list of the index says: {expected}. Restore "
-        "the file from a copy, or build the index again."
+        f"{path} {found}, but the list of the index says: {expected}. {MEND}"
     )
 
 

@@ -48,9 +48,9 @@ def find_shards(path, num_shards=None):
         own = int(found[2])
         if num_shards not in (None, own):
             raise IndexFileError(
-                f"{path} holds {name}, but also shards of, or should hold, "
-                f"{num_shards} in all: remove what does not belong together, "
-                "or choose another folder."
+                f"{path} holds {name}, where all were expected to be of "
+                f"{num_shards} shards: ask for {own} (--num_shards), choose "
+                "another folder, or remove what does not belong there."
             )
         num_shards = own
         if found[3]:
@@ -93,3 +93,36 @@ def shard_folders(path):
         os.path.join(path, shard_name(number, num_shards))
         for number in sorted(numbers)
     ]
+
+
+def check_shard(folder, found, number, num_shards, corpus):
+    """Compares what a folder says of itself with its place in a corpus.
+
+    Args:
+        folder: Path of the shard.
+        found: Dictionary, see `acnn_tf.search.shards`, or `None`.
+        number: Int, as its name says.
+        num_shards: Likewise.
+        corpus: Hex digest, of the shard before it or of what is to be encoded.
+
+    Raises:
+        IndexFileError: If they differ.
+    """
+    expected = {"number": number, "num_shards": num_shards, "corpus": corpus}
+    if found != expected:
+        raise IndexFileError(
+            f"{folder} says it is {_in_words(found)}, but it should be "
+            f"{_in_words(expected)}: remove that folder and run "
+            "experiments.encode_corpus once more, or, for another corpus "
+            "(other videos, or other durations of them), choose another "
+            "folder."
+        )
+
+
+def _in_words(shard):
+    if shard is None:
+        return "no shard at all"
+    return (
+        f"shard {shard['number']} of {shard['num_shards']} of the corpus "
+        f"{shard['corpus']!s:.12}..."
+    )

@@ -19,9 +19,8 @@ import shutil
 import uuid
 
 from acnn_tf.search.index_files import IndexFiles
-from acnn_tf.search.index_rows import IndexFileError
 from acnn_tf.search.moment_index import MomentIndex
-from acnn_tf.search.shard_names import find_shards, shard_name
+from acnn_tf.search.shard_names import check_shard, find_shards, shard_name
 
 
 def assign_videos(durations, num_shards, grid):
@@ -104,12 +103,7 @@ def done_shards(path, model, shards, dtype=None):
         if number in numbers:
             folder = os.path.join(path, shard_name(number, len(shards)))
             files = IndexFiles(folder, model, dtype or "float32", verify=False)
-            if files.shard != about:
-                raise IndexFileError(
-                    f"{folder} is a shard of other videos, or of others' "
-                    "durations: choose another folder for this corpus, or "
-                    "remove what is there."
-                )
+            check_shard(folder, files.shard, **about)
     return numbers
 
 
