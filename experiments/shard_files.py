@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 
+from acnn_tf.data.atomic import replacing
 from acnn_tf.data.predictions import write_predictions
 from acnn_tf.search.shard_names import shard_name
 
@@ -46,31 +47,44 @@ def write_shard(folder, shard, moments, predictions, counts):
     os.makedirs(folder, exist_ok=True)
     path, counts_path = paths(folder, shard)
     write_predictions(path, moments, predictions)
-    partial = f"{counts_path}.{os.getpid()}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump({"shard": shard, "counts": counts}, file)
-    os.replace(partial, counts_path)
+    record = {"shard": shard, "counts": counts}
+    record["digest"] = _digest(record)
+    with replacing(counts_path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(record, file)
 
 
 def read_counts(folder, shard):
     """Counts of a shard, or `None` where it is not complete.
 
     Raises:
-        ValueError: If they are of another model, split, protocol or division.
+        ValueError: If they are damaged, or of another model, split, protocol
+            or division.
     """
     path, counts_path = paths(folder, shard)
     try:
-        with open(counts_path, encoding="utf-8") as file:
-            found = json.load(file)
+        with open(counts_path, "rb") as file:
+            record = json.loads(file.read().decode())
+        digest = record.pop("digest")
+        if digest != _digest(record):
+            raise ValueError("its digest is that of another content")
+        found, counts = record["shard"], record["counts"]
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{counts_path} is damaged ({error}): remove it."
+            f"{counts_path} is damaged ({error}): remove it, and run the "
+            "command once more."
         ) from None
-    if not isinstance(found, dict) or found.get("shard") != shard:
+    if found != shard:
         raise ValueError(
             f"{counts_path} counts hits of another model, other queries or "
-            "another protocol: choose another folder, or remove it."
+            f"another protocol (digest {found.get('corpus')!s:.12}, expected "
+            f"{shard['corpus']:.12}): choose another folder, or remove it."
         )
-    return found["counts"] if os.path.exists(path) else None
+    return counts if os.path.exists(path) else None
+
+
+def _digest(record):
+    text = json.dumps([record["shard"], record["counts"]])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -124,7 +124,7 @@ def beam_options(arguments):
     """Reads the flags of Beam, before hours go by.
 
     Args:
-        arguments: List of them. Default: this process does all.
+        arguments: List of them; without any, this process does all.
 
     Returns:
         Beam's `PipelineOptions`.
@@ -166,7 +166,8 @@ def run_shards(work, elements, count_done, num_shards, options):
         options: From `beam_options`.
 
     Raises:
-        ValueError: If a worker fails; the other shards that are complete stay.
+        ValueError: If a worker fails; the other shards that are complete
+            stay. Or if they have written to a disk that is not this one.
     """
     import apache_beam as beam
 
@@ -179,14 +180,22 @@ def run_shards(work, elements, count_done, num_shards, options):
                     | beam.Reshuffle()
                     | beam.Map(work)
                 )
-        except RuntimeError as error:
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
             # From another process comes its whole traceback.
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = next((x for x in lines[::-1] if "Error: " in x), lines[-1])
+            reason = reason.split(" [while running")[0].strip()
             raise ValueError(
-                f"A worker failed, and the command can be started again: "
-                f"{reason.strip()}"
+                f"A worker failed: {reason} Started again, the command goes "
+                "on with the shards that are missing."
             ) from error
+    done = count_done()
+    if done < num_shards:
+        raise ValueError(
+            f"The workers are done, but only {done} of {num_shards} shards are "
+            "here: they must see --out under the same path, on a disk that "
+            "they share."
+        )
 
 
 @contextlib.contextmanager

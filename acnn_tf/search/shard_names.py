@@ -48,9 +48,9 @@ def find_shards(path, num_shards=None):
         own = int(found[2])
         if num_shards not in (None, own):
             raise IndexFileError(
-                f"{path} holds {name}, where all were expected to be of "
-                f"{num_shards} shards: ask for {own} (--num_shards), choose "
-                "another folder, or remove what does not belong there."
+                f"{path} holds {name}, but expected were shards of "
+                f"{num_shards} in all: remove what does not belong there, "
+                f"choose another folder, or ask for --num_shards={own}."
             )
         num_shards = own
         if found[3]:
