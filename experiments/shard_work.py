@@ -182,7 +182,8 @@ def run_shards(work, elements, count_done, num_shards, options):
                 )
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             # From another process comes its whole traceback.
-            lines = [line for line in str(error).splitlines() if line.strip()]
+            lines = list(filter(str.strip, str(error).splitlines()))
+            lines = lines or [repr(error)]
             reason = next((x for x in lines[::-1] if "Error: " in x), lines[-1])
             reason = reason.split(" [while running")[0].strip()
             raise ValueError(
