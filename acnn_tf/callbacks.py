@@ -14,7 +14,8 @@ class Validation(keras.callbacks.Callback):
 
     Adds `val_R@1_IoU=0.3` and its like, and `val_mIoU`, to the logs of the
     epoch. Where the optimizer averages weights (`use_ema=True`), the averaged
-    ones are evaluated and kept.
+    ones are evaluated and kept. The replicas of the model's strategy share the
+    videos.
 
     Args:
         moments: List of `Moment`.
@@ -53,7 +54,11 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         with averaged_weights(self.model):
             results, _ = evaluate(
-                self.model, self.moments, self.features, **self.kwargs
+                self.model,
+                self.moments,
+                self.features,
+                strategy=self.model.distribute_strategy,
+                **self.kwargs,
             )
             self._record(results, logs)
 

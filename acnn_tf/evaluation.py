@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from acnn_tf import metrics, search
+from acnn_tf import metrics, replicas, search
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.sentences import query_inputs
 
@@ -24,6 +24,7 @@ def evaluate(
     nms_threshold=0.5,
     ns=NS,
     ious=IOUS,
+    strategy=None,
 ):
     """Searches the video of every query and measures what comes out.
 
@@ -43,6 +44,9 @@ def evaluate(
         nms_threshold: Float, of `"fixed"` suppression.
         ns: Ints, n of R@n.
         ious: Floats, m of IoU=m.
+        strategy: `tf.distribute.Strategy` whose replicas share the videos;
+            where it has several workers, each must call this. Counts are
+            summed, so that all return the figures of all videos.
 
     Returns:
         `(results, predictions)`: what `score_predictions` returns, and for
@@ -58,24 +62,61 @@ def evaluate(
     for row, moment in enumerate(moments):
         rows.setdefault(moment.video_id, []).append(row)
         durations[moment.video_id] = moment.duration
+    videos = sorted(durations, key=durations.get)
+    count = strategy.num_replicas_in_sync if strategy else 1
+    shares = [videos[i::count] for i in range(count)]  # of similar length
     thresholds = {search.max_overlap(iou=m, **protocol) for m in ious}
-    predictions = [None] * len(moments)
-    for video in search.encode_videos(model, features, durations, grid):
-        video_rows = rows[video.video_id]
-        segments, scores = search.candidates(model, queries[video_rows], video)
-        kept = np.zeros(scores.shape, bool)
-        for max_iou in thresholds:
-            indices = segments_lib.nms(segments, scores, max_iou, max(ns))
-            for row, row_indices in enumerate(indices):
-                kept[row, row_indices[row_indices >= 0]] = True
-        for row, index in enumerate(video_rows):
-            found = np.column_stack([segments[row], scores[row]])[kept[row]]
-            order = np.argsort(-found[:, 2], kind="stable")
-            predictions[index] = found[order]
-    results = score_predictions(
-        moments, predictions, ns=ns, ious=ious, **protocol
+
+    def search_share(share):
+        found = {}
+        share = {video: durations[video] for video in share}
+        for video in search.encode_videos(model, features, share, grid):
+            asked = rows[video.video_id]
+            results = _search(model, queries[asked], video, thresholds, ns)
+            found |= zip(asked, results)
+        return found
+
+    found = {}
+    for _, part in replicas.map_shares(strategy, search_share, shares):
+        found |= part
+    asked = [moments[row] for row in found]
+    counts = count_hits(
+        asked, list(found.values()), ns=ns, ious=ious, **protocol
     )
-    return results, predictions
+    everywhere = replicas.gather_arrays(strategy, [list(counts.values())])
+    counts = add_counts(dict(zip(counts, map(int, c))) for c in everywhere)
+    return (
+        fractions(counts, **protocol),
+        _gather_predictions(strategy, found, len(moments)),
+    )
+
+
+def _search(model, queries, video, thresholds, ns):
+    """Results of each query, all that some protocol ranks, best first."""
+    segments, scores = search.candidates(model, queries, video)
+    kept = np.zeros(scores.shape, bool)
+    for max_iou in thresholds:
+        indices = segments_lib.nms(segments, scores, max_iou, max(ns))
+        for row, row_indices in enumerate(indices):
+            kept[row, row_indices[row_indices >= 0]] = True
+    for row, row_kept in enumerate(kept):
+        found = np.column_stack([segments[row], scores[row]])[row_kept]
+        yield found[np.argsort(-found[:, 2], kind="stable")]
+
+
+def _gather_predictions(strategy, found, num_moments):
+    """Those of all workers, in the order of the moments."""
+    rows = replicas.gather_arrays(strategy, np.array([*found], np.int64))
+    sizes = replicas.gather_arrays(
+        strategy, np.array([*map(len, found.values())], np.int64)
+    )
+    arrays = replicas.gather_arrays(
+        strategy, np.concatenate([np.zeros((0, 3)), *found.values()])
+    )
+    predictions = [None] * num_moments
+    for row, part in zip(rows, np.split(arrays, np.cumsum(sizes)[:-1])):
+        predictions[row] = part
+    return predictions
 
 
 def encode_sentences(model, moments, sentence_vectors=None, batch_size=512):

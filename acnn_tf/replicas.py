@@ -1,11 +1,15 @@
-"""A batch that is split over replicas, seen as a whole.
+"""A batch, or other work, that is split over replicas, seen as a whole.
 
 Under a `tf.distribute` strategy each replica holds some rows of a batch. What
 concerns the whole of it, such as negatives from the batch, goes through here.
 On one replica, and on other backends of Keras, these functions change nothing.
 """
 
+import itertools
+from concurrent import futures
+
 import keras
+import numpy as np
 
 
 def replica_context():
@@ -33,3 +37,70 @@ def gather(rows):
     """
     context = replica_context()
     return rows if context is None else context.all_gather(rows, axis=0)
+
+
+def map_shares(strategy, function, items):
+    """Does each replica's share of some work, on its device.
+
+    Args:
+        strategy: `tf.distribute.Strategy`, or `None`. Where it has several
+            workers, each must call this with the same items.
+        function: Of an item. Called in a thread for each device.
+        items: List, dealt out to the replicas like cards.
+
+    Returns:
+        List of `(item, result)` of the items that fell to this process.
+
+    Example:
+
+    >>> map_shares(None, lambda item: item * 2, [1, 2])
+    [(1, 2), (2, 4)]
+    """
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        return [(item, function(item)) for item in items]
+    import tensorflow as tf
+
+    devices = strategy.extended.worker_devices
+    count = strategy.num_replicas_in_sync
+    resolver = strategy.cluster_resolver
+    worker = resolver.task_id if count > len(devices) else 0
+
+    def work(number):
+        with tf.device(devices[number]):
+            share = items[worker * len(devices) + number :: count]
+            return [(item, function(item)) for item in share]
+
+    with futures.ThreadPoolExecutor(len(devices)) as threads:
+        parts = threads.map(work, range(len(devices)))
+        return list(itertools.chain.from_iterable(parts))
+
+
+def gather_arrays(strategy, rows):
+    """The rows that all processes hold, outside of a step.
+
+    Args:
+        strategy: See `map_shares`.
+        rows: Array `[r, ...]` of this process; r may differ between them.
+
+    Returns:
+        Array `[R, ...]`, the same in all processes.
+
+    Example:
+
+    >>> gather_arrays(None, [[1, 2]])
+    array([[1, 2]])
+    """
+    rows = np.asarray(rows)
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        return rows
+    local = len(strategy.extended.worker_devices)
+    if strategy.num_replicas_in_sync == local:
+        return rows
+    import tensorflow as tf
+
+    # Of a process with several replicas the first brings all rows.
+    parts = [tf.constant(rows), *[tf.constant(rows[:0])] * (local - 1)]
+    value = strategy.experimental_distribute_values_from_function(
+        lambda context: parts[context.replica_id_in_sync_group % local]
+    )
+    return strategy.gather(value, axis=0).numpy()

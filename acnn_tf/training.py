@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from acnn_tf.checkpoints import Checkpoints
 from acnn_tf.data.atomic import replacing
+from acnn_tf.replicas import gather_arrays
 
 # What a process ends with that was asked to (128 + SIGTERM).
 TERMINATED = 143
@@ -246,10 +247,8 @@ class Resume(keras.callbacks.Callback):
 
     def _agree(self):
         """All workers must have found the same."""
-        if self._strategy.num_replicas_in_sync == 1:
-            return
-        position = tf.constant([[self._epoch, self._step]])
-        everywhere = self._strategy.gather(position, axis=0).numpy().tolist()
+        position = [[self._epoch, self._step]]
+        everywhere = gather_arrays(self._strategy, position).tolist()
         if any(other != everywhere[0] for other in everywhere):
             raise ValueError(
                 "The workers found different checkpoints in "

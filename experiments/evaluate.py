@@ -11,7 +11,8 @@ may be anybody's: a line for each query, {"qid": ..., "query": ..., "vid": ...,
 
 Prints R@n, IoU=m (share of queries with one of the top n results at IoU >= m)
 and mIoU (mean IoU of the first result), and the protocol of suppression, which
-changes all but R@1 and mIoU. If an input is bad, says which file and line.
+changes all but R@1 and mIoU. With --strategy several devices or machines share
+the videos. If an input is bad, says which file and line.
 """
 
 import dataclasses
@@ -25,12 +26,13 @@ from absl import flags
 from acnn_tf import evaluation, search
 from acnn_tf.data import predictions
 from acnn_tf.models import load_model
-from experiments import datasets, pictures
+from experiments import datasets, pictures, strategies
 from export import command
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(datasets)
 flags.adopt_module_key_flags(pictures)
+flags.adopt_module_key_flags(strategies)
 
 flags.DEFINE_string("workdir", None, "Folder of a run: evaluates its model.")
 flags.DEFINE_string("predictions", None, "Scores this file; needs no model.")
@@ -68,10 +70,11 @@ def use_dataset_of_run(workdir):
             FLAGS.set_default(name, used[prefix + name])
 
 
-def evaluate_model(split, **protocol):
+def evaluate_model(split, strategy, **protocol):
     """Returns tables by their titles, and the predictions."""
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = load_model(path)
+    with strategy.scope():
+        model = load_model(path)
     if FLAGS.window_lengths:
         lengths = tuple(map(float, FLAGS.window_lengths))
         model.grid = dataclasses.replace(model.grid, lengths=lengths)
@@ -81,6 +84,7 @@ def evaluate_model(split, **protocol):
         split.moments,
         split.features,
         sentence_vectors=split.sentence_vectors,
+        strategy=strategy,
         **protocol,
     )
     results, found = evaluate()
@@ -88,7 +92,7 @@ def evaluate_model(split, **protocol):
     if FLAGS.shuffled:
         tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
     tables["chance"] = evaluation.chance(split.moments, model.grid)
-    if FLAGS.timelines:
+    if FLAGS.timelines and strategy.extended.should_checkpoint:
         try:
             pictures.draw(FLAGS.workdir, model, split, results, found)
         except ImportError as error:  # no Matplotlib: the figures are there
@@ -97,6 +101,7 @@ def evaluate_model(split, **protocol):
 
 
 def run():
+    strategy = strategies.make_strategy()
     if FLAGS.workdir and not FLAGS.dataset:
         use_dataset_of_run(FLAGS.workdir)
     split = datasets.load_split(
@@ -114,9 +119,11 @@ def run():
         results = evaluation.score_predictions(moments, found, **protocol)
         tables = {"predictions": results}
     elif FLAGS.workdir and split.features:
-        tables, found = evaluate_model(split, **protocol)
+        tables, found = evaluate_model(split, strategy, **protocol)
     else:
         raise ValueError("Give --predictions, or --workdir and --features.")
+    if not strategy.extended.should_checkpoint:
+        return  # The first of the workers says it.
     if FLAGS.predictions_out:
         predictions.write_predictions(FLAGS.predictions_out, moments, found)
     if FLAGS.json:

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
-def start(name, out, batch_size, **environment):
-    """Starts a fit of its own process."""
+def start(*arguments, module="distributed_fit", **environment):
+    """Starts a fit, or an evaluation, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.distributed_fit", name, out, batch_size],
+        [sys.executable, "-m", f"tests.{module}", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -36,7 +36,13 @@ def finish(processes, outs):
             process.kill()
     for process, text in zip(processes, printed):
         assert process.returncode == 0, text[-3000:]
-    return [dict(np.load(out, allow_pickle=False)) for out in outs]
+    return [read(out) for out in outs]
+
+
+def read(out):
+    if out.endswith(".json"):
+        return json.loads(Path(out).read_text(encoding="utf-8"))
+    return dict(np.load(out, allow_pickle=False))
 
 
 def free_ports(count):
@@ -53,15 +59,21 @@ def fit(folder, name, batch_size):
     return finish([start(name, out, str(batch_size))], [out])[0]
 
 
-def fit_workers(folder, batch_size, count=2):
-    workers = [f"127.0.0.1:{port}" for port in free_ports(count)]
-    outs = [str(folder / f"worker{i}.npz") for i in range(count)]
+def on_workers(folder, argument, module="distributed_fit", end="npz"):
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    outs = [str(folder / f"worker{i}.{end}") for i in range(2)]
     processes = []
     for index, out in enumerate(outs):
         task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": workers}, "task": task})
         processes.append(
-            start("multi_worker", out, str(batch_size), TF_CONFIG=config)
+            start(
+                "multi_worker",
+                out,
+                str(argument),
+                module=module,
+                TF_CONFIG=config,
+            )
         )
     return finish(processes, outs)
 
@@ -78,9 +90,29 @@ def test_replicas_that_do_not_divide_the_batch_train_the_same_model(tmp_path):
     assert len(one["losses"]) == 14
     assert np.abs(one["losses"][0] - one["losses"][-1]).max() > 0.1
     assert_same(one, fit(tmp_path, "mirrored2", 7))
-    for worker in fit_workers(tmp_path, 7):
+    for worker in on_workers(tmp_path, 7):
         assert_same(one, worker)
 
 
 def test_a_replica_without_any_row_of_a_batch_changes_nothing(tmp_path):
     assert_same(fit(tmp_path, "none", 43), fit(tmp_path, "mirrored2", 43))
+
+
+def evaluate(folder, name, num_videos):
+    out = str(folder / f"{name}.json")
+    process = start(name, out, str(num_videos), module="sharded_evaluation")
+    return finish([process], [out])[0]
+
+
+# One video leaves a replica without any.
+@pytest.mark.parametrize("num_videos", [5, 1])
+def test_replicas_that_share_the_videos_find_the_same(tmp_path, num_videos):
+    results, found = evaluate(tmp_path, "none", num_videos)
+    assert results["num_queries"] == len(found)
+    others = [evaluate(tmp_path, "mirrored2", num_videos)]
+    others += on_workers(tmp_path, num_videos, "sharded_evaluation", "json")
+    for other_results, other_found in others:
+        assert other_results == results
+        for one, other in zip(found, other_found, strict=True):
+            # Videos that were encoded in another company.
+            np.testing.assert_allclose(one, other, atol=1e-4)
