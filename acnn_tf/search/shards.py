@@ -111,7 +111,7 @@ def encode_shard(model, features, durations, shard, path, dtype=None):
     """Encodes one shard; its folder takes its name once it is complete.
 
     Where several processes encode the same shard, the first one's stays. What
-    one that was killed leaves, `shard-..., .partial`, counts for nothing.
+    one that was killed leaves, `shard-*.partial`, counts for nothing.
 
     Args:
         model: See `acnn_tf.search`.
