@@ -29,6 +29,11 @@ EXTRAS["serving"] = [
     "uvicorn>=0.30,<1",
     "prometheus_client>=0.20,<1",
 ]
+# Batch work on a cluster. Not in `test`: it brings some twenty packages. Of
+# protobuf TensorFlow 2.17 takes at most 4.25 and 2.21 at least 6.31; Beam takes
+# both. Name both extras in one pip command where TensorFlow is an old one:
+# alone, Beam's requirements would replace protobuf by 6.33.
+EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
     *EXTRAS["serving"],

@@ -4,11 +4,14 @@ r"""Asks a server for moments, over TensorFlow Serving's gRPC or REST interface.
       --query="a person opens the door" --query="someone sits down"
   python -m export.client --server=http://127.0.0.1:8501 \
       --features=clips.hdf5 --video=3MSZA --query="a person opens the door"
+  python -m export.client --server=grpc://10.0.0.1:8500 \
+      --server=grpc://10.0.0.2:8500 --query="a person opens the door"
 
 Without --features the corpus on the server is searched, with them that one
-video. Prints video, start and end (seconds) and score, best first; --status
-and --metadata tell which versions are there and what they take. Exit code 2
-and one line on stderr where it fails.
+video. Of several servers each has a shard of the corpus, and their answers
+are merged. Prints video, start and end (seconds) and score, best first;
+--status and --metadata tell which versions are there and what they take. Exit
+code 2 and one line on stderr where it fails.
 
 As a library:
 
@@ -16,7 +19,8 @@ As a library:
       (moments,) = client.search(["a person opens the door"])
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
-file, tensors.py, rest_connection.py and grpc_connection.py are all of it.
+file, merging.py, tensors.py, rest_connection.py and grpc_connection.py are
+all of it.
 """
 
 import argparse
@@ -28,25 +32,23 @@ import random
 import sys
 import time
 import urllib.parse
-from typing import NamedTuple
 
 import numpy as np
 
 from export import tensors
+from export.merging import (
+    MergingClient,
+    Moment,
+    check_queries,
+    read_moments,
+)
 from export.rest_connection import RESTConnection, ServingError
+
+__all__ = ["Client", "MergingClient", "Moment", "ServingError", "main"]
 
 # Seconds before a retry: at first, doubled each time, and at most.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
-
-
-class Moment(NamedTuple):
-    """A moment as `Client` returns it: seconds, and a score without a scale."""
-
-    video_id: str
-    start: float
-    end: float
-    score: float
 
 
 class Client:
@@ -78,6 +80,7 @@ class Client:
                 "`server` must be grpc://HOST:PORT or http://HOST:PORT. "
                 f"Received: {server!r}"
             )
+        self.server = server
         self.timeout = timeout
         self.retries = retries
         self._signatures = None
@@ -100,10 +103,10 @@ class Client:
         Returns:
             For each query its list of `Moment`s.
         """
-        _check_queries(queries)
+        check_queries(queries)
         if not len(queries):
             return []
-        return _moments(self.predict({"query": queries}, "search"))
+        return read_moments(self.predict({"query": queries}, "search"))
 
     def localize(self, clips, queries, durations=None):
         """Finds the moments of one video for each query, best first.
@@ -118,7 +121,7 @@ class Client:
         Returns:
             For each query its list of `Moment`s, without a `video_id`.
         """
-        _check_queries(queries)
+        check_queries(queries)
         clips = [np.asarray(video, np.float32) for video in clips]
         if durations is None:
             durations = np.zeros(len(clips))
@@ -149,7 +152,7 @@ class Client:
             "duration": durations,
             "query": queries,
         }
-        return _moments(self.predict(inputs, "localize"))
+        return read_moments(self.predict(inputs, "localize"))
 
     def predict(self, inputs, signature="serving_default"):
         """Runs a signature.
@@ -244,28 +247,6 @@ def _as_input(name, value, info):
     )
 
 
-def _check_queries(queries):
-    # A sentence is a sequence too, of letters.
-    if isinstance(queries, str):
-        raise ValueError(
-            f"`queries` must be a list of sentences. Received: {queries!r}"
-        )
-
-
-def _moments(outputs):
-    """Lists the rows of `search` or `localize`, without what fills them up."""
-    starts, ends, scores = (outputs[key] for key in ("start", "end", "score"))
-    ids = outputs.get("video_id", np.full(starts.shape, b""))
-    return [
-        [
-            Moment(video_id.decode(), float(start), float(end), float(score))
-            for video_id, start, end, score in zip(*row)
-            if end > start
-        ]
-        for row in zip(ids, starts, ends, scores)
-    ]
-
-
 def _read_clips(path, video):
     """Reads `[T, D]` of a .npy file, or of a video of an HDF5 file."""
     if path.endswith(".npy"):
@@ -300,30 +281,44 @@ def _print_answer(query, moments, as_json):
 def _run(args):
     if not (args.query or args.status or args.metadata):
         raise ValueError("give --query, --status or --metadata")
-    with Client(
-        args.server, args.model, args.version, args.timeout, args.retries
-    ) as client:
-        if args.status:
-            states = client.status()
-            if args.json:
-                print(json.dumps(states))
-            else:
-                for version, state in sorted(states.items()):
-                    print(f"version {version}: {state}")
-        if args.metadata:
-            indent = None if args.json else 2
-            print(json.dumps(client.metadata(), indent=indent))
+    clients = [
+        Client(server, args.model, args.version, args.timeout, args.retries)
+        for server in args.server
+    ]
+    with MergingClient(clients) as merging:
+        for client in clients:
+            _tell_state(client, args)
         if args.query and args.features:
             clips = _read_clips(args.features, args.video)
             video_id = args.video or args.features
+            client = clients[0]  # any of them can
             for query in args.query:
                 (moments,) = client.localize([clips], [query], [args.duration])
                 moments = [m._replace(video_id=video_id) for m in moments]
                 _print_answer(query, moments, args.json)
         elif args.query:
-            answers = client.search(args.query)
+            answers = merging.search(args.query)
             for query, moments in zip(args.query, answers, strict=True):
                 _print_answer(query, moments, args.json)
+
+
+def _tell_state(client, args):
+    if (
+        len(args.server) > 1
+        and not args.json
+        and (args.status or args.metadata)
+    ):
+        print(client.server)
+    if args.status:
+        states = client.status()
+        if args.json:
+            print(json.dumps(states))
+        else:
+            for version, state in sorted(states.items()):
+                print(f"version {version}: {state}")
+    if args.metadata:
+        indent = None if args.json else 2
+        print(json.dumps(client.metadata(), indent=indent))
 
 
 def _import_quietly():
@@ -348,7 +343,12 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--server", required=True, help="grpc://HOST:PORT or http://HOST:PORT")
+    add(
+        "--server",
+        action="append",
+        required=True,
+        help="grpc://HOST:PORT or http://HOST:PORT; repeat it for each shard",
+    )
     add("--query", action="append", default=[], help="sentence; repeat it")
     add("--features", help=".npy or HDF5 file: find moments in this video")
     add("--video", default="", help="the video of --features")
@@ -367,7 +367,7 @@ def main(argv=None):
     add("--retries", type=int, default=3, help="where no server answers")
     args = parser.parse_args(argv)
     try:
-        if args.server.startswith("grpc:"):
+        if any(server.startswith("grpc:") for server in args.server):
             _import_quietly()
         _run(args)
     except (

@@ -21,19 +21,38 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     Raises:
         DataError: If `durations` is malformed.
     """
-    known, problems, seconds = set(index.video_ids), [], {}
+    known = set(index.video_ids)
+    with open_features(path, clip_seconds=clip_seconds) as features:
+        new = [video for video in videos or features if video not in known]
+        seconds = video_seconds(features, durations, new)
+        index.append(features, seconds, _print_progress)
+
+
+def video_seconds(features, durations=None, videos=None):
+    """How long videos last.
+
+    Args:
+        features: What `open_features` returns. Those of videos that
+            `durations` leaves out are read.
+        durations: See `add_videos`.
+        videos: Ids. Default: all of `features`.
+
+    Returns:
+        Dictionary from video id to seconds.
+
+    Raises:
+        DataError: If `durations` is malformed.
+    """
+    problems, seconds = [], {}
     if durations:
         seconds = read_numbers(durations, problems)
     if problems:
         raise DataError(problems)
-    with open_features(path, clip_seconds=clip_seconds) as features:
-        new = {
-            video: seconds.get(video)
-            or len(features[video]) * features.clip_seconds
-            for video in videos or features
-            if video not in known
-        }
-        index.append(features, new, _print_progress)
+    return {
+        video: seconds.get(video)
+        or len(features[video]) * features.clip_seconds
+        for video in (features if videos is None else videos)
+    }
 
 
 def _print_progress(done, total):

@@ -25,7 +25,7 @@ MODELS = {
 }
 
 
-def make_model(**arguments):
+def make_model(clip_dim=CLIP_DIM, **arguments):
     keras.utils.set_random_seed(1)
     settings = {
         "window_lengths": (2.0, 4.0, 7.0),
@@ -40,8 +40,8 @@ def make_model(**arguments):
     }
     model = ACNN(**{**settings, **arguments})
     query = (None, None) if model.vocabulary else (None, 9)
-    model.build({"clip": (None, None, CLIP_DIM), "query": query})
-    model.adapt(RNG.normal(1, 2, size=(50, CLIP_DIM)))
+    model.build({"clip": (None, None, clip_dim), "query": query})
+    model.adapt(RNG.normal(1, 2, size=(50, clip_dim)))
     for weight in model.head.weights:  # scores and offsets worth a search
         weight.assign(0.4 * RNG.normal(size=weight.shape))
     return model

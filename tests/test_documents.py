@@ -26,8 +26,9 @@ MAINS = sorted(
     for path in ROOT.glob(f"{package}/*.py")
     if "__main__" in path.read_text(encoding="utf-8")
 )
-# Those that every main has.
+# Those that every main has, and Beam's, which some pass on.
 ABSL_FLAGS = {"flagfile", "undefok", "help", "helpshort", "helpfull"}
+ABSL_FLAGS |= {"runner", "direct_num_workers", "direct_running_mode"}
 COMMAND = re.compile(
     r"python -m ((?:experiments|export)\.\w+)\b(?!\")((?:[^`#\n\\]|\\\n)*)"
 )

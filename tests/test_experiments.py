@@ -162,6 +162,29 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
         assert results[key] == value, key
 
 
+MIRRORED = ("--strategy=mirrored", "--num_replicas=2")
+
+
+@pytest.mark.slow
+def test_two_replicas_train_and_evaluate_as_one(data_dir, workdir, tmp_path):
+    arguments = ("evaluate", f"--workdir={workdir}", "--json")
+    one, two = run(*arguments), run(*arguments, *MIRRORED)
+    assert json.loads(one.stdout) == json.loads(two.stdout)
+    run(
+        "train",
+        "--dataset=jsonl",
+        f"--data_dir={data_dir}",
+        f"--workdir={tmp_path}",
+        "--epochs=2",
+        *SMALL,
+        *MIRRORED,
+        "--checkpoint_steps=3",
+    )
+    # Dropout differs; that there is a history of two epochs does not.
+    assert [row["epoch"] for row in history(tmp_path)] == ["0", "1"]
+    run("evaluate", f"--workdir={tmp_path}", "--json")
+
+
 def test_search_prints_moments_of_all_videos(data_dir, workdir):
     arguments = (
         "search",

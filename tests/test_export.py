@@ -1,6 +1,7 @@
 """The exported folder: complete, or not there; and what reads it."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from acnn_tf import serving
+from acnn_tf.data.atomic import WriteError
 from acnn_tf.data.sentences import Vocabulary
 from export import saved_model
 from tests import c_runner, small_acnn
@@ -77,6 +79,22 @@ def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
     with pytest.raises(serving.ExportError, match="is off by"):
         serving.export(model, tmp_path / "acnn" / "1")
     assert os.listdir(tmp_path / "acnn") == []
+
+
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_nothing_stays_of_an_export_that_finds_no_room(tmp_path, room):
+    model = small_acnn.make_model(query_encoder="mean")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(
+            WriteError, match=r"/1 could not be written: .* bytes were wanted"
+        ):
+            serving.export(model, tmp_path / "acnn" / "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path / "acnn") == []
+    serving.export(model, tmp_path / "acnn" / "1")
 
 
 def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
@@ -168,7 +186,7 @@ def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
     assert "is there already" in second.stderr
     assert "Traceback" not in second.stderr
     (folder / "9").mkdir()
-    (folder / "partial-11-7").mkdir()
+    (folder / "11.partial").mkdir()
     assert saved_model.next_version(folder) == 10
     assert saved_model.next_version(folder / "none") == 1
 

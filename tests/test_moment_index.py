@@ -8,7 +8,7 @@ import pytest
 
 from acnn_tf import search, segments
 from acnn_tf.models import ACNN
-from acnn_tf.search import encoding, index_files, moment_index, scoring
+from acnn_tf.search import encoding, index_list, moment_index, scoring
 
 RNG = np.random.default_rng(0)
 FEATURES = {
@@ -333,6 +333,6 @@ def test_support_within_a_band_is_the_support_of_all(monkeypatch):
 def test_only_its_own_format_is_read(tmp_path, monkeypatch):
     path, model = tmp_path / "index", make_model()
     filled(model, path)
-    monkeypatch.setattr(index_files, "_FORMAT", 2)
+    monkeypatch.setattr(index_list, "FORMAT", 3)
     with pytest.raises(search.IndexFileError, match="another version"):
         search.MomentIndex(model, path)

@@ -11,6 +11,7 @@ import zipfile
 import keras
 
 from acnn_tf import losses, optimizers  # noqa: F401 - so that Keras knows them
+from acnn_tf.data.atomic import replacing
 from acnn_tf.models import model_checks
 from acnn_tf.models.acnn import ACNN  # noqa: F401 - likewise
 
@@ -49,7 +50,7 @@ def save_model(model, path):
 
     Raises:
         ModelFileError: If `path` has another name, or its folder is not there.
-        OSError: If it cannot be written.
+        WriteError: If it cannot be written.
     """
     path = os.fspath(path)
     folder, name = os.path.split(os.path.abspath(path))
@@ -58,12 +59,12 @@ def save_model(model, path):
             f"{path}: expected a name that ends in .keras, in a folder that is "
             "there. Choose another path, or make the folder."
         )
-    # Beside it: only within a disk is renaming at once.
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as partial:
-        partial = os.path.join(partial, name)
+    optimizer = getattr(model, "optimizer", None)
+    variables = model.weights + (optimizer.variables if optimizer else [])
+    size = sum(keras.ops.convert_to_numpy(v).nbytes for v in variables)
+    with replacing(path, suffix=".keras", size=size) as partial:
         model.save(partial)
         _seal(partial)
-        os.replace(partial, path)
 
 
 def _seal(path):

@@ -12,13 +12,19 @@ from acnn_tf.search.encoding import (
     encoder_inputs,
     to_numpy,
 )
-from acnn_tf.search.index_files import IndexFileError
+from acnn_tf.search.index_rows import IndexFileError
 from acnn_tf.search.moment_index import Found, MomentIndex
 from acnn_tf.search.ranking import (
     SUPPRESSIONS,
     candidates,
     consensus,
     max_overlap,
+)
+from acnn_tf.search.shards import (
+    assign_videos,
+    describe_shards,
+    done_shards,
+    encode_shard,
 )
 
 __all__ = [
@@ -27,8 +33,12 @@ __all__ = [
     "Found",
     "IndexFileError",
     "MomentIndex",
+    "assign_videos",
     "candidates",
     "consensus",
+    "describe_shards",
+    "done_shards",
+    "encode_shard",
     "encode_videos",
     "encoder_inputs",
     "max_overlap",

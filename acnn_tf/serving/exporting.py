@@ -1,15 +1,17 @@
 """A model, as a folder that TensorFlow Serving takes."""
 
-import contextlib
 import os
-import shutil
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from acnn_tf.data.atomic import replacing
 from acnn_tf.serving.readme import readme
 from acnn_tf.serving.signatures import Signatures
 from acnn_tf.serving.verification import ExportError, verify
+
+# How TensorFlow tells of a disk that is full, and of a limit.
+_FULL = (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError)
 
 
 def export(
@@ -41,6 +43,7 @@ def export(
         ExportError: If what was written does not give the model's numbers,
             or needs operations that a stock server does not have.
         FileExistsError: If `path` is there already.
+        WriteError: If it cannot be written; nothing of it stays.
 
     Example:
 
@@ -53,11 +56,10 @@ def export(
             "change. Choose another number."
         )
     signatures = Signatures(model, index, top_n, nms_threshold)
-    parent, name = os.path.split(path)
-    os.makedirs(parent, exist_ok=True)
-    # Not a number: a server that looks on takes it for no version.
-    partial = os.path.join(parent, f"partial-{name}-{os.getpid()}")
-    with _removed(partial):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    size = sum(variable.numpy().nbytes for variable in signatures.variables)
+    # Its name is not a number: a server that looks on takes it for no version.
+    with replacing(path, size=size, errors=_FULL) as partial:
         functions = signatures.concrete_functions()
         tf.saved_model.save(signatures, partial, signatures=functions)
         _check_operations(partial)
@@ -75,17 +77,7 @@ def export(
                 )
             )
         errors = verify(partial, model, index, top_n, nms_threshold)
-        os.rename(partial, path)
     return errors
-
-
-@contextlib.contextmanager
-def _removed(folder):
-    """Leaves nothing of a folder that has not been renamed."""
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_operations(path):

@@ -1,0 +1,83 @@
+r"""Encodes the videos of a large corpus in shards, on one machine or many.
+
+  python -m experiments.encode_corpus --workdir=runs/charades \
+      --features=clips.hdf5 --out=runs/corpus --num_shards=16
+  python -m experiments.encode_corpus --workdir=runs/charades \
+      --features=clips.hdf5 --out=runs/corpus --num_shards=16 \
+      --direct_num_workers=2 --direct_running_mode=multi_processing
+
+It is a pipeline of Apache Beam (pip install 'acnn_tf[beam]'): other flags are
+Beam's. Without them this process does all; --runner names another runner,
+whose workers need this package and must see --workdir, --features and --out
+under the same paths, on disks that they share.
+
+Each shard is the folder of an index, and takes its name once it is complete.
+Killed and started again, the command makes those that are missing; it stops
+where shards are there of another model or other videos. --out then is an
+index of all videos, for experiments.search; one of its shards is an index too,
+for export.saved_model on a server of its own.
+"""
+
+import shutil
+import sys
+
+from absl import flags
+
+from acnn_tf import search
+from acnn_tf.data.features import open_features
+from acnn_tf.search.shard_names import find_shards
+from experiments import shard_work
+from export import command, corpus
+
+FLAGS = flags.FLAGS
+
+# Defined, with more that name data, by `datasets`.
+for name in ("features", "durations", "clip_seconds"):
+    flags.declare_key_flag(name)
+flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
+flags.DEFINE_string("out", None, "Folder of the corpus.", required=True)
+flags.DEFINE_integer("num_shards", 16, "How many.", lower_bound=1)
+flags.DEFINE_enum(
+    "index_dtype",
+    None,
+    ["float32", "float16", "bfloat16"],
+    "How the encodings are kept. Default: float32.",
+)
+
+
+def run(beam_arguments):
+    if not FLAGS.features:
+        raise ValueError("Give --features.")
+    options = shard_work.beam_options(beam_arguments)
+    model = shard_work.load_model(FLAGS.workdir)
+    with open_features(
+        FLAGS.features, clip_seconds=FLAGS.clip_seconds
+    ) as features:
+        durations = corpus.video_seconds(features, FLAGS.durations)
+    shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
+    done = search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
+    for folder in find_shards(FLAGS.out)[2]:  # what a killed run left
+        shutil.rmtree(folder)
+    print(
+        f"{len(durations)} videos in {FLAGS.num_shards} shards, "
+        f"{len(done)} of them found done",
+        file=sys.stderr,
+    )
+    elements = zip(shards, search.describe_shards(shards), strict=True)
+    shard_work.run_shards(
+        shard_work.EncodeShard(
+            FLAGS.workdir,
+            FLAGS.features,
+            FLAGS.clip_seconds,
+            FLAGS.out,
+            FLAGS.index_dtype,
+        ),
+        [one for one in elements if one[1]["number"] not in done],
+        lambda: len(find_shards(FLAGS.out)[1]),
+        FLAGS.num_shards,
+        options,
+    )
+
+
+if __name__ == "__main__":
+    command.run(run, other_flags=True)

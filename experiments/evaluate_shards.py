@@ -1,0 +1,121 @@
+r"""Evaluates a trained model on a large split in shards, on any machines.
+
+  python -m experiments.evaluate_shards --workdir=runs/charades --split=val \
+      --out=runs/charades/val --num_shards=16 \
+      --direct_num_workers=2 --direct_running_mode=multi_processing
+
+The same table as experiments.evaluate, to the last digit. Flags that name data
+and protocol are those of that command; others are Apache Beam's, as in
+experiments.encode_corpus. Each shard holds the queries of some videos and
+writes two files into --out, `....predictions.jsonl`, which
+experiments.evaluate reads (all of them in one file, in any order), and
+`....counts.json`, hits in whole numbers, which add up to those of the split.
+Killed and started again, the command evaluates what is missing.
+"""
+
+import functools
+import json
+import sys
+
+from absl import flags
+
+from acnn_tf import evaluation, search
+from acnn_tf.search.index_files import fingerprint
+from experiments import datasets, evaluate, shard_files, shard_work
+from export import command
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(datasets)
+for name in (
+    "workdir",
+    "split",
+    "suppression",
+    "nms_threshold",
+    "window_lengths",
+    "json",
+):
+    flags.declare_key_flag(name)
+
+flags.DEFINE_string("out", None, "Folder of the shards.", required=True)
+flags.DEFINE_integer("num_shards", 16, "How many.", lower_bound=1)
+
+
+def data_flags():
+    """The flags that name the data, as a worker is given them."""
+    lines = []
+    for flag in FLAGS.get_key_flags_for_module(datasets):
+        if flag.value is not None:
+            lines += flag.serialize().split("\n")
+    return tuple(lines)
+
+
+def divide(moments, grid):
+    """Durations and moments of each shard."""
+    durations = {moment.video_id: moment.duration for moment in moments}
+    num_shards = min(FLAGS.num_shards, len(durations))
+    shards = search.assign_videos(durations, num_shards, grid)
+    return shards, [
+        [moment for moment in moments if moment.video_id in shard]
+        for shard in shards
+    ]
+
+
+def run(beam_arguments):
+    if not FLAGS.workdir:
+        raise ValueError("Give --workdir.")
+    for name in ("predictions", "shuffled", "timelines"):
+        if FLAGS[name].present:
+            raise ValueError(f"--{name} is for experiments.evaluate.")
+    options = shard_work.beam_options(beam_arguments)
+    if not FLAGS.dataset:
+        evaluate.use_dataset_of_run(FLAGS.workdir)
+    split = datasets.load_split(FLAGS.split)
+    if not split.features:
+        raise ValueError("Give --features.")
+    lengths = tuple(map(float, FLAGS.window_lengths or ())) or None
+    model = shard_work.load_model(FLAGS.workdir, lengths)
+    protocol = {
+        "suppression": FLAGS.suppression,
+        "nms_threshold": FLAGS.nms_threshold,
+    }
+    shards, moments_of = divide(split.moments, model.grid)
+    about = [fingerprint(model), repr(model.grid), protocol, FLAGS.split]
+    described = shard_files.describe(about, moments_of)
+    read = functools.partial(shard_files.read_counts, FLAGS.out)
+    missing = [
+        (shard, about)
+        for shard, about in zip(shards, described, strict=True)
+        if read(about) is None
+    ]
+    print(
+        f"{len(split.moments)} queries in {len(shards)} shards, "
+        f"{len(shards) - len(missing)} of them found done",
+        file=sys.stderr,
+    )
+    shard_work.run_shards(
+        shard_work.EvaluateShard(
+            FLAGS.workdir,
+            lengths,
+            FLAGS.split,
+            data_flags(),
+            tuple(protocol.items()),
+            FLAGS.out,
+        ),
+        missing,
+        lambda: sum(read(about) is not None for about in described),
+        len(shards),
+        options,
+    )
+    counts = evaluation.add_counts(map(read, described))
+    results = evaluation.fractions(counts, **protocol)
+    chance = evaluation.chance(split.moments, model.grid)
+    if FLAGS.json:
+        print(json.dumps(results | {"chance": chance}))
+        return
+    for title, table in {"model": results, "chance": chance}.items():
+        title = f"{title} on {FLAGS.split}"
+        print(evaluation.format_table(table, title=title), end="\n\n")
+
+
+if __name__ == "__main__":
+    command.run(run, other_flags=True)

@@ -1,0 +1,230 @@
+"""What is done for each shard, and Apache Beam to do it on any machines.
+
+A worker is another process, perhaps elsewhere: it is given paths and flags,
+not models or files, and opens each once. Only what `run_shards` does needs
+Beam.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import sys
+import threading
+import time
+
+from absl import flags
+
+from acnn_tf import evaluation, models, search
+from acnn_tf.data.features import open_features
+from experiments import datasets, shard_files
+
+_LOCK = threading.RLock()
+
+
+def _once(function):
+    """A process has many threads, and needs one model."""
+    cached = functools.cache(function)
+
+    def call(*args):
+        with _LOCK:
+            return cached(*args)
+
+    return call
+
+
+@_once
+def load_model(workdir, window_lengths=None):
+    model = models.load_model(os.path.join(workdir, "model.keras"))
+    if window_lengths:
+        model.grid = dataclasses.replace(model.grid, lengths=window_lengths)
+    return model
+
+
+@_once
+def _features(path, clip_seconds):
+    return open_features(path, clip_seconds=clip_seconds)
+
+
+@_once
+def _split(name, lines):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["worker", *lines])
+    return datasets.load_split(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeShard:
+    """Encodes one shard of a corpus.
+
+    Attributes:
+        workdir: Folder of a run.
+        features: See `open_features`.
+        clip_seconds: Likewise.
+        out: Folder of the corpus.
+        dtype: See `MomentIndex`.
+    """
+
+    workdir: str
+    features: str
+    clip_seconds: float | None
+    out: str
+    dtype: str | None
+
+    def __call__(self, element):
+        durations, shard = element
+        search.encode_shard(
+            load_model(self.workdir),
+            _features(self.features, self.clip_seconds),
+            durations,
+            shard,
+            self.out,
+            self.dtype,
+        )
+        return shard["number"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateShard:
+    """Evaluates the queries of some videos of a split.
+
+    Attributes:
+        workdir: Folder of a run.
+        window_lengths: Others than those of the model, or `None`.
+        split: `"train"`, `"val"` or `"test"`.
+        lines: Tuple of the flags that name the data.
+        protocol: Pairs: `suppression` and `nms_threshold`.
+        out: Folder.
+    """
+
+    workdir: str
+    window_lengths: tuple | None
+    split: str
+    lines: tuple
+    protocol: tuple
+    out: str
+
+    def __call__(self, element):
+        durations, shard = element
+        split = _split(self.split, self.lines)
+        moments = [m for m in split.moments if m.video_id in durations]
+        _, found = evaluation.evaluate(
+            load_model(self.workdir, self.window_lengths),
+            moments,
+            split.features,
+            sentence_vectors=split.sentence_vectors,
+            **dict(self.protocol),
+        )
+        counts = evaluation.count_hits(moments, found, **dict(self.protocol))
+        shard_files.write_shard(self.out, shard, moments, found, counts)
+        return shard["number"]
+
+
+def beam_options(arguments):
+    """Reads the flags of Beam, before hours go by.
+
+    Args:
+        arguments: List of them; without any, this process does all.
+
+    Returns:
+        Beam's `PipelineOptions`.
+
+    Raises:
+        ValueError: If some are not Beam's, or there is no Beam.
+    """
+    try:
+        from apache_beam.options import pipeline_options
+    except ImportError:
+        raise ValueError(
+            "Apache Beam is not installed: pip install 'acnn_tf[beam]'."
+        ) from None
+    unknown = []
+    options = pipeline_options.PipelineOptions(arguments)
+    options.get_all_options(
+        add_extra_args_fn=lambda parser: unknown.extend(
+            parser.parse_known_args(arguments)[1]
+        )
+    )
+    if unknown:
+        raise ValueError(f"Neither flags of this command nor Beam's: {unknown}")
+    standard = options.view_as(pipeline_options.StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        # Which would first try to download a faster one.
+        standard.runner = "FnApiRunner"
+    return options
+
+
+def run_shards(work, elements, count_done, num_shards, options):
+    """Does the work for all elements, in a Beam pipeline, and shows progress.
+
+    Args:
+        work: `EncodeShard` or `EvaluateShard`.
+        elements: List of what it is called with.
+        count_done: Function that returns how many shards there are; with
+            some runners the workers are elsewhere, but their files are here.
+        num_shards: Int.
+        options: From `beam_options`.
+
+    Raises:
+        ValueError: If a worker fails; the other shards that are complete
+            stay. Or if they have written to a disk that is not this one.
+    """
+    import apache_beam as beam
+
+    with _progress(count_done, num_shards):
+        try:
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | beam.Create(elements)
+                    | beam.Reshuffle()
+                    | beam.Map(work)
+                )
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            # From another process comes its whole traceback.
+            lines = list(filter(str.strip, str(error).splitlines()))
+            lines = lines or [repr(error)]
+            reason = next((x for x in lines[::-1] if "Error: " in x), lines[-1])
+            reason = reason.split(" [while running")[0].strip()
+            raise ValueError(
+                f"A worker failed: {reason} Started again, the command goes "
+                "on with the shards that are missing."
+            ) from error
+    done = count_done()
+    if done < num_shards:
+        raise ValueError(
+            f"The workers are done, but only {done} of {num_shards} shards are "
+            "here: they must see --out under the same path, on a disk that "
+            "they share."
+        )
+
+
+@contextlib.contextmanager
+def _progress(count_done, num_shards):
+    start, before, ended = time.monotonic(), count_done(), threading.Event()
+
+    def tell():
+        seconds = time.monotonic() - start
+        print(
+            f"\r{count_done()} of {num_shards} shards, {seconds:,.0f} s",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def tell_often():
+        last = before
+        while not ended.wait(1.0):
+            if count_done() != last:
+                last = count_done()
+                tell()
+
+    thread = threading.Thread(target=tell_often, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        tell()
+        print(file=sys.stderr)

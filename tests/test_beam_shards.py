@@ -1,0 +1,221 @@
+"""The commands on Apache Beam: killed, started again, other processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acnn_tf import evaluation, models, search
+from acnn_tf.data import predictions, synthetic
+from acnn_tf.data.features import write_features
+from experiments import shard_files, shard_work
+from tests import small_acnn
+
+pytest.importorskip(
+    "apache_beam", reason="Apache Beam is not installed: acnn_tf[beam]"
+)
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+RNG = np.random.default_rng(0)
+# Another process for the work, which gets it pickled.
+ELSEWHERE = (
+    "--runner=DirectRunner",
+    "--direct_num_workers=1",
+    "--direct_running_mode=multi_processing",
+)
+
+
+def start(module, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(*command, code=0):
+    with start(*command) as process:
+        out, err = process.communicate()
+    assert process.returncode == code, err
+    return out, err
+
+
+def files_of(path):
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_flags_that_nobody_knows_are_told():
+    with pytest.raises(ValueError, match=r"Beam's: \['--num_shard=3'\]"):
+        shard_work.beam_options(["--num_shard=3", "--direct_num_workers=2"])
+    shard_work.beam_options([])
+
+
+def test_a_worker_that_fails_is_told_in_one_line(tmp_path):
+    work = shard_work.EncodeShard(str(tmp_path), "no.hdf5", None, "out", None)
+    options = shard_work.beam_options([])
+    with pytest.raises(ValueError, match=r"A worker failed.*model\.keras"):
+        shard_work.run_shards(work, [({}, {})], lambda: 0, 1, options)
+
+
+def test_shards_on_a_disk_of_the_workers_are_told():
+    options = shard_work.beam_options([])
+    with pytest.raises(ValueError, match="only 0 of 1 shards are here"):
+        shard_work.run_shards(str, ["a"], lambda: 0, 1, options)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A run, clips that take a moment to encode, and all shards of them."""
+    path = tmp_path_factory.mktemp("run")
+    model = small_acnn.make_model()
+    models.save_model(model, path / "model.keras")
+    clips = {
+        f"v{number:02d}": RNG.normal(1, 2, (300 + number, small_acnn.CLIP_DIM))
+        for number in range(48)
+    }
+    write_features(path / "clips.hdf5", clips, 1.0)
+    durations = {video: float(len(clip)) for video, clip in clips.items()}
+    shards = search.assign_videos(durations, 16, model.grid)
+    features = shard_work._features(path / "clips.hdf5", None)
+    for one, about in zip(shards, search.describe_shards(shards), strict=True):
+        search.encode_shard(model, features, one, about, path / "whole")
+    return path
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(corpus, tmp_path):
+    path = tmp_path / "corpus"
+    command = (
+        "experiments.encode_corpus",
+        f"--workdir={corpus}",
+        f"--features={corpus / 'clips.hdf5'}",
+        f"--out={path}",
+        "--num_shards=16",
+    )
+    with start(*command) as process:
+        while process.poll() is None:
+            if len(list(path.glob("shard-*-of-00016"))) >= 4:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = {
+        file: (file.stat().st_ino, file.stat().st_mtime_ns)
+        for file in path.glob("shard-*-of-00016/*")
+    }
+    done = len(list(path.glob("shard-*-of-00016")))
+    assert 4 <= done < 16
+    model = models.load_model(corpus / "model.keras")
+    with pytest.raises(
+        search.IndexFileError, match=f"{16 - done} of 16 shards are missing"
+    ):
+        search.MomentIndex(model, path)
+    # What is cut off in the middle of a shard counts for nothing.
+    cut = path / "shard-00000-of-00016.1f.partial"
+    cut.mkdir()
+    (cut / "encodings-00000.npy.partial").write_bytes(b"half")
+
+    _, told = run(*command, *ELSEWHERE)
+    assert f"16 shards, {done} of them found done" in told
+    assert "16 of 16 shards" in told
+    for file, stat in before.items():
+        assert (file.stat().st_ino, file.stat().st_mtime_ns) == stat
+    # As by a run without a break, and without Beam.
+    assert files_of(path) == files_of(corpus / "whole")
+    assert len(list(path.iterdir())) == 16
+    assert len(search.MomentIndex(model, path)) == 48
+
+
+def test_what_cannot_be_encoded_ends_with_one_line(corpus):
+    command = (
+        "experiments.encode_corpus",
+        f"--workdir={corpus}",
+        f"--features={corpus / 'clips.hdf5'}",
+        f"--out={corpus / 'whole'}",
+        "--num_shards=12",
+    )
+    _, told = run(*command, code=2)
+    last = told.splitlines()[-1]
+    assert last.startswith("IndexFileError: ")
+    assert "shards of 12 in all" in last
+    assert "--num_shards=16" in last
+
+
+def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
+    scenes = synthetic.make_scenes(8, split="val")
+    words = sorted({w for m in scenes.moments for w in m.query.split()})
+    dim = next(iter(scenes.features.values())).shape[1]
+    model = small_acnn.make_model(
+        clip_dim=dim, vocabulary=words, clip_seconds=scenes.clip_seconds
+    )
+    models.save_model(model, tmp_path / "model.keras")
+    data = (
+        f"--workdir={tmp_path}",
+        "--dataset=synthetic",
+        "--num_scenes=40",
+        "--suppression=per_threshold",
+    )
+    whole, _ = run("experiments.evaluate", *data)
+    assert "model on val" in whole
+    out = tmp_path / "val"
+    command = ("experiments.evaluate_shards", *data, "--num_shards=3")
+    command += (f"--out={out}",)
+    assert run(*command)[0] == whole
+    # One shard lost its counts, and so is not complete.
+    counts = out / "shard-00001-of-00003.counts.json"
+    content = counts.read_bytes()
+    counts.unlink()
+    kept = (out / "shard-00000-of-00003.counts.json").stat()
+    again, told = run(*command)
+    assert again == whole
+    assert "3 shards, 2 of them found done" in told
+    assert (out / "shard-00000-of-00003.counts.json").stat() == kept
+    assert counts.read_bytes() == content
+    assert len(list(out.iterdir())) == 6
+    # Their predictions are anybody's.
+    together = tmp_path / "predictions.jsonl"
+    parts = sorted(out.glob("*.predictions.jsonl"))
+    together.write_text("".join(part.read_text() for part in parts))
+    found = predictions.read_predictions(together, scenes.moments)
+    results = evaluation.score_predictions(
+        scenes.moments, found, suppression="per_threshold"
+    )
+    table = evaluation.format_table(results, title="model on val")
+    assert whole.startswith(f"{table}\n")
+
+
+def test_counts_are_told_apart_and_damaged_ones_named(tmp_path):
+    moments = synthetic.make_scenes(1, split="val").moments[:2]
+    (shard,) = shard_files.describe(["model a"], [moments])
+    assert shard_files.read_counts(tmp_path, shard) is None
+    empty = [np.zeros((0, 3))] * 2
+    counts = evaluation.count_hits(moments, empty)
+    shard_files.write_shard(tmp_path, shard, moments, empty, counts)
+    assert shard_files.read_counts(tmp_path, shard) == counts
+    (other,) = shard_files.describe(["model b"], [moments])
+    with pytest.raises(ValueError, match=r"counts\.json counts hits of anoth"):
+        shard_files.read_counts(tmp_path, other)
+    path = tmp_path / "shard-00000-of-00001.counts.json"
+    record = json.loads(path.read_text())
+    record["counts"]["R@1,IoU=0.5"] += 1
+    for damaged in (json.dumps(record), "[]", "", '{"counts": {}}'):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            shard_files.read_counts(tmp_path, shard)
+    # Counts of predictions that are gone are not complete.
+    shard_files.write_shard(tmp_path, shard, moments, empty, counts)
+    (tmp_path / "shard-00000-of-00001.predictions.jsonl").unlink()
+    assert shard_files.read_counts(tmp_path, shard) is None
