@@ -149,7 +149,8 @@ def _measure(smoke, rounds):
         for way, *question in turns.values():
             answers = ask[way](*question, num_steps(way))
             if question == ["fit", True]:
-                losses[way] = [one for _, one in answers]
+                # Of the steps that all ways take.
+                losses[way] = [one[: num_steps(WORKERS)] for _, one in answers]
         others = _cpu_of_others(ask)
         start = time.perf_counter()
         for number in range(rounds):
