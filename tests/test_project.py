@@ -27,6 +27,7 @@ TEXTS = sorted(
         "Makefile",
         ".ci/*",
         "tests/**/*.py",
+        "docs/*.md",
         "notebooks/*.ipynb",
         *(f"{package}/**/*" for package in PACKAGES),
     )
