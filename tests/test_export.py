@@ -13,7 +13,6 @@ import tensorflow as tf
 from acnn_tf import serving
 from acnn_tf.data.atomic import WriteError
 from acnn_tf.data.sentences import Vocabulary
-from export import saved_model
 from tests import c_runner, small_acnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,6 +158,8 @@ def command_line(tmp_path_factory):
     for number in range(3):
         clip = rng.normal(size=(5 + number, small_acnn.CLIP_DIM))
         np.save(clips / f"v{number}.npy", clip.astype(np.float32))
+    (folder / "models" / "acnn" / "9").mkdir(parents=True)
+    (folder / "models" / "acnn" / "11.partial").mkdir()
     arguments = [
         *(sys.executable, "-m", "export.saved_model"),
         *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
@@ -172,7 +173,7 @@ def command_line(tmp_path_factory):
             text=True,
             check=False,
         )
-        for more in ([], ["--version=1"])
+        for more in ([], ["--version=10"])
     ]
     return folder / "models" / "acnn", outputs
 
@@ -180,23 +181,19 @@ def command_line(tmp_path_factory):
 def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
     folder, (first, second) = command_line
     assert first.returncode == 0, first.stderr
-    assert os.listdir(folder) == ["1"]
-    assert f"{folder / '1'}: the same numbers as" in first.stdout
+    assert sorted(os.listdir(folder)) == ["10", "11.partial", "9"]
+    assert f"{folder / '10'}: the same numbers as" in first.stdout
     assert second.returncode == 2
     assert "is there already" in second.stderr
     assert "Traceback" not in second.stderr
-    (folder / "9").mkdir()
-    (folder / "11.partial").mkdir()
-    assert saved_model.next_version(folder) == 10
-    assert saved_model.next_version(folder / "none") == 1
 
 
 def test_the_servable_answers_its_warm_up_requests(command_line):
     from tensorflow_serving.apis import prediction_log_pb2
 
     folder, _ = command_line
-    loaded = tf.saved_model.load(folder / "1")
-    path = folder / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    loaded = tf.saved_model.load(folder / "10")
+    path = folder / "10" / "assets.extra" / "tf_serving_warmup_requests"
     seen = set()
     for record in tf.data.TFRecordDataset(str(path)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
