@@ -12,6 +12,7 @@ from absl import flags
 
 from acnn_tf.data import sentences
 from acnn_tf.models import ACNN
+from acnn_tf.models.window_model import WindowModel
 
 FLAGS = flags.FLAGS
 
@@ -54,20 +55,24 @@ flags.DEFINE_string(
 
 def _descriptions():
     """Argument -> what the docstring says of it."""
-    text = inspect.getdoc(ACNN).split("Args:\n")[1].split("\n\n")[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in entries}
+    found = {}
+    for owner in (WindowModel, ACNN):
+        text = inspect.getdoc(owner).split("Args:\n")[1].split("\n\n")[0]
+        entries = re.findall(
+            r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE
+        )
+        found |= {name: " ".join(words.split()) for name, words in entries}
+    return found
 
 
 def _define():
     about = _descriptions()
-    for name, parameter in inspect.signature(ACNN).parameters.items():
-        if name in _OTHERWISE or parameter.kind is parameter.VAR_KEYWORD:
+    for name, default in ACNN.arguments().items():
+        if name in _OTHERWISE:
             continue
-        kind = _TYPES.get(name, type(parameter.default))
+        kind = _TYPES.get(name, type(default))
         if name in _OPTIONAL:
             kind = str
-        default = parameter.default
         if isinstance(default, tuple):
             default = ",".join(map(str, default))
         _DEFINE[kind](name, None, f"{about[name]} Default: {default}.")
@@ -86,8 +91,8 @@ def _numbers(name, kind):
 def model_arguments():
     """Constructor arguments that were given as flags."""
     arguments = {}
-    for name in inspect.signature(ACNN).parameters:
-        if name in _OTHERWISE or name == "kwargs" or FLAGS[name].value is None:
+    for name in ACNN.arguments():
+        if name in _OTHERWISE or FLAGS[name].value is None:
             continue
         value = FLAGS[name].value
         if isinstance(value, list):

@@ -19,7 +19,7 @@ def files(model_name, model, index=None):
 
     Args:
         model_name: Its name on the server.
-        model: `acnn_tf.models.ACNN`.
+        model: One of `acnn_tf.models`.
         index: As for `acnn_tf.serving.export`.
 
     Returns:

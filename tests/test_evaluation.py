@@ -180,7 +180,7 @@ class PlantedModel:
     """
 
     vocabulary = None
-    kernel_sizes = (1,)
+    context_size = 1
     clip_seconds = 1.0
     offset_unit = "seconds"
     consensus_iou = None

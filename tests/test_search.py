@@ -23,7 +23,7 @@ class BrightnessModel:
     """
 
     vocabulary = None
-    kernel_sizes = (1, 3)
+    context_size = 3
     clip_seconds = 1.0
 
     def __init__(self, offset=(0.0, 0.0), unit="seconds", grid=None):

@@ -4,7 +4,6 @@ Each function raises `ValueError` for what Keras would not have written. They
 look at sizes before they read, and allocate no more than what they are given.
 """
 
-import inspect
 import io
 import json
 import math
@@ -13,6 +12,8 @@ import zipfile
 
 import h5py
 import keras
+
+from acnn_tf.models.window_model import WindowModel
 
 # What Keras writes, and in this order.
 MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
@@ -190,12 +191,12 @@ def check_config(data, max_bytes):
         )
     registered = config.get("registered_name")
     found = keras.saving.get_registered_object(registered)
-    if not (isinstance(found, type) and issubclass(found, keras.Model)):
+    if not (isinstance(found, type) and issubclass(found, WindowModel)):
         raise ValueError(
             f"expected a model of acnn_tf in config.json, found {registered!r}"
         )
     # More would take Keras to other ways of making a model, of layers.
-    known = {*inspect.signature(found).parameters, "name", "trainable", "dtype"}
+    known = {*found.arguments(), "name", "trainable", "dtype"}
     unknown = sorted(config["config"].keys() - known)
     built = config.get("build_config")
     if unknown or not (isinstance(built, dict) and built.keys() == _BUILT):

@@ -1,7 +1,7 @@
 """From encoded queries to moments.
 
 Every function takes the model as an argument and asks little of it:
-`encode_windows`, `match`, and the attributes `grid`, `kernel_sizes`,
+`encode_windows`, `match`, and the attributes `grid`, `context_size`,
 `clip_seconds`, `offset_unit` and `consensus_iou`; `MomentIndex` asks for
 `encode_queries`, `fold`, `score` and `locate` as well.
 """

@@ -90,7 +90,7 @@ def _encode_long(model, grid, clip, durations, video_id, windows):
     Pooling all windows from all clips costs windows times clips; in pieces,
     time and memory are linear in the length of the video.
     """
-    contexts = grid.contexts(windows, max(model.kernel_sizes))
+    contexts = grid.contexts(windows, model.context_size)
     middle = windows.mean(axis=1) / model.clip_seconds
     piece_of = (middle // (_LONG // 2)).astype(int)
     encodings = None
@@ -143,18 +143,19 @@ def encoder_inputs(model, features, durations, windows, grid=None):
         bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`.
     """
     grid = grid or model.grid
-    context_size = max(model.kernel_sizes)
     clips = [_clips(model, features, video_id) for video_id in windows]
     num_clips = _round_up(max(map(len, clips)))
     num_windows = _round_up(max(map(len, windows.values())))
     clip = np.zeros((len(clips), num_clips, clips[0].shape[1]), np.float32)
     clip_mask = np.zeros((len(clips), num_clips), bool)
-    segment = np.zeros((len(clips), num_windows, context_size, 2), np.float32)
+    segment = np.zeros(
+        (len(clips), num_windows, model.context_size, 2), np.float32
+    )
     for row, video_windows in enumerate(windows.values()):
         clip[row, : len(clips[row])] = clips[row]
         clip_mask[row, : len(clips[row])] = True
         segment[row, : len(video_windows)] = grid.contexts(
-            video_windows, context_size
+            video_windows, model.context_size
         )
     return {
         "clip": clip,

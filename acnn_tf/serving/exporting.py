@@ -26,7 +26,7 @@ def export(
     renamed, so that a server never sees half of it.
 
     Args:
-        model: `acnn_tf.models.ACNN`, built and trained.
+        model: One of `acnn_tf.models`, built and trained.
         path: Folder that is not there yet; a server wants an integer for its
             name, `models/acnn/1`.
         index: `acnn_tf.search.MomentIndex` of the videos to search in.

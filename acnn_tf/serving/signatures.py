@@ -31,7 +31,7 @@ class Signatures(tf.Module):
     are fewer than n, rows end on moments without length, of `NO_SCORE`.
 
     Args:
-        model: `acnn_tf.models.ACNN`, built.
+        model: One of `acnn_tf.models`, built.
         index: `acnn_tf.search.MomentIndex` of this model, to search in.
         top_n: Int n.
         nms_threshold: IoU that two moments of one video may have.

@@ -25,7 +25,7 @@ def example_inputs(model, num_clips=(9, 5)):
     """Inputs of each signature, made up: random clips and known words.
 
     Args:
-        model: `acnn_tf.models.ACNN`.
+        model: One of `acnn_tf.models`.
         num_clips: Clips of the videos.
 
     Returns:
@@ -68,7 +68,7 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
     """The outputs of each signature by way of the library, without a graph.
 
     Args:
-        model: `acnn_tf.models.ACNN`.
+        model: One of `acnn_tf.models`.
         inputs: As `example_inputs` returns them.
         index: `MomentIndex` for `search`.
         top_n: As in `Signatures`.
@@ -129,7 +129,7 @@ def verify(path, model, index=None, top_n=10, nms_threshold=0.5):
 
     Args:
         path: Folder.
-        model: `acnn_tf.models.ACNN` that it was made of.
+        model: One of `acnn_tf.models` that it was made of.
         index: As in `Signatures`, as the others.
         top_n: Likewise.
         nms_threshold: Likewise.
