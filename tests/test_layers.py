@@ -49,6 +49,21 @@ CASES = [
         (normal(5, 2, 4), normal(5, 3, 4)),
     ),
     (
+        layers.ElementwiseHead,
+        {"hidden_dim": 7, "dropout": 0.5},
+        (normal(2, 4), normal(3, 4)),
+    ),
+    (
+        layers.ElementwiseHead,
+        {"hidden_dim": None},
+        (normal(5, 2, 4), normal(5, 3, 4)),
+    ),
+    (
+        layers.MemoryAttention,
+        {"context_size": 3, "activation": "relu"},
+        (normal(5, 2, 4), normal(5, 3, 12)),
+    ),
+    (
         layers.QueryEncoder,
         {"encoder": "gru", "units": 3, "dropout": 0.2},
         (normal(2, 5, 4),),

@@ -1,6 +1,8 @@
 """Keras models that localise moments, and their files."""
 
 from acnn_tf.models.acnn import ACNN
+from acnn_tf.models.acrn import ACRN
+from acnn_tf.models.ctrl import CTRL
 from acnn_tf.models.model_files import ModelFileError, load_model, save_model
 
-__all__ = ["ACNN", "ModelFileError", "load_model", "save_model"]
+__all__ = ["ACNN", "ACRN", "CTRL", "ModelFileError", "load_model", "save_model"]

@@ -1,9 +1,12 @@
 """The attentive n-gram convolutional network."""
 
 import keras
+from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.models.window_model import WindowModel
+
+POOLINGS = ("attention", "mean", "concat")
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
@@ -14,9 +17,14 @@ class ACNN(WindowModel):
     widths -> `AttentionPooling` -> `m_c`. Queries: words -> `QueryEncoder` ->
     `m_q`. Pairs: `LocalizationHead` on `[m_c, m_q, m_c (x) m_q, 1]`.
 
+    To tell what the attention is worth, `context_pooling` replaces it by the
+    mean over the widths, or by all of them side by side.
+
     Args:
         kernel_sizes: Odd widths of the context, in windows.
         filters: Width of the context vectors.
+        context_pooling: How one vector is made of those of all widths:
+            `"attention"`, `"mean"` or `"concat"`.
         context_activation: Activation of the context vectors; default none,
             as in the paper.
         scorer_activation: Activation of the attention's scorer; the paper's is
@@ -46,6 +54,7 @@ class ACNN(WindowModel):
         self,
         kernel_sizes=(1, 3, 5),
         filters=256,
+        context_pooling="attention",
         context_activation=None,
         scorer_activation="tanh",
         first_order_query=True,
@@ -54,10 +63,16 @@ class ACNN(WindowModel):
         super().__init__(**kwargs)
         self.kernel_sizes = tuple(kernel_sizes)
         self.filters = filters
+        self.context_pooling = context_pooling
         self.context_activation = context_activation
         self.scorer_activation = scorer_activation
         self.first_order_query = first_order_query
 
+        if context_pooling not in POOLINGS:
+            raise ValueError(
+                f"`context_pooling` must be one of {POOLINGS}. "
+                f"Received: {context_pooling}"
+            )
         common = {"dtype": self.dtype_policy}
         self.context = layers.TemporalContext(
             self.kernel_sizes,
@@ -66,9 +81,11 @@ class ACNN(WindowModel):
             name="context",
             **common,
         )
-        self.pooling = layers.AttentionPooling(
-            scorer_activation, name="pooling", **common
-        )
+        self.pooling = None
+        if context_pooling == "attention":
+            self.pooling = layers.AttentionPooling(
+                scorer_activation, name="pooling", **common
+            )
         self.window_projection = keras.layers.Dense(
             self.embedding_dim, name="window_projection", **common
         )
@@ -88,7 +105,7 @@ class ACNN(WindowModel):
 
     def encode_windows(self, inputs, training=None):
         """Windows of videos to vectors `[B, W, t]`: see `WindowModel`."""
-        window = self.pooling(self._context(inputs, training))
+        window = self._pool(self._context(inputs, training))
         window = self.window_projection(self.drop(window, training=training))
         own = inputs["segment"][:, :, self.context_size // 2]
         return self._placed(window, own, inputs["duration"])
@@ -98,7 +115,12 @@ class ACNN(WindowModel):
 
         Args:
             inputs: As for `encode_windows`.
+
+        Returns:
+            `None` where there is no attention.
         """
+        if self.pooling is None:
+            return None
         return self.pooling(self._context(inputs), return_weights=True)[1]
 
     def _context(self, inputs, training=None):
@@ -106,9 +128,23 @@ class ACNN(WindowModel):
         features, mask, share = self._features(inputs, training)
         return self.context(features, mask=mask, pooling=share)
 
+    def _pool(self, context):
+        """One vector of those of all kernels."""
+        if self.pooling is not None:
+            return self.pooling(context)
+        if self.context_pooling == "mean":
+            return ops.mean(context, axis=-2)
+        return ops.reshape(context, (*ops.shape(context)[:2], self._width))
+
+    @property
+    def _width(self):
+        """Numbers of a window before its projection."""
+        is_concat = self.context_pooling == "concat"
+        return self.filters * (len(self.kernel_sizes) if is_concat else 1)
+
     def _window_layers(self, clip_dim):
         return [
             (self.context, (None, None, clip_dim)),
             (self.pooling, (None, len(self.kernel_sizes), self.filters)),
-            (self.window_projection, (None, None, self.filters)),
+            (self.window_projection, (None, None, self._width)),
         ]

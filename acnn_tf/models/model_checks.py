@@ -34,7 +34,7 @@ _ATTRIBUTE_BYTES = 1024
 _END, _END_64 = b"PK\5\6", b"PK\6\7"
 _END_BYTES, _END_64_BYTES = 22, 20
 _DIRECTORY_BYTES = 4096
-# The objects of Keras that a compiled ACNN can have; ours are registered.
+# The objects of Keras that a compiled model can have; ours are registered.
 _OF_KERAS = {
     "keras": ("DTypePolicy",),
     "keras.optimizers": ("Adam", "AdamW", "SGD", "LossScaleOptimizer"),
@@ -204,12 +204,16 @@ def check_config(data, max_bytes):
             f"expected the settings of {registered} and its input_shape in "
             f"config.json, found {unknown!a:.100} and {built!a:.100}"
         )
-    sizes = config["config"].get("kernel_sizes")
-    taps = [size for size in _listed(sizes) if isinstance(size, (int, float))]
-    if sum(taps) > _TAPS:
+    sizes = [
+        size
+        for name in ("kernel_sizes", "context_size")
+        for size in _listed(config["config"].get(name))
+        if isinstance(size, (int, float))
+    ]
+    if sum(sizes) > _TAPS:
         raise ValueError(
-            f"expected at most {_TAPS:,} taps of all kernels in config.json, "
-            f"found {sum(taps):,}"
+            f"expected at most {_TAPS:,} context windows, or taps of all "
+            f"kernels, in config.json, found {sum(sizes):,}"
         )
     return config
 

@@ -12,7 +12,7 @@ import keras
 
 from acnn_tf import losses, optimizers  # noqa: F401 - so that Keras knows them
 from acnn_tf.data.atomic import replacing
-from acnn_tf.models import model_checks
+from acnn_tf.models import acrn, ctrl, model_checks  # noqa: F401 - likewise
 from acnn_tf.models.acnn import ACNN  # noqa: F401 - likewise
 
 # A model of 11 million weights takes 180 MB with its optimizer's state; one
@@ -45,7 +45,7 @@ def save_model(model, path):
     that `load_model` notices whatever happened to it.
 
     Args:
-        model: `ACNN`, built.
+        model: One of `acnn_tf.models`, built.
         path: `*.keras`.
 
     Raises:
@@ -107,7 +107,7 @@ def load_model(path, *, compile=False, max_bytes=MAX_BYTES):
             times as much memory is taken.
 
     Returns:
-        `ACNN`.
+        One of `acnn_tf.models`.
 
     Raises:
         ModelFileError: If it is not there, or anything else is wrong with it.

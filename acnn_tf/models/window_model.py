@@ -267,11 +267,10 @@ class WindowModel(MomentModel):
         return ops.reshape(window, shape), mask, None
 
     def _placed(self, window, segment, duration):
-        """Vectors `[B, ..., t]`, told where in their videos they lie."""
+        """Windows `[B, W, t]`, told where in their videos they lie."""
         if self.position_projection is None:
             return window
-        axes = [1] * (len(segment.shape) - 1)
-        place = segment / ops.reshape(duration, (-1, *axes))
+        place = segment / ops.reshape(duration, (-1, 1, 1))
         place = ops.cast(place, self.variable_dtype)
         length = place[..., 1:] - place[..., :1]
         return window + self.position_projection(
@@ -371,3 +370,19 @@ class WindowModel(MomentModel):
     def get_config(self):
         own = {name: getattr(self, name) for name in self.arguments()}
         return super().get_config() | own
+
+
+def odd_size(context_size):
+    """The number of context windows, if there can be so many.
+
+    Args:
+        context_size: Int, the window itself included.
+
+    Returns:
+        The same.
+    """
+    if context_size < 1 or context_size % 2 == 0:
+        raise ValueError(
+            f"`context_size` must be odd and positive. Received: {context_size}"
+        )
+    return context_size

@@ -1,0 +1,71 @@
+"""The head on elementwise product and sum."""
+
+import keras
+from keras import ops
+
+from acnn_tf.layers.folded_head import FoldedHead
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class ElementwiseHead(FoldedHead):
+    """Product and sum of query and window, and the perceptron over them.
+
+    On `f = [v * q, v + q, v, q]` stands the perceptron of `FoldedHead`. Given
+    the query, `W f` is linear in the window, so each query is first folded
+    into a matrix, which then meets every window:
+
+        W f = (diag(q) W_product + W_sum + W_window)^T v
+              + (W_sum + W_query)^T q + b
+
+    That takes `t H` operations a query and `t H` a pair, in place of `4 t H` a
+    pair, and makes no `f`.
+
+    Args:
+        hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
+            from `f` to the outputs. Defaults to 256.
+        dropout: Rate on the hidden layer. Defaults to 0.
+
+    Call arguments:
+        query: `[..., Q, t]`.
+        window: `[..., W, t]`.
+        training: bool.
+
+    Returns:
+        `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
+
+    Example:
+
+    >>> head = ElementwiseHead(hidden_dim=16)
+    >>> out = head(keras.ops.ones((2, 4)), keras.ops.ones((3, 4)))
+    >>> tuple(out["score"].shape), tuple(out["offset"].shape)
+    ((2, 3), (2, 3, 2))
+
+    Reference: Gao et al., "TALL: Temporal Activity Localization via Language
+    Query", ICCV 2017, the multi-modal processing module.
+    """
+
+    def _add_kernels(self, query_dim, window_dim, width):
+        if query_dim != window_dim:
+            raise ValueError(
+                "Query and window must be of one width. "
+                f"Received: {query_dim} and {window_dim}"
+            )
+
+        def kernel(name):
+            return self._add_kernel(
+                name, (query_dim, width), 4 * query_dim, width
+            )
+
+        self.product_kernel = kernel("product_kernel")
+        self.sum_kernel = kernel("sum_kernel")
+        self.window_kernel = kernel("window_kernel")
+        self.query_kernel = kernel("query_kernel")
+
+    def fold(self, query):
+        """As the equation stands: see `FoldedHead`."""
+        query = ops.cast(query, self.compute_dtype)
+        both = self._cast(self.sum_kernel)
+        matrix = ops.expand_dims(query, -1) * self._cast(self.product_kernel)
+        matrix = matrix + (both + self._cast(self.window_kernel))
+        bias = ops.matmul(query, both + self._cast(self.query_kernel))
+        return matrix, bias + self._cast(self.bias)

@@ -1,0 +1,165 @@
+"""Score and boundary offsets from a cross feature that is never made."""
+
+import keras
+from keras import ops
+
+
+class FoldedHead(keras.layers.Layer):
+    """A perceptron over a cross feature `f` of query and window.
+
+    With a hidden layer, `h = ReLU(W f)` and `(score, offsets) = V h + c`;
+    without, `(score, offsets) = W f`. Whatever `f` is linear in the window,
+    given the query, folds into a matrix and a bias of the query,
+
+        W f = M(q)^T v + b(q)
+
+    which then meets every window: `t H` operations a pair. A head adds its
+    weights (`_add_kernels`) and `fold`, and must have a weight `bias`.
+
+    Args:
+        hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
+            from `f` to the outputs. Defaults to 256.
+        dropout: Rate on the hidden layer. Defaults to 0.
+
+    Call arguments:
+        query: `[..., Q, t]`.
+        window: `[..., W, t]`.
+        training: bool.
+
+    Returns:
+        `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
+
+    Example:
+
+    >>> from acnn_tf.layers import ElementwiseHead, LocalizationHead
+    >>> issubclass(LocalizationHead, FoldedHead)
+    True
+    """
+
+    def __init__(self, hidden_dim=256, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if hidden_dim is not None and hidden_dim < 1:
+            raise ValueError(
+                f"`hidden_dim` must be positive or None. Received: {hidden_dim}"
+            )
+        self.hidden_dim = hidden_dim
+        self.dropout = dropout
+        self._drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, query_shape, window_shape):
+        width = self.hidden_dim or 3
+        self._add_kernels(query_shape[-1], window_shape[-1], width)
+        self.bias = self.add_weight(
+            name="bias", shape=(width,), initializer="zeros"
+        )
+        if self.hidden_dim is not None:
+            self.output_kernel = self.add_weight(
+                name="output_kernel", shape=(width, 3)
+            )
+            self.output_bias = self.add_weight(
+                name="output_bias", shape=(3,), initializer="zeros"
+            )
+
+    def _add_kernels(self, query_dim, window_dim, width):
+        """Makes the parts of `W`, each a weight of its own."""
+        raise NotImplementedError
+
+    def _add_kernel(self, name, shape, fan_in, width):
+        """One part of `W`: as Glorot's rule starts the whole of it."""
+        limit = (6.0 / (fan_in + width)) ** 0.5
+        # Each with a seed of its own, drawn from the global one.
+        initializer = keras.initializers.RandomUniform(-limit, limit)
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def call(self, query, window, training=None):
+        return self.meet(self.fold(query), window, training=training)
+
+    def fold(self, query):
+        """Folds each query into a matrix and a bias.
+
+        Args:
+            query: `[..., Q, t]`.
+
+        Returns:
+            `([..., Q, t, H], [..., Q, H])`.
+        """
+        raise NotImplementedError
+
+    def meet(self, folded, window, training=None):
+        """Meets folded queries with windows.
+
+        Args:
+            folded: What `fold` returned for `[..., Q, t]` queries.
+            window: `[..., W, t]`.
+            training: bool.
+
+        Returns:
+            As `call`.
+        """
+        matrix, bias = folded
+        window = ops.cast(window, self.compute_dtype)
+        hidden = ops.matmul(ops.expand_dims(window, -3), matrix)
+        hidden = hidden + ops.expand_dims(bias, -2)  # [..., Q, W, H]
+        if self.hidden_dim is not None:
+            hidden = self._drop(ops.relu(hidden), training=training)
+            hidden = ops.matmul(hidden, self._cast(self.output_kernel))
+            hidden = hidden + self._cast(self.output_bias)
+        return {"score": hidden[..., 0], "offset": hidden[..., 1:]}
+
+    def score(self, folded, window):
+        """Scores of all windows for all queries, and no offsets: for search.
+
+        Query by query, so that a hidden layer is still in the cache when it
+        is summed up: best given some hundreds of windows at a time.
+
+        Args:
+            folded: What `fold` returned for `[Q, t]` queries.
+            window: `[W, t]`, float32 or less.
+
+        Returns:
+            `[W, Q]`, the scores of `call` in the precision of `window`.
+        """
+        scores = []
+        output_kernel = output_bias = None
+        if self.hidden_dim is not None:
+            output_kernel = ops.cast(self.output_kernel[:, :1], window.dtype)
+            output_bias = ops.cast(self.output_bias[:1], window.dtype)
+        for matrix, bias in zip(*map(ops.unstack, folded)):
+            hidden = ops.matmul(window, ops.cast(matrix, window.dtype))
+            hidden = hidden + ops.cast(bias, window.dtype)  # [W, H]
+            if self.hidden_dim is None:
+                scores.append(hidden[:, :1])
+            else:
+                scores.append(ops.matmul(ops.relu(hidden), output_kernel))
+        scores = ops.concatenate(scores, axis=1)
+        return scores if output_bias is None else scores + output_bias
+
+    def locate(self, folded, row, window):
+        """Scores and offsets of windows of its own for each of some queries.
+
+        Args:
+            folded: What `fold` returned for `[Q, t]` queries.
+            row: int `[P]`, which of them.
+            window: `[P, W, t]`.
+
+        Returns:
+            `{"score": [P, W], "offset": [P, W, 2]}`.
+        """
+        matrix, bias = (ops.take(part, row, axis=0) for part in folded)
+        output = self.meet((matrix[:, None], bias[:, None]), window)
+        return {name: value[:, 0] for name, value in output.items()}
+
+    def _cast(self, weight):
+        # Outside `__call__` Keras leaves weights in their own precision.
+        return ops.cast(weight, self.compute_dtype)
+
+    def compute_output_shape(self, query_shape, window_shape):
+        pairs = (*query_shape[:-1], window_shape[-2])
+        return {"score": pairs, "offset": (*pairs, 2)}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "dropout": self.dropout,
+        }

@@ -1,0 +1,96 @@
+"""The cross-modal temporal regression localizer."""
+
+import keras
+from keras import ops
+
+from acnn_tf import layers
+from acnn_tf.models.window_model import WindowModel, odd_size
+
+
+@keras.saving.register_keras_serializable(package="acnn_tf")
+class CTRL(WindowModel):
+    """Compares a window, with what is around it, to a query, entry by entry.
+
+    Windows: the window, the mean of the context windows before it and of those
+    after it, side by side, projected: `v = W [before, own, after] + b`.
+    Queries: words -> `QueryEncoder` -> `q`. Pairs: `ElementwiseHead` on
+    `[v * q, v + q, v, q]`.
+
+    The paper sends `[v, q]` through a fully connected layer before it joins
+    product and sum; here, as in the authors' code, it joins as it is, since
+    the perceptron begins with such a layer. Their code also scales `v` and `q`
+    to unit length, of which the paper says nothing, and neither is it done
+    here. Where the paper counts clips of context, these are windows as long as
+    the window itself. The GRU and the places of windows are this package's.
+
+    Args:
+        context_size: Odd number C of context windows, the window itself
+            included: `(C - 1) / 2` before and after it.
+        **kwargs: See `WindowModel`.
+
+    Example:
+
+    >>> model = CTRL(window_lengths=(4.0, 8.0), embedding_dim=8)
+    >>> windows = model.grid.windows(duration=16.0)
+    >>> window = model.encode_windows({
+    ...     "clip": keras.ops.ones((1, 16, 32)),
+    ...     "clip_mask": keras.ops.ones((1, 16), "bool"),
+    ...     "segment": model.grid.contexts(windows, model.context_size)[None],
+    ...     "duration": keras.ops.array([16.0]),
+    ... })
+    >>> tuple(window.shape) == (1, len(windows), 8)
+    True
+
+    Reference: Gao et al., "TALL: Temporal Activity Localization via Language
+    Query", ICCV 2017, section 3.
+    """
+
+    def __init__(self, context_size=3, **kwargs):
+        super().__init__(**kwargs)
+        self.context_size = odd_size(context_size)
+        # A convolution over the three of them is the projection of all three.
+        self.context = layers.TemporalContext(
+            (3,), self.embedding_dim, name="context", dtype=self.dtype_policy
+        )
+        self._add_query_layers()
+        self.head = layers.ElementwiseHead(
+            self.hidden_dim, self.dropout, name="head", dtype=self.dtype_policy
+        )
+
+    def encode_windows(self, inputs, training=None):
+        """Windows of videos to vectors `[B, W, t]`: see `WindowModel`."""
+        features, mask, share = self._features(inputs, training)
+        if share is None:
+            window = self.context(_sides(features, mask))
+        else:
+            # Means of windows are means of clips: shares take the mean.
+            there = ops.any(share > 0, axis=-1)
+            window = self.context(features, pooling=_sides(share, there))
+        window = self.drop(window[:, :, 0], training=training)  # one kernel
+        own = inputs["segment"][:, :, self.context_size // 2]
+        return self._placed(window, own, inputs["duration"])
+
+    def _window_layers(self, clip_dim):
+        return [(self.context, (None, None, clip_dim))]
+
+
+def _sides(context, there):
+    """What is before a window, the window, and what is after it.
+
+    Args:
+        context: `[B, W, C, X]`.
+        there: bool `[B, W, C]`: those that exist.
+
+    Returns:
+        `[B, W, 3, X]`: means over what exists; zeros where nothing does.
+    """
+    there = ops.cast(there, context.dtype)[..., None]
+    middle = context.shape[2] // 2
+
+    def mean(part):
+        total = ops.sum(context[:, :, part] * there[:, :, part], axis=2)
+        count = ops.sum(there[:, :, part], axis=2)
+        return total / ops.maximum(count, 1)
+
+    parts = (slice(middle), slice(middle, middle + 1), slice(middle + 1, None))
+    return ops.stack(list(map(mean, parts)), axis=2)
