@@ -378,7 +378,7 @@ def attention(model, moment, features, length):
 
     Returns:
         What `acnn_tf.plots.timeline` takes: `"centre"` `[W]` seconds,
-        `"kernel_sizes"` and `"weights"` `[W, K]`.
+        `"kernel_sizes"` and `"weights"` `[W, K]`; or `None`, without weights.
     """
     windows = model.grid.windows(moment.duration)
     lengths = windows[:, 1] - windows[:, 0]
@@ -390,7 +390,9 @@ def attention(model, moment, features, length):
         {moment.video_id: moment.duration},
         {moment.video_id: windows},
     )
-    weights = search.to_numpy(model.attention_weights(inputs))[0]
+    if (weights := model.attention_weights(inputs)) is None:
+        return None
+    weights = search.to_numpy(weights)[0]
     return {
         "centre": windows[chosen].mean(axis=1),
         "kernel_sizes": model.kernel_sizes,

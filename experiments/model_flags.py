@@ -1,7 +1,7 @@
-"""The model, by flags: one for each argument of its constructor.
+"""The model, by flags: which, and one for each argument of its constructor.
 
-Names, defaults and help are those of the constructor; a flag that is not
-given leaves its default alone.
+Names, defaults and help are those of the constructors; a flag that is not
+given leaves its default alone, and one that a model does not have is refused.
 """
 
 import inspect
@@ -11,11 +11,20 @@ import numpy as np
 from absl import flags
 
 from acnn_tf.data import sentences
-from acnn_tf.models import ACNN
+from acnn_tf.models import ACNN, ACRN, CTRL
 from acnn_tf.models.window_model import WindowModel
 
 FLAGS = flags.FLAGS
 
+# Names of models -> their class, and the arguments that make them.
+_NO_ATTENTION = {"scorer_activation": None}
+MODELS = {
+    "acnn": (ACNN, {}),
+    "acnn_mean": (ACNN, {"context_pooling": "mean", **_NO_ATTENTION}),
+    "acnn_concat": (ACNN, {"context_pooling": "concat", **_NO_ATTENTION}),
+    "acrn": (ACRN, {}),
+    "ctrl": (CTRL, {}),
+}
 # What the data say, or what has a name of its own.
 _OTHERWISE = (
     "window_lengths",
@@ -23,6 +32,7 @@ _OTHERWISE = (
     "frame_rate",
     "clip_seconds",
     "vocabulary",
+    "context_pooling",
 )
 _DEFINE = {
     bool: flags.DEFINE_bool,
@@ -38,6 +48,7 @@ _OPTIONAL = {
     "hidden_dim": int,
     "scorer_activation": str,
     "context_activation": str,
+    "memory_activation": str,
     "consensus_iou": float,
 }
 
@@ -53,10 +64,19 @@ flags.DEFINE_string(
 )
 
 
+flags.DEFINE_enum(
+    "model",
+    "acnn",
+    list(MODELS),
+    "Network to train: acnn, the same with the mean of its contexts, or all of "
+    "them, in place of attention, or a baseline.",
+)
+
+
 def _descriptions():
-    """Argument -> what the docstring says of it."""
+    """Argument -> what the docstrings say of it."""
     found = {}
-    for owner in (WindowModel, ACNN):
+    for owner in (WindowModel, *(model for model, _ in MODELS.values())):
         text = inspect.getdoc(owner).split("Args:\n")[1].split("\n\n")[0]
         entries = re.findall(
             r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE
@@ -65,17 +85,34 @@ def _descriptions():
     return found
 
 
+def model_settings(name):
+    """What flags can set of a model: dictionary from name to default.
+
+    Args:
+        name: One of `MODELS`.
+    """
+    model, fixed = MODELS[name]
+    return {
+        argument: default
+        for argument, default in model.arguments().items()
+        if argument not in fixed and argument not in _OTHERWISE
+    }
+
+
 def _define():
     about = _descriptions()
-    for name, default in ACNN.arguments().items():
-        if name in _OTHERWISE:
-            continue
-        kind = _TYPES.get(name, type(default))
-        if name in _OPTIONAL:
-            kind = str
+    owners = {}
+    for model in MODELS:
+        for name, default in model_settings(model).items():
+            owners.setdefault(name, (default, []))[1].append(model)
+    for name, (default, models) in owners.items():
+        kind = str if name in _OPTIONAL else _TYPES.get(name, type(default))
         if isinstance(default, tuple):
             default = ",".join(map(str, default))
-        _DEFINE[kind](name, None, f"{about[name]} Default: {default}.")
+        text = f"{about[name]} Default: {default}."
+        if len(models) < len(MODELS):
+            text += f" Of {', '.join(models)}."
+        _DEFINE[kind](name, None, text)
 
 
 _define()
@@ -90,11 +127,20 @@ def _numbers(name, kind):
 
 def model_arguments():
     """Constructor arguments that were given as flags."""
-    arguments = {}
-    for name in ACNN.arguments():
-        if name in _OTHERWISE or FLAGS[name].value is None:
-            continue
+    _, arguments = MODELS[FLAGS.model]
+    arguments = dict(arguments)
+    known = model_settings(FLAGS.model)
+    for name in dict.fromkeys(
+        n for model in MODELS for n in model_settings(model)
+    ):
         value = FLAGS[name].value
+        if value is None:
+            continue
+        if name not in known:
+            raise ValueError(
+                f"--{name} is no setting of --model={FLAGS.model}. Leave it "
+                f"out: that model has --{', --'.join(known)}."
+            )
         if isinstance(value, list):
             value = _numbers(name, int)
         if name in _OPTIONAL:
@@ -116,12 +162,13 @@ def model_arguments():
 def make_model(train):
     """The model that the flags and the training split call for."""
     arguments = model_arguments()
+    make, _ = MODELS[FLAGS.model]
     if train.sentence_vectors is not None:
         if FLAGS.word_vectors:
             raise ValueError(
                 "Give --word_vectors or --sentence_vectors, not both."
             )
-        return ACNN(clip_seconds=train.features.clip_seconds, **arguments)
+        return make(clip_seconds=train.features.clip_seconds, **arguments)
     words = sentences.Vocabulary.from_sentences(
         [moment.query for moment in train.moments]
     ).words
@@ -135,7 +182,7 @@ def make_model(train):
         vectors = np.concatenate([vectors, common[1][new]])
         words = words + [common[0][i] for i in new]
         arguments["word_dim"] = vectors.shape[1]
-    model = ACNN(
+    model = make(
         clip_seconds=train.features.clip_seconds,
         vocabulary=words,
         **arguments,

@@ -1,4 +1,4 @@
-r"""Trains ACNN: from annotations and features to WORKDIR/model.keras.
+r"""Trains a model: from annotations and features to WORKDIR/model.keras.
 
   python -m experiments.train --dataset=synthetic --workdir=runs/scenes
 

@@ -111,13 +111,10 @@ class ACNN(WindowModel):
         return self._placed(window, own, inputs["duration"])
 
     def attention_weights(self, inputs):
-        """Attention over kernel sizes, `[B, W, K]`, softmaxed.
+        """Attention over kernel sizes, `[B, W, K]`, softmaxed, if any.
 
         Args:
             inputs: As for `encode_windows`.
-
-        Returns:
-            `None` where there is no attention.
         """
         if self.pooling is None:
             return None

@@ -236,6 +236,10 @@ class WindowModel(MomentModel):
         """
         raise NotImplementedError
 
+    def attention_weights(self, inputs):
+        """Weights of the widths of the context; `None` where there are none."""
+        return None
+
     def _features(self, inputs, training):
         """Normalised features, and which of them each window has.
 
