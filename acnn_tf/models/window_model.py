@@ -274,8 +274,9 @@ class WindowModel(MomentModel):
         """Windows `[B, W, t]`, told where in their videos they lie."""
         if self.position_projection is None:
             return window
+        segment = ops.cast(segment, self.variable_dtype)
+        duration = ops.cast(duration, self.variable_dtype)
         place = segment / ops.reshape(duration, (-1, 1, 1))
-        place = ops.cast(place, self.variable_dtype)
         length = place[..., 1:] - place[..., :1]
         return window + self.position_projection(
             ops.concatenate([place, length], -1)
