@@ -4,6 +4,7 @@ Names, defaults and help are those of the constructors; a flag that is not
 given leaves its default alone, and one that a model does not have is refused.
 """
 
+import functools
 import inspect
 import re
 
@@ -11,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from acnn_tf.data import sentences
-from acnn_tf.models import ACNN, ACRN, CTRL
+from acnn_tf.models import ACNN, ACRN, CTRL, Ensemble
 from acnn_tf.models.window_model import WindowModel
 
 FLAGS = flags.FLAGS
@@ -70,6 +71,14 @@ flags.DEFINE_enum(
     list(MODELS),
     "Network to train: acnn, the same with the mean of its contexts, or all of "
     "them, in place of attention, or a baseline.",
+)
+
+
+flags.DEFINE_integer(
+    "members",
+    1,
+    "Networks that are trained side by side and answer as one.",
+    lower_bound=1,
 )
 
 
@@ -163,6 +172,8 @@ def make_model(train):
     """The model that the flags and the training split call for."""
     arguments = model_arguments()
     make, _ = MODELS[FLAGS.model]
+    if FLAGS.members > 1:
+        make = functools.partial(Ensemble, make, FLAGS.members)
     if train.sentence_vectors is not None:
         if FLAGS.word_vectors:
             raise ValueError(

@@ -3,6 +3,15 @@
 from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL
+from acnn_tf.models.ensemble import Ensemble
 from acnn_tf.models.model_files import ModelFileError, load_model, save_model
 
-__all__ = ["ACNN", "ACRN", "CTRL", "ModelFileError", "load_model", "save_model"]
+__all__ = [
+    "ACNN",
+    "ACRN",
+    "CTRL",
+    "Ensemble",
+    "ModelFileError",
+    "load_model",
+    "save_model",
+]

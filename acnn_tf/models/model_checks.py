@@ -1,4 +1,4 @@
-"""What a model file may hold: its archive, its settings and its weights.
+"""What a model file may hold: its archive and its settings.
 
 Each function raises `ValueError` for what Keras would not have written. They
 look at sizes before they read, and allocate no more than what they are given.
@@ -7,12 +7,11 @@ look at sizes before they read, and allocate no more than what they are given.
 import io
 import json
 import math
-import re
 import zipfile
 
-import h5py
 import keras
 
+from acnn_tf.models.ensemble import Ensemble
 from acnn_tf.models.window_model import WindowModel
 
 # What Keras writes, and in this order.
@@ -27,10 +26,6 @@ _METADATA_BYTES = 4096
 _DEPTH = 32
 _NUMBERS = 10_000
 _LARGEST = 2**53
-# Weights, groups and the optimizer's state of a model are some hundred.
-_OBJECTS = 10_000
-_ATTRIBUTES = 8
-_ATTRIBUTE_BYTES = 1024
 _END, _END_64 = b"PK\5\6", b"PK\6\7"
 _END_BYTES, _END_64_BYTES = 22, 20
 _DIRECTORY_BYTES = 4096
@@ -48,6 +43,7 @@ _OF_KERAS = {
     "keras.losses": ("MeanAbsoluteError", "MeanSquaredError"),
 }
 _BUILT = {"input_shape"}
+_OF_ANY = ("name", "trainable", "dtype")
 # Each is a weight of its own, and takes its time. A paper's model has 9.
 _TAPS = 1000
 _OBJECT_KEYS = {"module", "class_name", "registered_name"}
@@ -191,14 +187,26 @@ def check_config(data, max_bytes):
         )
     registered = config.get("registered_name")
     found = keras.saving.get_registered_object(registered)
-    if not (isinstance(found, type) and issubclass(found, WindowModel)):
+    own, networks, known = config.get("config"), 1, {*_OF_ANY}
+    unknown = set()
+    if found is Ensemble and isinstance(own, dict):
+        known |= {"network", "members", "settings"}
+        unknown = own.keys() - known
+        networks, registered = own.get("members"), own.get("network")
+        found = keras.saving.get_registered_object(registered)
+        own, known = own.get("settings"), set()
+    if not (
+        isinstance(found, type)
+        and issubclass(found, WindowModel)
+        and isinstance(own, dict)
+        and isinstance(networks, int)
+    ):
         raise ValueError(
             f"expected a model of acnn_tf in config.json, found {registered!r}"
         )
     # More would take Keras to other ways of making a model, of layers.
-    known = {*found.arguments(), "name", "trainable", "dtype"}
-    unknown = sorted(config["config"].keys() - known)
-    built = config.get("build_config")
+    unknown |= own.keys() - known - found.arguments().keys()
+    unknown, built = sorted(unknown), config.get("build_config")
     if unknown or not (isinstance(built, dict) and built.keys() == _BUILT):
         raise ValueError(
             f"expected the settings of {registered} and its input_shape in "
@@ -207,13 +215,13 @@ def check_config(data, max_bytes):
     sizes = [
         size
         for name in ("kernel_sizes", "context_size")
-        for size in _listed(config["config"].get(name))
+        for size in _listed(own.get(name))
         if isinstance(size, (int, float))
     ]
-    if sum(sizes) > _TAPS:
+    if sum(sizes) * networks > _TAPS:
         raise ValueError(
             f"expected at most {_TAPS:,} context windows, or taps of all "
-            f"kernels, in config.json, found {sum(sizes):,}"
+            f"kernels, in config.json, found {sum(sizes) * networks:,}"
         )
     return config
 
@@ -271,119 +279,6 @@ def _check_object(value, place, depth):
             f"expected the settings of {name}, found {sorted(value)!a:.100} "
             f"in {place}"
         )
-
-
-def check_weights(data):
-    """Counts the bytes of the weights of a file, none of which lies elsewhere.
-
-    Args:
-        data: Bytes of `model.weights.h5`.
-
-    Returns:
-        Int: bytes of all arrays together, all within `data`.
-    """
-    if not data.startswith(b"\x89HDF\r\n\x1a\n"):
-        raise ValueError("expected HDF5 in model.weights.h5, found no HDF5")
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            total = _check_group(file.id, len(data), set(), 0)
-    except ValueError:
-        raise
-    except Exception as error:  # HDF5's own are of many kinds
-        raise ValueError(
-            f"expected HDF5 in model.weights.h5, found: {error!s:.200}"
-        ) from error
-    if total > len(data):
-        raise ValueError(
-            f"expected at most {len(data):,} bytes of arrays in "
-            f"model.weights.h5, found {total:,} declared"
-        )
-    return total
-
-
-def _check_group(group, size, seen, depth):
-    if depth > _DEPTH or group.get_num_objs() > _OBJECTS:
-        raise ValueError("model.weights.h5 has too many groups in each other")
-    _check_attributes(group)
-    total = 0
-    for name in group:
-        if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
-            raise ValueError(
-                "expected arrays in model.weights.h5 itself, found a link "
-                f"{name!a:.60} to elsewhere"
-            )
-        item = h5py.h5o.open(group, name)
-        address = h5py.h5o.get_info(item).addr
-        if address in seen or len(seen) >= _OBJECTS:
-            raise ValueError(
-                f"model.weights.h5 has {name!a:.60} twice, or more than "
-                f"{_OBJECTS:,} objects"
-            )
-        seen.add(address)
-        if isinstance(item, h5py.h5g.GroupID):
-            total += _check_group(item, size, seen, depth + 1)
-        elif isinstance(item, h5py.h5d.DatasetID):
-            total += _check_array(item, name, size)
-        else:
-            raise ValueError(
-                f"expected arrays in model.weights.h5, found {name!a:.60}"
-            )
-    return total
-
-
-def _check_array(array, name, size):
-    """Bytes of an array of numbers, stored within the file and as it is."""
-    _check_attributes(array)
-    stored = array.get_create_plist()
-    # Before its shape: asking a virtual array for it may open its sources.
-    is_plain = (
-        stored.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
-        and stored.get_external_count() == 0
-        and stored.get_nfilters() == 0
-    )
-    if not is_plain:
-        raise ValueError(
-            f"expected {name!a:.60} of model.weights.h5 in one piece within "
-            "the file, found it compressed, in pieces, or elsewhere"
-        )
-    kind, width = array.get_type(), array.get_type().get_size()
-    # bfloat16 is opaque to HDF5.
-    if not (
-        kind.get_class() in (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
-        or (kind.get_class() == h5py.h5t.OPAQUE and width == 2)
-    ):
-        raise ValueError(
-            f"expected numbers in {name!a:.60} of model.weights.h5, found "
-            "another type"
-        )
-    shape = array.get_space().get_simple_extent_dims()
-    count = math.prod(shape) * width
-    start = 0
-    if stored.get_layout() == h5py.h5d.CONTIGUOUS:
-        start = array.get_offset()
-    if count and (start is None or start + count > size):
-        raise ValueError(
-            f"{name!a:.60} of model.weights.h5 declares the shape {shape}, "
-            "which the file does not hold"
-        )
-    return count
-
-
-def _check_attributes(item):
-    if (number := h5py.h5a.get_num_attrs(item)) > _ATTRIBUTES:
-        raise ValueError(f"model.weights.h5 has {number} attributes on one")
-    for index in range(number):
-        attribute = h5py.h5a.open(item, index=index)
-        kind = attribute.get_type().get_class()
-        if (
-            kind != h5py.h5t.STRING
-            or attribute.get_space().get_simple_extent_ndims() != 0
-            or attribute.get_storage_size() > _ATTRIBUTE_BYTES
-        ):
-            raise ValueError(
-                "expected short text in the attributes of model.weights.h5, "
-                f"found {re.sub('[^!-~]', '?', str(attribute.name))[:60]}"
-            )
 
 
 def check_metadata(data):

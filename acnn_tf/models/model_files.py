@@ -12,7 +12,12 @@ import keras
 
 from acnn_tf import losses, optimizers  # noqa: F401 - so that Keras knows them
 from acnn_tf.data.atomic import replacing
-from acnn_tf.models import acrn, ctrl, model_checks  # noqa: F401 - likewise
+from acnn_tf.models import (  # noqa: F401 - likewise
+    acrn,
+    ctrl,
+    model_checks,
+    weight_checks,
+)
 from acnn_tf.models.acnn import ACNN  # noqa: F401 - likewise
 
 # A model of 11 million weights takes 180 MB with its optimizer's state; one
@@ -179,7 +184,7 @@ def _check(file, max_bytes):
         raise ValueError(f"expected a whole zip file: {error}") from error
     model_checks.check_metadata(members["metadata.json"])
     config = model_checks.check_config(members["config.json"], max_bytes)
-    held = model_checks.check_weights(members["model.weights.h5"])
+    held = weight_checks.check_weights(members["model.weights.h5"])
     needed = _weight_bytes(config)
     if needed > held:
         raise ValueError(
