@@ -59,7 +59,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["acnn_tf*", "experiments*", "export*"]),
-    package_data={"experiments": ["flags/*.flags"]},
+    package_data={"experiments": ["flags/*.flags", "grids/*"]},
     # From Keras 3.14 below, up to the newest Python that TensorFlow 2.21 has
     # wheels for.
     python_requires=">=3.11,<3.14",
