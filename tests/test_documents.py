@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.grid import read_grid
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")])
 FLAGFILES = sorted(ROOT.glob("experiments/flags/*.flags"))
+GRIDS = sorted(ROOT.glob("experiments/grids/*.txt"))
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in ROOT.glob("acnn_tf/**/*.py")
@@ -74,9 +77,9 @@ def flag_names(words):
 
 
 def commands():
-    for path in [*DOCUMENTS, *FLAGFILES, *map(source_of, MAINS)]:
+    for path in [*DOCUMENTS, *FLAGFILES, *GRIDS, *map(source_of, MAINS)]:
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".flags":
+        if path.suffix in (".flags", ".txt"):
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
         for module, arguments in COMMAND.findall(text):
             words = shlex.split(arguments.replace("\\\n", " "))
@@ -116,6 +119,22 @@ def test_flagfile_starts_with_its_command_and_its_flags_exist(path):
     assert head, "the first line is the command that uses the file"
     assert f"--flagfile={path.relative_to(ROOT)}" in lines[0]
     unknown = flag_names(lines) - defined_flags(head[1]) - ABSL_FLAGS
+    assert not unknown
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
+def test_grid_tells_its_command_and_its_flags_exist(path):
+    text = path.read_text(encoding="utf-8")
+    assert (
+        f"# python -m experiments.ablate --grid={path.relative_to(ROOT)}"
+        in text
+    )
+    rows = read_grid(path, lambda words: None)
+    assert len(rows) > 1
+    unknown = {name for row in rows for name in flag_names(row.flags)}
+    unknown -= defined_flags("experiments.train")
+    if unknown == {"model"}:
+        pytest.skip("experiments.train has no --model yet")
     assert not unknown
 
 
