@@ -16,9 +16,7 @@ first seed, then with the next, so that there is something to see early.
 
 import collections
 import concurrent.futures
-import copy
 import os
-import signal
 import sys
 import time
 
@@ -47,10 +45,6 @@ flags.DEFINE_enum(
 flags.mark_flag_as_required("grid")
 
 
-def terminate(*_):
-    sys.exit(128 + signal.SIGTERM)
-
-
 def show(running, done, total):
     """One line on a terminal: what is being trained, and how far it is."""
     words = "; ".join(f"{run.name}{row_runs.progress(run)}" for run in running)
@@ -60,11 +54,7 @@ def show(running, done, total):
 def run():
     base = row_runs.given_flags()
     seeds = row_runs.parse_seeds(FLAGS.seeds)
-
-    def check(words):
-        row_runs.check_flags(copy.deepcopy(FLAGS), words)
-
-    rows = grid.read_grid(FLAGS.grid, check)
+    rows = grid.read_grid(FLAGS.grid, row_runs.check_flags)
     todo = [
         (row, seed, row_runs.make_run(row, seed, base))
         for seed in seeds
@@ -80,7 +70,6 @@ def run():
     )
     groups = FLAGS.resample == "videos"
     started, tty, failed = time.monotonic(), sys.stdout.isatty(), 0
-    signal.signal(signal.SIGTERM, terminate)
     with (
         concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool,
         runs.Processes(row_runs.num_threads()) as processes,

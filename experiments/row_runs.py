@@ -3,6 +3,7 @@
 The mains that use it have the flags of `experiments.train` besides their own.
 """
 
+import copy
 import csv
 import json
 import os
@@ -26,8 +27,6 @@ def train_flags():
 
 def given_flags():
     """The flags for `experiments.train` on our own command line, as a list."""
-    if FLAGS["seed"].present:
-        raise ValueError("Give --seeds, not --seed.")
     given = [
         FLAGS[name].serialize()
         for name in sorted(train_flags() - set(OWN))
@@ -36,11 +35,12 @@ def given_flags():
     return [flag for flag in given if flag]
 
 
-def check_flags(values, words):
+def check_flags(words):
     """Raises unless flags will do for `experiments.train`.
 
+    They come after those on our own command line, and win.
+
     Args:
-        values: A copy of `FLAGS`, which is changed.
         words: The flags, as a list.
 
     Raises:
@@ -61,7 +61,7 @@ def check_flags(values, words):
                 f"{word!r:.80}; `python -m experiments.train --help` has a list"
             )
     try:
-        left = values(["", *words])[1:]
+        left = copy.deepcopy(FLAGS)(["", *words])[1:]
     except (flags.Error, OSError) as error:
         raise ValueError(
             "expected values that experiments.train takes, found "
@@ -73,6 +73,8 @@ def check_flags(values, words):
 
 def parse_seeds(texts):
     """The seeds of `--seeds`, as a list of ints."""
+    if FLAGS["seed"].present:
+        raise ValueError("Give --seeds, not --seed.")
     if not texts or not all(text.strip().isdecimal() for text in texts):
         raise ValueError(
             f"--seeds must be whole numbers from 0, such as 0,1,2: {texts}"
@@ -182,13 +184,23 @@ def describe(outcome):
     )
 
 
-def progress(run):
-    """How far a run is, in a few words; empty where it has just begun."""
+def read_history(run):
+    """The rows of `history.csv`, one for each epoch so far."""
     try:
         with open(run.path("history.csv"), encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            return list(csv.DictReader(file))
     except FileNotFoundError:
-        return ""
+        return []
+
+
+def best_score(run):
+    """The best `--monitor` of the epochs of a run."""
+    return max(float(row[FLAGS.monitor]) for row in read_history(run))
+
+
+def progress(run):
+    """How far a run is, in a few words; empty where it has just begun."""
+    rows = read_history(run)
     if not rows:
         return ""
     found = rows[-1].get(FLAGS.monitor, "")

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -146,6 +147,9 @@ class Run:
 class Processes:
     """Processes of one's own, none of which outlives the `with` block.
 
+    Within it, being told to end (SIGTERM) raises `SystemExit`, so that the
+    block is left as by any error.
+
     Args:
         threads: Int, of each process; `None`: as many as it likes.
     """
@@ -164,10 +168,14 @@ class Processes:
                 self._environment[name] = str(threads)
 
     def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, _exit)
         return self
 
     def __exit__(self, *_):
         self.stop()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
 
     def stop(self):
         """Tells all of them to end, and waits: a training saves first."""
@@ -214,6 +222,10 @@ class Processes:
             raise RunError(
                 f"exit code {code}, {log.name}: {_last_line(log.name)}"
             )
+
+
+def _exit(*_):
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _last_line(path):

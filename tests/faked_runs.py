@@ -1,11 +1,13 @@
-"""`experiments.ablate`, with nothing trained: told how each run ends.
+"""`experiments.ablate` and `experiments.tune`, with nothing trained.
 
-    python -m tests.faked_runs WORKDIR GRID FLAG ...
+    python -m tests.faked_runs MAIN WORKDIR FLAG ... -- FLAG ... -- ...
 
-Runs with `--dropout=1` fail. What would have been run is printed. Then it is
-started again, with `--shuffled`.
+The main is run with the first flags, then, besides, with the next, and so on.
+What would have been run is printed, and how each ends. Training with
+`--dropout=1` fails, and reaches a mIoU of a hundredth of `--filters`.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -14,18 +16,22 @@ import numpy as np
 from absl import flags
 
 from acnn_tf.data.annotations import Moment
-from experiments import ablate, ablation_table, query_files, runs
+from experiments import ablation_table, query_files, runs
 
 
 def run(processes, words, log, stdout=None):
     name = words[1].removeprefix("experiments.")
     given = dict(word[2:].partition("=")[::2] for word in words[2:])
-    where = os.path.relpath(given["workdir"], sys.argv[1])
-    sys.stdout.write(f"would {name} in {where}\n")
     folder = given["workdir"]
+    where = os.path.relpath(folder, sys.argv[2])
+    sys.stdout.write(f"would {name} in {where}\n")
     if name == "train":
-        if given.get("dropout") == "1":
+        if float(given.get("dropout", 0)) == 1:
             raise runs.RunError("exit code 2, train.log: told to fail")
+        with open(os.path.join(folder, "history.csv"), "w") as file:
+            for score in ("epoch,val_mIoU", "0,0.01", "1,NUM", "2,0.02"):
+                number = int(given.get("filters", 8)) / 100
+                file.write(score.replace("NUM", str(number)) + "\n")
         open(os.path.join(folder, "model.keras"), "w").close()
         return
     moments = [Moment(q, "a man", "v", 9.0, ((0.0, 1.0),)) for q in "abcd"]
@@ -34,7 +40,7 @@ def run(processes, words, log, stdout=None):
     hits["iou"] = np.array([0.5, 0.5, 0.0, 0.0])
     query_files.write_queries(given["per_query_out"], moments, hits)
     figures = dict.fromkeys(names, 0.5) | {"mIoU": 0.25}
-    shuffled = {"shuffled": figures} if "--shuffled" in words else {}
+    shuffled = {"shuffled": figures} if "shuffled" in given else {}
     text = json.dumps(
         figures | {"num_parameters": 7, "chance": figures} | shuffled
     )
@@ -44,10 +50,16 @@ def run(processes, words, log, stdout=None):
 runs.Processes.run = run
 
 if __name__ == "__main__":
-    flags.FLAGS(["ablate", f"--workdir={sys.argv[1]}", *sys.argv[2:]])
-    for shuffled in (False, True):
-        flags.FLAGS.shuffled = shuffled
+    main = importlib.import_module(f"experiments.{sys.argv[1]}")
+    words = [f"--workdir={sys.argv[2]}", "--dataset=synthetic"]
+    given = " ".join(sys.argv[3:]).split(" -- ")
+    for more in given:
+        flags.FLAGS([sys.argv[1], *words, *more.split()])
         try:
-            ablate.run()
-        except SystemExit as end:
-            sys.stdout.write(f"ended with {end.code}\n")
+            main.run()
+            end = "0"
+        except SystemExit as error:
+            end = error.code
+        except ValueError as error:
+            end = f"ValueError: {error}"
+        sys.stdout.write(f"ended with {end}\n---\n")

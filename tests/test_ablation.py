@@ -1,6 +1,7 @@
 """Tables of settings compared: by hand, and by the command itself."""
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 from acnn_tf import dot_plots
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.problems import DataError
+from acnn_tf.models import load_model
 from experiments import ablation_table, query_files
 from experiments.grid import Row
 from experiments.runs import Run
@@ -220,24 +222,51 @@ def run_module(module, *arguments, code=0):
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
-    """Faked runs of a grid, twice: (table, printed, printed, errors)."""
+    """Faked runs, thrice: (table, what each printed, errors)."""
     folder = tmp_path_factory.mktemp("tried")
+    (folder / "bad.txt").write_text(BAD)
     path = folder / "grid.txt"
     path.write_text("ours:\nbad: --dropout=1\nother: --crop=0\n")
     done = run_module(
-        "tests.faked_runs",
-        folder / "out",
-        f"--grid={path}",
-        "--dataset=synthetic",
-        "--seeds=3,5",
+        *("tests.faked_runs", "ablate", folder / "out"),
+        *(f"--grid={folder / 'bad.txt'}", "--seeds=3,5", "--"),
+        *(f"--grid={path}", "--", "--shuffled"),
     )
-    first, second, rest = done.stdout.split("ended with 1\n")
-    assert not rest
-    return (folder / "out" / "table.md").read_text(), first, second, done.stderr
+    text = (folder / "out" / "table.md").read_text()
+    return text, done.stdout.split("---\n"), done.stderr
+
+
+BAD = """reference:
+a: --kernels=1
+b: --epochs=none
+c: --seed=3
+d: --workdir=x
+e: --grid=x
+f: --videos_in_memory=3
+g: --flagfile=missing.flags
+fine: --nofirst_order_query --kernel_sizes=1,3
+"""
+
+
+def test_bad_rows_are_refused_before_anything_is_run(tried):
+    error = tried[1][0]
+    for line, words in {
+        2: "expected flags of experiments.train, found '--kernels=1'",
+        3: "expected values that experiments.train takes",
+        4: "which every run has of its own; leave it out",
+        5: "which every run has of its own; leave it out",
+        6: "expected flags of experiments.train, found '--grid=x'",
+        7: "--videos_in_memory is for --batches=pairs",
+        8: "missing.flags",
+    }.items():
+        (found,) = re.findall(rf"bad.txt:{line}: .*", error)
+        assert words in found
+    assert "bad.txt:9" not in error
+    assert "would" not in error
 
 
 def test_all_rows_are_run_with_one_seed_and_then_the_next(tried):
-    _, printed, _, _ = tried
+    printed = tried[1][1]
     assert re.findall("would (.*)", printed) == [
         f"{what} in runs/{row}/seed-{seed}"
         for seed in (3, 5)
@@ -249,9 +278,10 @@ def test_all_rows_are_run_with_one_seed_and_then_the_next(tried):
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(tried):
-    text, printed, _, errors = tried
+    text, (_, printed, *_), errors = tried
     assert "bad, seed 5: FAILED: exit code 2" in printed
     assert "2 of 6 runs failed" in errors
+    assert "ended with 1\n" in printed
     assert "| other | 0.500 ± 0.000 |" in text
     assert "| bad | failed |" in text
     assert "- bad, seed 3: exit code 2, train.log: told to fail" in text
@@ -259,7 +289,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tried):
 
 
 def test_started_again_it_does_what_is_left(tried):
-    text, _, printed, _ = tried
+    text, (*_, printed, _), _ = tried
     # Failed runs are tried again, and the control is new.
     assert re.findall("would (.*)", printed) == [
         "evaluate in runs/ours/seed-3",
@@ -300,44 +330,15 @@ def test_command_trains_evaluates_and_compares(tmp_path):
         (ours,) = csv.DictReader(file)
     words = shlex.split(ours["command"])
     assert {*SMALL, "--kernel_sizes=1,3", "--seed=1"} < set(words)
-    query_ids, _, hits = query_files.read_queries(
-        out / "runs" / "ours" / "seed-1" / "queries_val.csv"
-    )
-    assert float(ours["mIoU"]) == pytest.approx(hits["iou"].mean())
+    folder = out / "runs" / "ours" / "seed-1"
+    query_ids, _, hits = query_files.read_queries(folder / "queries_val.csv")
     assert len(query_ids) == len(set(query_ids))
-
-
-def test_bad_rows_are_refused_before_anything_is_run(tmp_path):
-    path = tmp_path / "grid.txt"
-    path.write_text(
-        "reference:\n"
-        "a: --kernels=1\n"
-        "b: --epochs=none\n"
-        "c: --seed=3\n"
-        "d: --workdir=x\n"
-        "e: --grid=x\n"
-        "f: --videos_in_memory=3\n"
-        "g: --flagfile=missing.flags\n"
-        "fine: --nofirst_order_query --kernel_sizes=1,3\n"
+    results = json.loads((folder / "evaluation_val.json").read_text())
+    assert float(ours["mIoU"]) == results["mIoU"]
+    assert results["mIoU"] == pytest.approx(hits.pop("iou").mean())
+    for name, hit in hits.items():
+        assert results[name] == pytest.approx(hit.mean()), name
+    model = load_model(folder / "model.keras")
+    assert int(ours["parameters"]) == sum(
+        np.prod(variable.shape) for variable in model.trainable_variables
     )
-    error = run_module(
-        "experiments.ablate",
-        f"--grid={path}",
-        f"--workdir={tmp_path / 'out'}",
-        "--dataset=synthetic",
-        code=2,
-    ).stderr
-    for line, words in {
-        2: "expected flags of experiments.train, found '--kernels=1'",
-        3: "expected values that experiments.train takes",
-        4: "which every run has of its own; leave it out",
-        5: "which every run has of its own; leave it out",
-        6: "expected flags of experiments.train, found '--grid=x'",
-        7: "--videos_in_memory is for --batches=pairs",
-        8: "missing.flags",
-    }.items():
-        (found,) = re.findall(rf"{re.escape(str(path))}:{line}: .*", error)
-        assert words in found
-    assert f"{path}:9" not in error
-    assert "Traceback" not in error
-    assert not (tmp_path / "out").exists()

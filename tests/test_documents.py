@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from experiments.grid import read_grid
+from experiments.space import read_space
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")])
 FLAGFILES = sorted(ROOT.glob("experiments/flags/*.flags"))
-GRIDS = sorted(ROOT.glob("experiments/grids/*.txt"))
+GRIDS = sorted(ROOT.glob("experiments/grids/*"))
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in ROOT.glob("acnn_tf/**/*.py")
@@ -79,7 +80,7 @@ def flag_names(words):
 def commands():
     for path in [*DOCUMENTS, *FLAGFILES, *GRIDS, *map(source_of, MAINS)]:
         text = path.read_text(encoding="utf-8")
-        if path.suffix in (".flags", ".txt"):
+        if path.suffix in (".flags", ".txt", ".space"):
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
         for module, arguments in COMMAND.findall(text):
             words = shlex.split(arguments.replace("\\\n", " "))
@@ -125,13 +126,14 @@ def test_flagfile_starts_with_its_command_and_its_flags_exist(path):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
 def test_grid_tells_its_command_and_its_flags_exist(path):
     text = path.read_text(encoding="utf-8")
-    assert (
-        f"# python -m experiments.ablate --grid={path.relative_to(ROOT)}"
-        in text
-    )
-    rows = read_grid(path, lambda words: None)
-    assert len(rows) > 1
-    unknown = {name for row in rows for name in flag_names(row.flags)}
+    main, flag, read = {
+        ".txt": ("ablate", "grid", read_grid),
+        ".space": ("tune", "space", read_space),
+    }[path.suffix]
+    name = path.relative_to(ROOT)
+    assert f"# python -m experiments.{main} --{flag}={name}" in text
+    unknown = set()
+    read(path, lambda words: unknown.update(flag_names(words)))
     unknown -= defined_flags("experiments.train")
     if unknown == {"model"}:
         pytest.skip("experiments.train has no --model yet")

@@ -20,7 +20,6 @@ from acnn_tf.data.features import write_features
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.models import ACNN, load_model
-from experiments import query_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,7 +130,6 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
         f"--workdir={workdir}",
         "--suppression=fixed",
         f"--predictions_out={out}",
-        f"--per_query_out={tmp_path / 'queries.csv'}",
     )
     table = run(*arguments, "--shuffled", "--timelines=2").stdout
     assert "fixed: NMS keeps results of IoU <= 0.5" in table
@@ -141,16 +139,7 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
     results = json.loads(run(*arguments, "--json").stdout)
     assert 0 <= results["R@1,IoU=0.5"] <= 1
     assert 0 <= results["mIoU"] <= 1
-    model = load_model(workdir / "model.keras")
-    assert results["num_parameters"] == sum(
-        np.prod(variable.shape) for variable in model.trainable_variables
-    )
     moments = annotations.read_moments(data_dir / "val.jsonl", "jsonl")
-    query_ids, _, hits = query_files.read_queries(tmp_path / "queries.csv")
-    assert query_ids == [moment.query_id for moment in moments]
-    assert results["mIoU"] == pytest.approx(hits.pop("iou").mean())
-    for name, hit in hits.items():
-        assert results[name] == pytest.approx(hit.mean()), name
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["qid"] for line in lines] == [m.query_id for m in moments]
     for line, moment in zip(lines, moments):
