@@ -19,6 +19,8 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "notebook": ["notebook>=7", "matplotlib>=3.8"],
 }
+# `bayesian` brings scikit-learn and SciPy, for one of two algorithms.
+EXTRAS["tune"] = ["keras-tuner[bayesian]>=1.4.8,<2"]
 EXTRAS["serving"] = [
     # TensorFlow Serving's protocol, for each TensorFlow its own.
     "tensorflow-serving-api>=2.16,<2.22",
@@ -37,6 +39,8 @@ EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
     *EXTRAS["serving"],
+    # Two small packages, without those of `bayesian`.
+    "keras-tuner>=1.4.8,<2",
     "pytest>=8.2",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
@@ -59,7 +63,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["acnn_tf*", "experiments*", "export*"]),
-    package_data={"experiments": ["flags/*.flags"]},
+    package_data={"experiments": ["flags/*.flags", "grids/*"]},
     # From Keras 3.14 below, up to the newest Python that TensorFlow 2.21 has
     # wheels for.
     python_requires=">=3.11,<3.14",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from acnn_tf import metrics, replicas, search
+from acnn_tf import hits, replicas, search
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.sentences import query_inputs
 
@@ -209,35 +209,16 @@ def count_hits(
     """
     counts = {f"R@{n},IoU={m:g}": 0 for m in ious for n in ns}
     counts |= {"iou": 0, "num_queries": len(moments)}
-    if not moments:
-        return counts
-    num_true = max(len(moment.segments) for moment in moments)
-    num_found = max(1, *map(len, predictions))
-    truth = np.full((len(moments), num_true, 2), np.nan)
-    segments = np.full((len(moments), num_found, 2), np.nan)
-    scores = np.full((len(moments), num_found), -np.inf)
-    for row, (moment, found) in enumerate(
-        zip(moments, predictions, strict=True)
-    ):
-        truth[row, : len(moment.segments)] = moment.segments
-        found = np.asarray(found, np.float64).reshape(-1, 3)
-        segments[row, : len(found)] = found[:, :2]
-        scores[row, : len(found)] = found[:, 2]
-    overlap = metrics.best_iou(truth, segments)  # [Q, N]
-
-    ranked = {}
-    for m in ious:
-        max_iou = search.max_overlap(suppression, nms_threshold, iou=m)
-        if max_iou not in ranked:
-            index = segments_lib.nms(segments, scores, max_iou, max(ns))
-            ranked[max_iou] = np.where(
-                index >= 0, np.take_along_axis(overlap, index, axis=1), 0.0
-            )
-        for n in ns:
-            hits = metrics.recall_hits(ranked[max_iou], n, m)
-            counts[f"R@{n},IoU={m:g}"] = int(np.count_nonzero(hits))
-    # No protocol changes the first result.
-    first = metrics.top_iou(ranked[max_iou])
+    found = hits.query_hits(
+        moments,
+        predictions,
+        suppression=suppression,
+        nms_threshold=nms_threshold,
+        ns=ns,
+        ious=ious,
+    )
+    first = found.pop("iou")
+    counts |= {name: int(np.count_nonzero(hit)) for name, hit in found.items()}
     counts["iou"] = sum(map(round, (first * _IOU_UNITS).tolist()))
     return counts
 

@@ -56,7 +56,7 @@ def timeline(
         del heights["frames"]
     if attention is None:
         del heights["attention"]
-    figure = _figure(9.0, sum(heights.values()) + 1.2 + 0.24 * len(title))
+    figure = new_figure(9.0, sum(heights.values()) + 1.2 + 0.24 * len(title))
     axes = figure.subplots(
         len(heights),
         sharex=True,
@@ -75,7 +75,7 @@ def timeline(
     if attention is not None:
         _draw_attention(axes["attention"], duration, attention)
     list(axes.values())[-1].set_xlabel("seconds into the video")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def recall_curve(
@@ -110,7 +110,7 @@ def recall_curve(
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axis.legend(loc="best", frameon=True)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
@@ -132,7 +132,7 @@ def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
         axis.set_yscale("log")
         axis.set_ylabel("loss (logarithmic)")
     axis.legend(loc="best", frameon=True)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def recall_table(path, results: Mapping, title: str = "") -> Path:
@@ -163,7 +163,7 @@ def recall_table(path, results: Mapping, title: str = "") -> Path:
     values = np.array([[cells.get((n, m), np.nan) for m in ious] for n in ns])
 
     heading = textwrap.wrap(title, width=12 * (len(ious) + 1))
-    figure = _figure(
+    figure = new_figure(
         1.2 + 1.0 * len(ious), 0.9 + 0.5 * len(ns) + 0.24 * len(heading)
     )
     axis = figure.add_subplot()
@@ -187,10 +187,11 @@ def recall_table(path, results: Mapping, title: str = "") -> Path:
     figure.suptitle(
         "\n".join(heading), x=0.02, ha="left", fontsize=12, parse_math=False
     )
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _figure(width, height):
+def new_figure(width, height):
+    """A figure of so many inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -201,7 +202,8 @@ def _figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure, path):
+def save(figure, path):
+    """Writes a figure, and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -212,7 +214,8 @@ def _save(figure, path):
     return path
 
 
-def _bare(axis):
+def bare(axis):
+    """Takes from an axis what says nothing."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(colors=GREY, labelcolor="black")
 
@@ -279,7 +282,7 @@ def _draw_segments(axis, duration, truth, predictions):
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(max(len(predictions), 1) + 0.6, -0.6)
     axis.tick_params(axis="y", length=0)
-    _bare(axis)
+    bare(axis)
     axis.spines["left"].set_visible(False)
     if len(truth) or len(predictions):
         _legend_above(axis, 3)
@@ -314,7 +317,7 @@ def _draw_attention(axis, duration, attention):
     axis.set_ylim(0, 1)
     axis.set_ylabel("attention to\ncontext of", fontsize=9)
     axis.grid(axis="y", alpha=0.3)
-    _bare(axis)
+    bare(axis)
     _legend_above(axis, len(kernel_sizes))
 
 
@@ -325,7 +328,7 @@ def _curves(steps, series, title, ylabel):
                 f"`series` must have a value for each of {len(steps)} steps. "
                 f"Received: {len(values)} for {name!r}"
             )
-    figure = _figure(7.0, 4.2)
+    figure = new_figure(7.0, 4.2)
     axis = figure.add_subplot()
     # Few enough markers to tell lines apart, whatever their number.
     every = max(1, len(steps) // 12)
@@ -347,5 +350,5 @@ def _curves(steps, series, title, ylabel):
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.grid(alpha=0.3)
-    _bare(axis)
+    bare(axis)
     return figure, axis

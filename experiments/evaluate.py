@@ -18,15 +18,16 @@ the videos. If an input is bad, says which file and line.
 import dataclasses
 import functools
 import json
+import math
 import os
 import sys
 
 from absl import flags
 
-from acnn_tf import evaluation, search
+from acnn_tf import evaluation, hits, search
 from acnn_tf.data import predictions
 from acnn_tf.models import load_model
-from experiments import datasets, pictures, strategies
+from experiments import datasets, pictures, query_files, strategies
 from export import command
 
 FLAGS = flags.FLAGS
@@ -52,6 +53,7 @@ flags.DEFINE_integer("seed", 0, "Of --shuffled.")
 flags.DEFINE_bool("allow_missing", False, "Queries not predicted are misses.")
 flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
 flags.DEFINE_string("predictions_out", None, "Writes the predictions here.")
+flags.DEFINE_string("per_query_out", None, "Writes hits and IoU here, as CSV.")
 
 
 def use_dataset_of_run(workdir):
@@ -88,6 +90,9 @@ def evaluate_model(split, strategy, **protocol):
         **protocol,
     )
     results, found = evaluate()
+    results["num_parameters"] = sum(
+        math.prod(variable.shape) for variable in model.trainable_variables
+    )
     tables = {"model": results}
     if FLAGS.shuffled:
         tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
@@ -126,6 +131,11 @@ def run():
         return  # The first of the workers says it.
     if FLAGS.predictions_out:
         predictions.write_predictions(FLAGS.predictions_out, moments, found)
+    if FLAGS.per_query_out:
+        queries = hits.query_hits(
+            moments, found, ns=evaluation.NS, ious=evaluation.IOUS, **protocol
+        )
+        query_files.write_queries(FLAGS.per_query_out, moments, queries)
     if FLAGS.json:
         results = tables.pop(next(iter(tables)))
         print(json.dumps(results | tables))

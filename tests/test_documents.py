@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from experiments.grid import read_grid
+from experiments.space import read_space
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")])
 FLAGFILES = sorted(ROOT.glob("experiments/flags/*.flags"))
+GRIDS = sorted(ROOT.glob("experiments/grids/*"))
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in ROOT.glob("acnn_tf/**/*.py")
@@ -74,9 +78,9 @@ def flag_names(words):
 
 
 def commands():
-    for path in [*DOCUMENTS, *FLAGFILES, *map(source_of, MAINS)]:
+    for path in [*DOCUMENTS, *FLAGFILES, *GRIDS, *map(source_of, MAINS)]:
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".flags":
+        if path.suffix in (".flags", ".txt", ".space"):
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
         for module, arguments in COMMAND.findall(text):
             words = shlex.split(arguments.replace("\\\n", " "))
@@ -116,6 +120,23 @@ def test_flagfile_starts_with_its_command_and_its_flags_exist(path):
     assert head, "the first line is the command that uses the file"
     assert f"--flagfile={path.relative_to(ROOT)}" in lines[0]
     unknown = flag_names(lines) - defined_flags(head[1]) - ABSL_FLAGS
+    assert not unknown
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
+def test_grid_tells_its_command_and_its_flags_exist(path):
+    text = path.read_text(encoding="utf-8")
+    main, flag, read = {
+        ".txt": ("ablate", "grid", read_grid),
+        ".space": ("tune", "space", read_space),
+    }[path.suffix]
+    name = path.relative_to(ROOT)
+    assert f"# python -m experiments.{main} --{flag}={name}" in text
+    unknown = set()
+    read(path, lambda words: unknown.update(flag_names(words)))
+    unknown -= defined_flags("experiments.train")
+    if unknown == {"model"}:
+        pytest.skip("experiments.train has no --model yet")
     assert not unknown
 
 

@@ -272,7 +272,10 @@ def test_wheel_holds_the_package(tmp_path):
         for path in SOURCES
         if not module_of(path).startswith("demo")
     }
-    expected |= {name_of(path) for path in ROOT.glob("experiments/flags/*")}
+    for folder in ("flags", "grids"):
+        expected |= {
+            name_of(path) for path in ROOT.glob(f"experiments/{folder}/*")
+        }
     assert {name for name in held if ".dist-info/" not in name} == expected
     assert any(name.endswith("/LICENSE") for name in held)
     assert f"\nVersion: {VERSION}\n" in metadata

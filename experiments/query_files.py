@@ -1,0 +1,67 @@
+"""Files of what became of each query: CSV, a line for each.
+
+Columns `qid`, `vid`, `iou` (of the first result) and, 1 or 0, `R@n,IoU=m`.
+"""
+
+import csv
+import os
+
+import numpy as np
+
+from acnn_tf.data.atomic import replacing
+from acnn_tf.data.problems import DataError, Problem
+
+_IDS = ("qid", "vid")
+
+
+def write_queries(path, moments, hits):
+    """Writes the file.
+
+    Args:
+        path: File to write; replaced only once the new one is complete.
+        moments: List of `Moment`.
+        hits: From `acnn_tf.hits.query_hits`.
+    """
+    measures = ["iou", *(name for name in hits if name != "iou")]
+    columns = [hits[name].tolist() for name in measures]
+    with (
+        replacing(path) as partial,
+        open(partial, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow([*_IDS, *measures])
+        for moment, *values in zip(moments, *columns, strict=True):
+            values = [int(v) if isinstance(v, bool) else v for v in values]
+            writer.writerow([moment.query_id, moment.video_id, *values])
+
+
+def read_queries(path):
+    """Reads such a file.
+
+    Args:
+        path: File.
+
+    Returns:
+        `(query_ids, video_ids, hits)`: lists, and name -> float64 `[Q]`.
+
+    Raises:
+        DataError: Names a line with too few values, or one that is no number.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = list(csv.reader(file))
+    heading = lines[0] if lines else []
+    if tuple(heading[:2]) != _IDS or len(heading) < 3 or len(lines) < 2:
+        _fail(path, 1, f"expected the columns {', '.join(_IDS)}, iou, ...")
+    values = np.empty((len(lines) - 1, len(heading) - 2))
+    for row, line in enumerate(lines[1:]):
+        try:
+            values[row] = [float(value) for value in line[2:]]
+        except ValueError as error:
+            _fail(path, row + 2, f"{len(heading)} columns expected: {error}")
+    query_ids, video_ids, *_ = zip(*lines[1:])
+    return list(query_ids), list(video_ids), dict(zip(heading[2:], values.T))
+
+
+def _fail(path, line, message):
+    message += "; write it again with experiments.evaluate"
+    raise DataError([Problem(os.fspath(path), line, message)])

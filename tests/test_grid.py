@@ -1,0 +1,74 @@
+"""Grids of settings: what is read, and what is refused with its line."""
+
+import pytest
+
+from acnn_tf.data.problems import DataError
+from experiments.grid import Row, read_grid
+
+
+def read(folder, text, check=lambda words: None):
+    path = folder / "grid.txt"
+    path.write_text(text, encoding="utf-8")
+    return read_grid(path, check)
+
+
+def test_rows_come_in_order_with_their_flags(tmp_path):
+    rows = read(
+        tmp_path,
+        "# compared on the scenes\n"
+        "\n"
+        "reference:\n"
+        "no context : --kernel_sizes=1 --dilation=1  # one window\n"
+        "  ñ, 2: --word_vectors='my words.txt' --noposition_features\n",
+    )
+    assert rows == [
+        Row("reference", ()),
+        Row("no context", ("--kernel_sizes=1", "--dilation=1")),
+        Row("ñ, 2", ("--word_vectors=my words.txt", "--noposition_features")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--dropout=0", "expected `name: --flag=value ...`, found '--dropout"),
+        ("--dropout=0: --crop=0", "expected `name: --flag=value"),
+        ("no colon", "begin the line with a name and a colon"),
+        (": --dropout=0", "cannot be the name of a file"),
+        ("../up: --dropout=0", "cannot be the name of a file"),
+        ("a/b: --dropout=0", "Choose another name"),
+        ("x.: --dropout=0", "no dot or space at an end"),
+        ("-: --dropout=0", "begin the line with a name"),
+        ("+: --dropout=0", "expected a name with a letter or a digit"),
+        ("REFERENCE: --dropout=0", "the name of line 2 .* rename one of them"),
+        ("x: --dropout='0", "expected quotes in pairs"),
+        ("x: --dropout 0", "found '0'; join a flag and its value by ="),
+        ("x: -dropout=0", "expected flags, --name=value or --noname"),
+        ("x: --crop=bad", "not this one"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    def check(words):
+        if "--crop=bad" in words:
+            raise ValueError("not this one")
+
+    with pytest.raises(DataError, match=rf"grid.txt:4: .*{message}"):
+        read(tmp_path, f"\nreference:\n\n{line}\nfine: --dropout=1\n", check)
+
+
+def test_all_bad_lines_are_told_at_once(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, "reference:\nbad\nworse\n")
+    assert [problem.line for problem in caught.value.problems] == [2, 3]
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing but words\n"])
+def test_a_grid_has_a_row(tmp_path, text):
+    with pytest.raises(DataError, match=r"at least one row.* found none"):
+        read(tmp_path, text)
+
+
+def test_what_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "grid.txt").write_bytes(b"reference:\nn\xf6: --dropout=0\n")
+    with pytest.raises(DataError, match=r"grid.txt:2: .*UTF-8"):
+        read_grid(tmp_path / "grid.txt", lambda words: None)

@@ -1,0 +1,179 @@
+"""Trainings as processes: resumed, timed, and never done twice."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from experiments import runs
+
+# In place of a training: `begun` at its start, `done` at its end.
+SCRIPT = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+(folder / "begun").touch()
+print("epoch 1")
+if (folder / "fail").exists():
+    sys.exit("ValueError: no such luck")
+while (folder / "wait").exists():
+    time.sleep(0.02)
+with open(folder / "done", "a") as file:
+    file.write("x")
+"""
+
+
+class StubRun(runs.Run):
+    @property
+    def words(self):
+        return ["-c", SCRIPT, self.folder]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return StubRun("row, seed 0", str(tmp_path / "run"), ("--dropout=0",))
+
+
+def train(run):
+    with runs.Processes() as processes:
+        run.train(processes)
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 20
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_command_is_that_of_train():
+    run = runs.Run("row, seed 0", "runs/no context", ("--kernel_sizes=1",))
+    assert run.command == (
+        "python -m experiments.train --kernel_sizes=1 "
+        "'--workdir=runs/no context'"
+    )
+
+
+def test_what_is_done_is_not_done_again(run):
+    train(run)
+    train(run)
+    with open(run.path("done")) as file:
+        assert file.read() == "x"
+    with open(run.path(runs.TRAIN_LOG)) as file:
+        assert "epoch 1" in file.read()
+    assert set(os.listdir(run.folder)) == {
+        "begun", "done", runs.RECORD, runs.TRAIN_LOG,
+    }  # fmt: skip
+
+
+def test_a_failure_keeps_its_log_and_is_tried_again(run):
+    os.makedirs(run.folder)
+    run.write(run.read())
+    fail = run.path("fail")
+    open(fail, "w").close()
+    with pytest.raises(
+        runs.RunError, match=r"exit code 1, .*train.log: ValueError: no such"
+    ):
+        train(run)
+    assert not run.read()["trained"]
+    os.remove(fail)
+    train(run)
+    assert run.read()["trained"]
+    assert len(run.read()["times"]) == 2
+
+
+def test_other_flags_are_refused(run):
+    train(run)
+    other = StubRun(run.name, run.folder, ("--dropout=1",))
+    with pytest.raises(
+        ValueError, match=r"Expected: --dropout=1. Found: --dropout=0. Remove"
+    ):
+        other.read()
+
+
+def test_a_folder_of_something_else_is_refused(run):
+    os.makedirs(run.folder)
+    open(run.path("thesis.txt"), "w").close()
+    with pytest.raises(ValueError, match="files of something else"):
+        run.read()
+
+
+def test_stopping_ends_what_runs_and_it_goes_on_later(run):
+    os.makedirs(run.folder)
+    run.write(run.read())
+    open(run.path("wait"), "w").close()
+    found = []
+
+    def work():
+        try:
+            run.train(processes)
+        except runs.RunError as error:
+            found.append(error)
+
+    with runs.Processes() as processes:
+        thread = threading.Thread(target=work)
+        thread.start()
+        wait_for(run.path("begun"))
+        # Nobody else may train there meanwhile.
+        with pytest.raises(runs.RunError, match="another process is at work"):
+            train(run)
+    thread.join()
+    assert "exit code -15" in str(found[0])
+    with pytest.raises(runs.RunError, match="stopped"):
+        run.train(processes)
+    os.remove(run.path("wait"))
+    train(run)
+    assert run.read()["trained"]
+
+
+def test_a_process_that_outlived_us_keeps_others_away(run):
+    os.makedirs(run.folder)
+    # As one whose parent was killed, which still writes to the log.
+    with run._log() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "input()"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+        )
+    run.write(run_record(run))
+    with pytest.raises(runs.RunError, match="another process is at work"):
+        train(run)
+    process.communicate(b"\n")
+    train(run)
+
+
+def run_record(run):
+    return {"flags": list(run.flags), "times": [], "trained": False}
+
+
+def test_minutes_leave_out_the_time_between_processes(run):
+    os.makedirs(run.folder)
+    # Two minutes, an hour of nothing, three minutes.
+    times = [[1000.0, 1120.0], [4720.0, 4900.0]]
+    run.write(run_record(run) | {"times": times})
+    assert run.minutes() == 5
+    best = run.path("model.keras")
+    open(best, "w").close()
+    for written, minutes in ((1060, 1), (4780, 3), (4900, 5)):
+        os.utime(best, (written, written))
+        assert run.minutes(best) == minutes
+
+
+def test_a_killed_process_ran_until_its_log_says(run):
+    os.makedirs(run.folder)
+    run.write(run_record(run) | {"times": [[1000.0, None]]})
+    open(run.path(runs.TRAIN_LOG), "w").close()
+    os.utime(run.path(runs.TRAIN_LOG), (1090, 1090))
+    train(run)
+    assert run.read()["times"][0] == [1000.0, 1090.0]
+
+
+def test_threads_are_told_to_each_process(run, tmp_path):
+    name = "TF_NUM_INTRAOP_THREADS"
+    script = f"import os; print(os.environ.get('{name}'))"
+    with open(tmp_path / "log", "wb") as log:
+        with runs.Processes(threads=3) as processes:
+            processes.run(["-c", script], log)
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "3"
