@@ -3,16 +3,22 @@
 The mains that use it have the flags of `experiments.train` besides their own.
 """
 
-import copy
 import csv
 import json
 import os
 import re
 
 from absl import flags
+from absl.testing import flagsaver
 
 from acnn_tf.data.atomic import replacing
-from experiments import ablation_table, query_files, runs, train
+from experiments import (
+    ablation_table,
+    model_flags,
+    query_files,
+    runs,
+    train,
+)
 
 FLAGS = flags.FLAGS
 
@@ -60,13 +66,15 @@ def check_flags(words):
                 "expected flags of experiments.train, found "
                 f"{word!r:.80}; `python -m experiments.train --help` has a list"
             )
-    try:
-        left = copy.deepcopy(FLAGS)(["", *words])[1:]
-    except (flags.Error, OSError) as error:
-        raise ValueError(
-            "expected values that experiments.train takes, found "
-            f"{' '.join(words)!r:.200}: {error}; correct the value"
-        ) from None
+    with flagsaver.flagsaver():
+        try:
+            left = FLAGS(["", *words])[1:]
+            model_flags.model_arguments()
+        except (flags.Error, OSError, ValueError) as error:
+            raise ValueError(
+                "expected values that experiments.train takes, found "
+                f"{' '.join(words)!r:.200}: {error}; correct the value"
+            ) from None
     if left:
         raise ValueError(f"expected flags, found {left}; write --name=value")
 

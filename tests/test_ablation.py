@@ -244,6 +244,7 @@ d: --workdir=x
 e: --grid=x
 f: --videos_in_memory=3
 g: --flagfile=missing.flags
+h: --model=ctrl --kernel_sizes=1
 fine: --nofirst_order_query --kernel_sizes=1,3
 """
 
@@ -258,10 +259,11 @@ def test_bad_rows_are_refused_before_anything_is_run(tried):
         6: "expected flags of experiments.train, found '--grid=x'",
         7: "--videos_in_memory is for --batches=pairs",
         8: "missing.flags",
+        9: "--kernel_sizes is no setting of --model=ctrl",
     }.items():
         (found,) = re.findall(rf"bad.txt:{line}: .*", error)
         assert words in found
-    assert "bad.txt:9" not in error
+    assert "bad.txt:10" not in error
     assert "would" not in error
 
 
