@@ -50,6 +50,7 @@ def plan(data_dir, workdir, seed, smoke):
             f"--features={made}/c3d_train.hdf5",
             f"--val_features={made}/c3d_val.hdf5",
             vectors,
+            "--videos_in_memory=16",
             f"--workdir={workdir}",
             f"--seed={seed}",
             *(["--smoke"] if smoke else []),
@@ -73,7 +74,11 @@ def run_step(words):
     print(f"\n$ {shlex.join(['python', *words])}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, *words],
+        # Each of glibc's heaps, one a thread, keeps what was freed in it.
+        env={"MALLOC_ARENA_MAX": "2", **os.environ},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     printed = []
     for line in process.stdout:

@@ -54,9 +54,9 @@ class Recipe:
     sentence_dim: int = 4800
     word_dim: int = 128
     blur: float = 2.0
-    drift: float = 1.0
+    drift: float = 0.25
     drift_clips: float = 20.0
-    noise: float = 2.0
+    noise: float = 0.5
     sentence_noise: float = 0.1
     seed: int = 0
 
