@@ -188,5 +188,6 @@ def test_word_vectors_and_attention_are_those_of_all():
         np.testing.assert_array_equal(network.words.embeddings[3], 1)
     weights = model.attention_weights(make_inputs(model))
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1, rtol=1e-5)
+    assert model.kernel_sizes == (1, 3, 5)  # what pictures ask for
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = model.nothing

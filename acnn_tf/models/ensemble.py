@@ -67,8 +67,9 @@ class Ensemble(MomentModel):
 
     def __getattr__(self, name):
         # What the networks have in common, such as `grid` or `vocabulary`.
-        if name in _COMMON and "networks" in vars(self):
-            return getattr(self.networks[0], name)
+        networks = vars(self).get("networks")
+        if networks and (name in _COMMON or name in networks[0].arguments()):
+            return getattr(networks[0], name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def adapt(self, clips):
@@ -186,12 +187,9 @@ class Ensemble(MomentModel):
         return cls(network, **config.pop("settings"), **config)
 
 
+# Besides the settings.
 _COMMON = frozenset(
-    (
-        *WindowModel.arguments(),
-        *("grid", "context_size", "clip_dim"),
-        *("normalization", "query_projection"),
-    )
+    ("grid", "context_size", "clip_dim", "normalization", "query_projection")
 )
 
 
