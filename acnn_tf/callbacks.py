@@ -23,7 +23,9 @@ class Validation(keras.callbacks.Callback):
         path: Where to save the best model, `*.keras`; `None` saves none. A
             better one replaces it by rename, so that there is always a whole
             one.
-        monitor: Name in the logs, the higher the better.
+        monitor: Name in the logs, the higher the better; `None` keeps no best.
+        prefix: What the names in the logs begin with: `"train_"` for training
+            queries, whose lead over the others is what is learnt by heart.
         **kwargs: Further arguments of `acnn_tf.evaluation.evaluate`.
     """
 
@@ -33,6 +35,7 @@ class Validation(keras.callbacks.Callback):
         features,
         path=None,
         monitor="val_mIoU",
+        prefix="val_",
         **kwargs,
     ):
         super().__init__()
@@ -40,6 +43,7 @@ class Validation(keras.callbacks.Callback):
         self.features = features
         self.path = path
         self.monitor = monitor
+        self.prefix = prefix
         self.kwargs = {"ns": (1, 5), "ious": (0.3, 0.5, 0.7), **kwargs}
         self.best = -math.inf
 
@@ -65,7 +69,9 @@ class Validation(keras.callbacks.Callback):
     def _record(self, results, logs):
         for name, value in results.items():
             if isinstance(value, float):
-                logs[f"val_{name.replace(',', '_')}"] = value
+                logs[f"{self.prefix}{name.replace(',', '_')}"] = value
+        if self.monitor is None:
+            return
         if self.monitor not in logs:
             raise ValueError(
                 f"`monitor` must be one of {sorted(logs)}. "

@@ -240,10 +240,11 @@ class Resume(keras.callbacks.Callback):
             replacing(self.history_path) as partial,
             open(partial, "w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.DictWriter(file, ["epoch", *names])
+            writer = csv.DictWriter(file, ["epoch", "step", *names])
             writer.writeheader()
             for epoch, row in enumerate(self.history):
-                writer.writerow({"epoch": epoch, **row})
+                step = (epoch + 1) * self._steps_per_epoch
+                writer.writerow({"epoch": epoch, "step": step, **row})
 
     def _agree(self):
         """All workers must have found the same."""

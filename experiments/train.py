@@ -20,10 +20,11 @@ import os
 
 import keras
 import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 
-from acnn_tf import callbacks, evaluation, plots, training
+from acnn_tf import callbacks, evaluation, training
 from experiments import (
+    curves,
     datasets,
     model_flags,
     objective,
@@ -60,20 +61,12 @@ flags.register_validator(
 )
 flags.DEFINE_bool("smoke", False, "One epoch of 64 queries: does it run?")
 
-CURVE = "val_R@1_IoU=0.5"
-
-
-def draw_curve(workdir, history, steps_per_epoch, chance):
-    """Draws R@1, IoU=0.5 over steps, of all epochs so far."""
-    try:
-        plots.recall_curve(
-            os.path.join(workdir, "training.png"),
-            [(epoch + 1) * steps_per_epoch for epoch in range(len(history))],
-            {"validation": [row[CURVE] for row in history]},
-            chance=chance,
-        )
-    except ImportError as error:  # no Matplotlib: no reason to stop
-        logging.log_first_n(logging.WARNING, "No curve: %s", 1, error)
+flags.DEFINE_integer(
+    "train_queries",
+    0,
+    "Search for so many training queries, too: their lead is learnt by heart.",
+    lower_bound=0,
+)
 
 
 def train():
@@ -119,9 +112,11 @@ def train():
         history_path=in_workdir("history.csv"),
     )
 
-    def draw(epoch, logs):
-        history = [*resume.history, logs]
-        draw_curve(FLAGS.workdir, history, data.steps_per_epoch, chance)
+    def draw(_, logs):
+        rows = [*resume.history, logs]
+        curves.draw_epochs(
+            in_workdir("training.png"), rows, data.steps_per_epoch, chance
+        )
 
     chance = evaluation.chance(val.moments, model.grid)["R@1,IoU=0.5"]
     of_chief = [
@@ -137,7 +132,11 @@ def train():
     resume.fit(
         make_batches,
         epochs=FLAGS.epochs,
-        callbacks=[validation, *(of_chief if chief else [])],
+        callbacks=[
+            validation,
+            *curves.watch(split, FLAGS.train_queries, FLAGS.seed),
+            *(of_chief if chief else []),
+        ],
     )
     print(
         f"Best {FLAGS.monitor}: {validation.best:.4f}. "

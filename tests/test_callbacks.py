@@ -83,7 +83,10 @@ def validation(**kwargs):
 def test_the_saved_model_is_the_best_and_averaged_one(tmp_path):
     path = tmp_path / "model.keras"
     model, checked = make_model(), validation(path=path)
-    history = fit(model, 5, callbacks=[checked])
+    other = validation(monitor=None, prefix="train_")
+    history = fit(model, 5, callbacks=[checked, other])
+    assert history["train_mIoU"] == history["val_mIoU"]
+    assert other.best < 0  # keeps none
     assert float(checked.best) == max(history["val_mIoU"])
     loaded = load_model(path)
     results, _ = evaluation.evaluate(

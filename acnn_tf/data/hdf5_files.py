@@ -1,10 +1,11 @@
-"""HDF5 files of clip features.
+"""HDF5 files of clip features, and of sentence vectors.
 
-A dataset `[T, D]` per video id and a root attribute `clip_seconds`. Those
-written here are of HDF5's format 1.10, which keeps checksums of names, shapes
-and attributes, with a checksum on the numbers as well; and they have a root
-attribute `acnn_tf_videos`, the number of videos, and an attribute
-`acnn_tf_crc32` on each dataset, so that numbers in the wrong place are told.
+A dataset `[T, D]` per video id and a root attribute `clip_seconds`, which
+sentence vectors have not. Those written here are of HDF5's format 1.10, which
+keeps checksums of names, shapes and attributes, with a checksum on the numbers
+as well; and they have a root attribute `acnn_tf_videos`, the number of videos,
+and an attribute `acnn_tf_crc32` on each dataset, so that numbers in the wrong
+place are told.
 
 What makes up the file besides the numbers has one more checksum, see
 `acnn_tf.data.hdf5_ends`.
@@ -148,8 +149,13 @@ class TensorFlowIOFile(HDF5File):
             raise OSError(error.message) from error
 
 
-def write_hdf5(path, features, clip_seconds):
+def write_hdf5(path, features, clip_seconds=None):
     """Writes one HDF5 file, in the form above.
+
+    Args:
+        path: File.
+        features: Mapping from name to array; one is asked for at a time.
+        clip_seconds: Float; `None` for what is not clips.
 
     Raises:
         OSError: If it cannot be written.
@@ -168,7 +174,8 @@ def write_hdf5(path, features, clip_seconds):
 
 
 def _write(file, features, clip_seconds):
-    file.attrs["clip_seconds"] = clip_seconds
+    if clip_seconds is not None:
+        file.attrs["clip_seconds"] = clip_seconds
     file.attrs[_VIDEOS] = len(features)
     for video_id, clips in features.items():
         clips = np.asarray(clips)
@@ -188,7 +195,8 @@ def _checksum(name, array, clip_seconds):
     checksum 0.04 and its attribute 0.05. SHA-256 would take 0.09, BLAKE2 0.16.
     """
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    about = f"{name}\0{float(clip_seconds)!r}\0{array.dtype}\0{array.shape}"
+    seconds = None if clip_seconds is None else float(clip_seconds)
+    about = f"{name}\0{seconds!r}\0{array.dtype}\0{array.shape}"
     return zlib.crc32(array, zlib.crc32(about.encode()))
 
 

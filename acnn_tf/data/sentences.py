@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf.data.array_files import open_arrays, read_floats
+from acnn_tf.data.hdf5_files import write_hdf5
+from acnn_tf.data.manifests import replacing_with_manifest
 from acnn_tf.data.normalization import normalize
 from acnn_tf.data.problems import (
     FeatureError,
@@ -347,3 +349,35 @@ def read_sentence_vectors(path):
         `SentenceVectors`.
     """
     return SentenceVectors(path)
+
+
+def write_sentence_vectors(path, vectors):
+    """Writes sentence vectors in a form that `read_sentence_vectors` reads.
+
+    What is there before stays until the new file is complete; it holds
+    checksums of all that is in it.
+
+    Args:
+        path: `.hdf5` or `.h5` file.
+        vectors: Mapping from the names of `SentenceVectors` to floats `[E]` or
+            `[N, E]`, which keep their dtype.
+
+    Raises:
+        WriteError: If it could not be written, as on a full disk.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/vectors.hdf5"
+    >>> write_sentence_vectors(path, {"v_0_5": np.ones((2, 3), np.float32)})
+    >>> read_sentence_vectors(path)["v_0_5_1"].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if os.path.splitext(path)[1] not in (".hdf5", ".h5"):
+        raise ValueError(
+            f"`path` must end in .hdf5 or .h5. Received: {os.fspath(path)}"
+        )
+    with replacing_with_manifest(
+        path, len(vectors), only_again=True
+    ) as partial:
+        write_hdf5(partial, vectors)

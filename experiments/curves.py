@@ -1,0 +1,95 @@
+"""R@1, IoU=0.5 over training steps: the paper's Figure 5."""
+
+import csv
+import math
+import os
+
+import numpy as np
+from absl import logging
+
+from acnn_tf import callbacks, plots
+
+# Lines of the picture -> columns of history.csv.
+CURVES = {
+    "training": "train_R@1_IoU=0.5",
+    "validation": "val_R@1_IoU=0.5",
+}
+
+
+def read_history(folder):
+    """Rows of history.csv: list of dictionaries of floats."""
+    path = os.path.join(folder, "history.csv")
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        rows = [
+            {name: float(value or math.nan) for name, value in row.items()}
+            for row in rows
+        ]
+        if not rows or not {"step", CURVES["validation"]} <= rows[0].keys():
+            raise ValueError("no epochs")
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} must be what experiments.train writes, with a row an "
+            f"epoch; found: {error}. Train the run, or leave it out."
+        ) from None
+    return rows
+
+
+def draw(path, rows, title="", chance=None):
+    """Draws the columns of `CURVES` that the rows have.
+
+    Args:
+        path: Where to write the picture.
+        rows: Dictionaries with `"step"`, one an epoch.
+        title: Heading.
+        chance: What guessing gets.
+    """
+    plots.recall_curve(
+        path,
+        [row["step"] for row in rows],
+        {
+            name: [row.get(column, math.nan) for row in rows]
+            for name, column in CURVES.items()
+            if any(column in row for row in rows)
+        },
+        title=title,
+        chance=chance,
+    )
+
+
+def draw_epochs(path, history, steps_per_epoch, chance):
+    """`draw` of the logs of all epochs so far, where there is Matplotlib."""
+    rows = [
+        {"step": (epoch + 1) * steps_per_epoch, **logs}
+        for epoch, logs in enumerate(history)
+    ]
+    try:
+        draw(path, rows, chance=chance)
+    except ImportError as error:  # no reason to stop
+        logging.log_first_n(logging.WARNING, "No curve: %s", 1, error)
+
+
+def watch(split, count, seed):
+    """Callbacks that search for some training queries after every epoch.
+
+    Args:
+        split: `datasets.Split` that is trained on.
+        count: Int, how many; 0 asks for none.
+        seed: Which ones.
+
+    Returns:
+        List, for `fit`; what they log begins with `train_`.
+    """
+    if not count:
+        return []
+    order = np.random.default_rng(seed).permutation(len(split.moments))
+    return [
+        callbacks.Validation(
+            [split.moments[index] for index in sorted(order[:count])],
+            split.features,
+            monitor=None,
+            prefix="train_",
+            sentence_vectors=split.sentence_vectors,
+        )
+    ]

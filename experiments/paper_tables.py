@@ -1,0 +1,131 @@
+r"""Prints runs in the form of the paper's tables and of its Figure 5.
+
+  python -m experiments.paper_tables --runs=runs/acrn,runs/acnn --split=test \
+      --out=runs/tables
+
+Of each run: R@{10,5,1} at IoU 0.1 to 0.5 with the suppression of the paper
+(for IoU=m, NMS at m - 0.05), as in its Tables 1 and 2, and R@1, IoU=0.5 over
+training steps, as in its Figure 5; with the training queries too where the run
+had --train_queries. The published figures stand below, with their data. Figures
+of other data, splits, features or protocols do not compare with them. Writes
+tables.md, tables.csv and a figure_5_RUN.png a run to --out.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+from absl import flags
+
+from acnn_tf.data.atomic import replacing
+from experiments import curves
+from experiments.published import IOUS, NS, PUBLISHED
+from export import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("runs", None, "Folders of experiments.train.", required=True)
+flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Of the dataset.")
+flags.DEFINE_list("window_lengths", None, "Others than those of training.")
+flags.DEFINE_string("out", None, "Folder for tables and pictures.")
+
+
+def evaluate(folder):
+    """What `experiments.evaluate` says of a run: dictionary."""
+    words = [
+        *(sys.executable, "-m", "experiments.evaluate"),
+        *(f"--workdir={folder}", f"--split={FLAGS.split}", "--json"),
+        "--suppression=per_threshold",
+    ]
+    if FLAGS.window_lengths:
+        words.append(f"--window_lengths={','.join(FLAGS.window_lengths)}")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(
+            f"{folder} could not be evaluated; the command {' '.join(words)} "
+            f"said: {done.stderr.strip()[-500:]}"
+        )
+    return json.loads(done.stdout)
+
+
+def recalls(results):
+    """`{n: (R@n at each of IOUS)}` of what `evaluate` returned."""
+    return {n: tuple(results[f"R@{n},IoU={m}"] for m in IOUS) for n in NS}
+
+
+def markdown(title, figures):
+    """One table in Markdown: a row for each n."""
+    lines = [
+        f"**{title}**",
+        "",
+        "| | " + " | ".join(f"IoU={m}" for m in IOUS) + " |",
+        "|---|" + "---|" * len(IOUS),
+    ]
+    for n, row in figures.items():
+        cells = ("" if r is None else f"{r:.3f}".lstrip("0") for r in row)
+        lines.append(f"| R@{n} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def write(folder, text, tables):
+    """Writes tables.md and tables.csv."""
+    os.makedirs(folder, exist_ok=True)
+    with (
+        replacing(os.path.join(folder, "tables.md")) as partial,
+        open(partial, "w", encoding="utf-8") as file,
+    ):
+        file.write(text)
+    with (
+        replacing(os.path.join(folder, "tables.csv")) as partial,
+        open(partial, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["table", "n", *(f"IoU={m}" for m in IOUS)])
+        for title, figures in tables.items():
+            for n, row in figures.items():
+                writer.writerow([title, n, *row])
+
+
+def run():
+    names = {}
+    for folder in FLAGS.runs:
+        name = os.path.basename(os.path.normpath(folder))
+        if name in names:
+            raise ValueError(
+                f"--runs: {folder} and {names[name]} have one name; rename one."
+            )
+        names[name] = folder
+    histories = {
+        name: curves.read_history(path) for name, path in names.items()
+    }
+    tables = {}
+    for name, folder in names.items():
+        results = evaluate(folder)
+        title = (
+            f"{name}: {results['num_queries']} queries of {FLAGS.split}, "
+            f"{results['protocol']}"
+        )
+        tables[title] = recalls(results)
+    text = "\n".join(
+        [
+            *(markdown(title, one) for title, one in tables.items()),
+            "Published. Not comparable with runs on other data, splits, "
+            "features or protocols:\n",
+            *(markdown(title, one) for title, one in PUBLISHED.items()),
+        ]
+    )
+    print(text)
+    if FLAGS.out:
+        write(FLAGS.out, text, tables | PUBLISHED)
+        for name, rows in histories.items():
+            path = os.path.join(FLAGS.out, f"figure_5_{name}.png")
+            try:
+                curves.draw(path, rows, title=name)
+            except ImportError as error:  # no Matplotlib: the tables are there
+                print(error, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    command.run(run)

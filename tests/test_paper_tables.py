@@ -1,0 +1,62 @@
+"""Runs in the form of the paper's tables, beside the published figures."""
+
+import csv
+
+import pytest
+
+from experiments import curves, paper_tables
+from tests.test_experiments import SMALL, run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    run(
+        "train",
+        *("--dataset=synthetic", "--num_scenes=5", f"--workdir={folder}"),
+        *("--epochs=2", *SMALL),
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_tables_and_figure_of_a_run(runs, tmp_path):
+    text = run(
+        *("paper_tables", f"--runs={runs}", "--split=val", f"--out={tmp_path}")
+    ).stdout
+    assert "**one: " in text
+    assert "NMS keeps results of IoU <= m - 0.05" in text
+    # The paper's own, in its words and numbers.
+    assert "| R@1 | .287 | .266 | .202 | .165 | .131 |" in text
+    assert "Not comparable" in text
+    assert (tmp_path / "tables.md").read_text() == text[:-1]
+    assert (tmp_path / "figure_5_one.png").read_bytes()[:4] == b"\x89PNG"
+    with open(tmp_path / "tables.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ours = [row for row in rows if row["table"].startswith("one")]
+    assert [row["n"] for row in ours] == ["10", "5", "1"]
+    for row in ours:
+        values = [float(row[f"IoU={m}"]) for m in paper_tables.IOUS]
+        assert values == sorted(values, reverse=True) or row["n"] != "1"
+        assert all(0 <= value <= 1 for value in values)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"history.csv must be .* Train the"):
+        curves.read_history(tmp_path)
+    (tmp_path / "history.csv").write_text("epoch,step\n0,x\n")
+    with pytest.raises(ValueError, match=r"history.csv must be"):
+        curves.read_history(tmp_path)
+
+
+def test_recalls_are_in_the_order_of_the_papers_rows():
+    results = {
+        f"R@{n},IoU={m}": n + m
+        for n in paper_tables.NS
+        for m in (0.7, *paper_tables.IOUS)
+    }
+    found = paper_tables.recalls(results)
+    assert list(found) == [10, 5, 1]
+    assert found[5] == pytest.approx((5.1, 5.2, 5.3, 5.4, 5.5))
+    text = paper_tables.markdown("t", {1: (0.25, None, 0.5, 0.1, 0.05)})
+    assert "| R@1 | .250 |  | .500 | .100 | .050 |" in text
