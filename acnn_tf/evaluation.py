@@ -57,7 +57,7 @@ def evaluate(
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
     queries = encode_sentences(model, moments, sentence_vectors)
     if shuffle_seed is not None:
-        queries = queries[_derangement(len(moments), shuffle_seed)]
+        queries = queries[derangement(len(moments), shuffle_seed)]
     rows, durations = {}, {}
     for row, moment in enumerate(moments):
         rows.setdefault(moment.video_id, []).append(row)
@@ -141,8 +141,16 @@ def encode_sentences(model, moments, sentence_vectors=None, batch_size=512):
     )
 
 
-def _derangement(count, seed):
-    """A random permutation in which nothing stays in place."""
+def derangement(count, seed):
+    """A random permutation in which nothing stays in place.
+
+    Args:
+        count: Int, at least 2.
+        seed: Int.
+
+    Returns:
+        `int64 [count]`.
+    """
     if count < 2:
         raise ValueError("One sentence cannot be shuffled.")
     order = np.random.default_rng(seed).permutation(count)

@@ -139,6 +139,23 @@ def test_last_piece_of_didemo_ends_with_its_video(read):
     assert moment.segments == ((25.0, 28.5),)
 
 
+def test_didemo_ends_where_its_annotators_stopped_looking(read):
+    # A longer video was cut at 30 s for them.
+    (moment,), problems = read([PIECES], "didemo", durations={"v.mov": 200.0})
+    assert problems == []
+    assert moment.duration == 30.0
+
+
+def test_didemo_tells_how_many_annotators_chose_each_segment(read):
+    times = [[0, 0], [1, 2], [1, 2], [3, 3], [1, 2]]
+    (moment,), problems = read(
+        [changed(PIECES, times=times)], "didemo", durations=None
+    )
+    assert problems == []
+    assert moment.segments == ((5.0, 15.0), (0.0, 5.0), (15.0, 20.0))
+    assert moment.num_annotators == (3, 1, 1)
+
+
 def test_jsonl_may_leave_durations_to_another_file(read):
     content = json.dumps(without(RECORD, "duration"))
     (moment,), problems = read(content, "jsonl", durations={"v": 12})

@@ -257,10 +257,10 @@ def test_shuffled_sentences_take_the_answer_away(planted):
 
 def test_shuffling_gives_no_query_its_own_sentence_and_repeats_itself():
     for count in (2, 3, 10):
-        order = evaluation._derangement(count, seed=1)
+        order = evaluation.derangement(count, seed=1)
         assert sorted(order) == list(range(count))
         assert (order != np.arange(count)).all()
-        assert order.tolist() == evaluation._derangement(count, 1).tolist()
+        assert order.tolist() == evaluation.derangement(count, 1).tolist()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

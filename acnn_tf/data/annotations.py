@@ -57,6 +57,8 @@ class Moment:
             answer the query equally well. Within `[0, duration]`.
         frames: The same in frames, where the annotation counts in frames.
         source: `"path:line"` of the annotation.
+        num_annotators: How many annotators chose each of `segments`, where
+            several were asked (DiDeMo).
     """
 
     query_id: str
@@ -66,6 +68,7 @@ class Moment:
     segments: tuple[tuple[float, float], ...]
     frames: tuple[tuple[int, int], ...] | None = None
     source: str = ""
+    num_annotators: tuple[int, ...] | None = None
 
 
 def read_moments(
@@ -90,7 +93,8 @@ def read_moments(
         dataset: One of `DATASETS`.
         durations: Seconds of each video: a mapping, a JSON file of one, or a
             CSV file with the columns `id` and `length`. Needed where the
-            annotations do not say. For DiDeMo, the end of the last piece.
+            annotations do not say. For DiDeMo, the end of the last piece;
+            what comes after it was not shown to its annotators.
         num_frames: Likewise, frames of each video, for TACoS.
         frame_rate: Frames per second of TACoS, unless its file says.
         problems: List that takes every `Problem`, in which case none is
@@ -204,6 +208,8 @@ def _moment(
             f"the duration of video {record.video_id!r} must be a number above "
             f"0, found {length!r:.40}"
         )
+    if record.duration is not None:
+        length = min(length, record.duration)
     times = []
     for start, end in record.times:
         what = f"moment {start:g} to {end:g} {unit}"
@@ -235,6 +241,7 @@ def _in_seconds(record, path, times, length, in_frames, frame_rate):
         tuple((start / rate, end / rate) for start, end in times),
         tuple(times) if in_frames else None,
         f"{path}:{record.line}",
+        record.num_annotators,
     )
 
 
@@ -242,7 +249,8 @@ def write_jsonl(moments, path):
     """Writes moments in the `jsonl` format.
 
     Args:
-        moments: Iterable of `Moment`. Their frames are not kept.
+        moments: Iterable of `Moment`. Their frames and annotators are not
+            kept.
         path: File to write; it appears only once it is complete, and a
             manifest beside it.
 

@@ -31,6 +31,7 @@ class Record:
         frame_rate: Frames per second, if the file says.
         slack: How far an end may lie past the video's end and be right.
         query_id: As in the file; else video, times and a counter.
+        num_annotators: How many chose each of `times`, where known.
         line: Line of the file on which the record starts.
     """
 
@@ -41,6 +42,7 @@ class Record:
     frame_rate: float | None = None
     slack: float = 1e-6
     query_id: str | None = None
+    num_annotators: tuple | None = None
     line: int = 0
 
 
@@ -235,12 +237,11 @@ def _didemo(value):
     if any(piece != int(piece) for pair in times for piece in pair):
         raise ValueError(f"{place}: expected whole `times`, found {times}")
     # What most of the annotators chose comes first.
+    chosen = collections.Counter(map(tuple, times)).most_common()
     times = [
         # An end before the start stays one.
         (first * _DIDEMO_SECONDS, (last + (last >= first)) * _DIDEMO_SECONDS)
-        for (first, last), _ in collections.Counter(
-            map(tuple, times)
-        ).most_common()
+        for (first, last), _ in chosen
     ]
     record = Record(
         sentence.strip(),
@@ -250,6 +251,7 @@ def _didemo(value):
         # The last piece is whatever the video has left.
         slack=_DIDEMO_SECONDS,
         query_id=str(query_id),
+        num_annotators=tuple(count for _, count in chosen),
     )
     return record.query_id, [record]
 

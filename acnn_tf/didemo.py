@@ -1,0 +1,307 @@
+"""DiDeMo's own protocol: R@1, R@5 and mIoU with several annotators.
+
+Each video is cut into pieces of 5 s, and every stretch of consecutive pieces
+is a candidate: 21 in a video of 6 pieces. Several people say which of them a
+sentence describes; those who agree least with a ranking do not count:
+
+    R@k    share of queries with mean(three smallest ranks) <= k
+    mIoU   mean over queries of mean(three largest IoU of the first result)
+
+where a query has a rank and an IoU for each of its annotators, IoU is in whole
+pieces, and what was not ranked has no rank that is small enough.
+
+Reference: Hendricks et al., Localizing Moments in Video with Natural Language,
+2017, section 4 and its public evaluation.
+"""
+
+import collections
+import functools
+
+import numpy as np
+
+from acnn_tf import evaluation, search
+from acnn_tf import segments as segments_lib
+from acnn_tf.data.pieces import PieceGrid
+
+GRID = PieceGrid(5.0)
+NS = (1, 5)
+_AGREEING = 3
+_PROTOCOL = "DiDeMo's protocol: the best 3 annotators of each query"
+
+
+def evaluate(
+    model, moments, features, *, sentence_vectors=None, shuffle_seed=None
+):
+    """Ranks the candidates of every query's video and measures the ranking.
+
+    Windows are not shifted by their offsets: candidates are what they are.
+
+    Args:
+        model: See `acnn_tf.evaluation.evaluate`.
+        moments: List of `Moment` with `num_annotators`.
+        features: Mapping from video id to `[T, D]` clip features.
+        sentence_vectors: Mapping from query id to `[E]`, for a model without
+            a vocabulary.
+        shuffle_seed: Int: the control, as in `acnn_tf.evaluation.evaluate`.
+
+    Returns:
+        `(results, predictions)`: what `score_predictions` returns, and for
+        each moment `float64 [N, 3]`: start, end and score, best first.
+    """
+    for moment in moments:
+        _check_moment(moment)
+    queries = evaluation.encode_sentences(model, moments, sentence_vectors)
+    if shuffle_seed is not None:
+        order = evaluation.derangement(len(moments), shuffle_seed)
+        queries = queries[order]
+    rows = collections.defaultdict(list)
+    for row, moment in enumerate(moments):
+        rows[moment.video_id].append(row)
+    durations = {moment.video_id: moment.duration for moment in moments}
+    predictions = [None] * len(moments)
+    for video in search.encode_videos(model, features, durations, GRID):
+        asked = rows[video.video_id]
+        segments, scores = search.candidates(
+            model, queries[asked], video, shifted=False
+        )
+        for row, ends, score in zip(asked, segments, scores, strict=True):
+            found = np.column_stack([ends, score])
+            predictions[row] = _ranked(found)
+    return score_predictions(moments, predictions), predictions
+
+
+def query_hits(moments, predictions):
+    """Which queries are hit, and how well the first result fits.
+
+    Args:
+        moments: List of `Moment` with `num_annotators`.
+        predictions: For each moment `[N, 3]`: start, end (seconds), score.
+            Ranked by score, equal scores in the order given.
+
+    Returns:
+        Dictionary of arrays `[Q]`: bool `"R@1"` and `"R@5"`, and float64
+        `"iou"`.
+
+    Raises:
+        ValueError: Names the query whose annotators are not known, or whose
+            prediction is not made of whole pieces.
+
+    Example:
+
+    Two of four annotators chose the first piece, which is ranked first; the
+    third best chose the second, which is ranked second: (1 + 1 + 2) / 3.
+
+    >>> from acnn_tf.data.annotations import Moment
+    >>> segments = ((0.0, 5.0), (5.0, 10.0), (20.0, 30.0))
+    >>> moment = Moment(
+    ...     "1", "a dog", "v", 30.0, segments, num_annotators=(2, 1, 1)
+    ... )
+    >>> found = query_hits([moment], [[[0, 5, 0.9], [5, 10, 0.8]]])
+    >>> {name: values.tolist() for name, values in found.items()}
+    {'R@1': [False], 'R@5': [True], 'iou': [0.6666666666666666]}
+    """
+    hits = {f"R@{n}": np.zeros(len(moments), bool) for n in NS}
+    overlap = np.zeros(len(moments))
+    for row, (moment, found) in enumerate(
+        zip(moments, predictions, strict=True)
+    ):
+        _check_moment(moment)
+        found = _ranked(np.asarray(found, np.float64).reshape(-1, 3))
+        _check_pieces(moment, found)
+        truth = GRID.pieces(moment.segments)  # [M, 2]
+        ranked = GRID.pieces(found[:, :2])  # [N, 2]
+        same = (ranked == truth[:, None]).all(axis=-1)  # [M, N]
+        ranks = np.where(same.any(axis=1), _first(same) + 1.0, np.inf)  # [M]
+        best = np.sort(np.repeat(ranks, moment.num_annotators))[:_AGREEING]
+        for n in NS:
+            hits[f"R@{n}"][row] = best.sum() <= n * len(best)
+        if len(ranked):
+            overlap[row] = _agreement(ranked[:1], truth, moment)[0]
+    return {**hits, "iou": overlap}
+
+
+def score_predictions(moments, predictions):
+    """Measures predictions, wherever they come from.
+
+    Args:
+        moments: See `query_hits`.
+        predictions: Likewise.
+
+    Returns:
+        Dictionary of fractions, `"R@1"`, `"R@5"` and `"mIoU"`; with
+        `"protocol"` (words) and `"num_queries"`.
+    """
+    hits = query_hits(moments, predictions)
+    overlap = hits.pop("iou")
+    results = {name: float(hit.mean()) for name, hit in hits.items()}
+    return _results(moments, {**results, "mIoU": float(overlap.mean())})
+
+
+def chance(moments):
+    """What candidates in random order are expected to reach, exactly.
+
+    Args:
+        moments: See `query_hits`.
+
+    Returns:
+        As `score_predictions`.
+    """
+    results = dict.fromkeys((*(f"R@{n}" for n in NS), "mIoU"), 0.0)
+    for moment in moments:
+        _check_moment(moment)
+        candidates = GRID.pieces(GRID.windows(moment.duration))
+        counts = tuple(sorted(moment.num_annotators))
+        need = min(_AGREEING, sum(counts))
+        for n in NS:
+            results[f"R@{n}"] += _chance(
+                1, len(candidates), counts, need, n * need
+            )
+        truth = GRID.pieces(moment.segments)
+        results["mIoU"] += _agreement(candidates, truth, moment).mean()
+    results = {k: float(v) / len(moments) for k, v in results.items()}
+    return _results(moments, results)
+
+
+def oracle(moments):
+    """The best ranking there is, where annotators differ: predictions.
+
+    First stands the candidate of highest IoU with the best three annotators,
+    then what most of them chose.
+
+    Args:
+        moments: See `query_hits`.
+
+    Returns:
+        For each moment `float64 [N, 3]`: start, end and score.
+    """
+    predictions = []
+    for moment in moments:
+        _check_moment(moment)
+        windows = GRID.windows(moment.duration)
+        candidates = GRID.pieces(windows)
+        truth = GRID.pieces(moment.segments)
+        same = (candidates[:, None] == truth).all(axis=-1)  # [N, M]
+        scores = same @ np.array(moment.num_annotators, np.float64)
+        best = np.argmax(_agreement(candidates, truth, moment))
+        scores[best] = scores.max() + 1.0
+        predictions.append(_ranked(np.column_stack([windows, scores])))
+    return predictions
+
+
+def frequency_prior(known, moments):
+    """The same ranking for all: what annotators chose most often elsewhere.
+
+    It is one for all videos, so that those of 5 pieces are told of the sixth.
+
+    Args:
+        known: List of `Moment` with `num_annotators`: those of training.
+        moments: List of `Moment` to predict.
+
+    Returns:
+        For each moment `float64 [N, 3]`: start, end and score.
+    """
+    chosen = collections.Counter()
+    for moment in known:
+        _check_moment(moment)
+        ends = map(tuple, GRID.pieces(moment.segments).tolist())
+        chosen.update(dict(zip(ends, moment.num_annotators, strict=True)))
+    ranking = [
+        (*(piece * GRID.piece_seconds for piece in ends), count)
+        for ends, count in chosen.most_common()
+    ]
+    return [np.array(ranking, np.float64).reshape(-1, 3)] * len(moments)
+
+
+def format_table(results, title=""):
+    """The figures, with their protocol.
+
+    Args:
+        results: From `score_predictions`, `evaluate` or `chance`.
+        title: What was evaluated.
+
+    Returns:
+        String of several lines.
+    """
+    heading = f"{results['num_queries']} queries, {results['protocol']}"
+    names = [*(f"R@{n}" for n in NS), "mIoU"]
+    return "\n".join(
+        [
+            f"{title}: {heading}" if title else heading,
+            "".join(f"{name:>9}" for name in names),
+            "".join(f"{results[name]:9.4f}" for name in names),
+        ]
+    )
+
+
+def _results(moments, results):
+    return {**results, "protocol": _PROTOCOL, "num_queries": len(moments)}
+
+
+def _ranked(found):
+    return found[np.argsort(-found[:, 2], kind="stable")]
+
+
+def _first(same):
+    """Where each row is first true; 0 where it nowhere is."""
+    return same.argmax(axis=1) if same.shape[1] else np.zeros(len(same))
+
+
+def _agreement(candidates, truth, moment):
+    """Mean of the three largest IoU of each candidate, `[N]`."""
+    overlap = segments_lib.iou(candidates[:, None], truth)  # [N, M]
+    each = np.repeat(overlap, moment.num_annotators, axis=1)
+    return np.sort(each, axis=1)[:, -_AGREEING:].mean(axis=1)
+
+
+@functools.cache
+def _chance(rank, left, counts, need, budget):
+    """Chance that the ranks which are still needed sum up to the budget.
+
+    Args:
+        rank: The next to be given.
+        left: Candidates that have none.
+        counts: Tuple: annotators of each of these that anybody chose.
+        need: Ranks that are still needed.
+        budget: Their largest sum.
+    """
+    if need == 0:
+        return 1.0
+    if need * rank > budget or left == 0:
+        return 0.0
+    total = 0.0
+    for index, count in enumerate(counts):
+        others = counts[:index] + counts[index + 1 :]
+        taken = min(count, need)
+        total += _chance(
+            rank + 1, left - 1, others, need - taken, budget - taken * rank
+        )
+    missed = _chance(rank + 1, left - 1, counts, need, budget)
+    return (total + (left - len(counts)) * missed) / left
+
+
+def _check_moment(moment):
+    counts = moment.num_annotators
+    if counts is None or len(counts) != len(moment.segments):
+        raise ValueError(
+            f"{moment.source or 'moment'}: query {moment.query_id!r} was "
+            "expected to say how many annotators chose each of its "
+            f"{len(moment.segments)} segments, found {counts}; read it from "
+            "DiDeMo's own file, with --dataset=didemo"
+        )
+
+
+def _check_pieces(moment, found):
+    """Raises unless the segments are whole pieces, or end with the video."""
+    seconds = GRID.pieces(found[:, :2]) * GRID.piece_seconds
+    whole = np.isclose(seconds, found[:, :2], atol=1e-3)
+    whole[:, 1] |= np.isclose(found[:, 1], moment.duration, atol=1e-3)
+    whole &= (found[:, :1] >= 0) & (found[:, 1:2] > found[:, :1])
+    if not whole.all():
+        start, end, _ = found[np.argmin(whole.all(axis=1))].tolist()
+        raise ValueError(
+            f"{moment.source or 'moment'}: predictions for query "
+            f"{moment.query_id!r} were expected to begin and end with pieces "
+            f"of {GRID.piece_seconds:g} s, found {start:g} to {end:g} s; rank "
+            "the pieces, or use experiments.evaluate, whose R@n, IoU=m takes "
+            "any segment"
+        )
