@@ -86,7 +86,7 @@ class _Convolutions(keras.layers.Layer):
         for convolution in self.convolutions:
             convolution.build((None, None, shape[-1]))
 
-    def call(self, window, mask=None):
+    def call(self, window, mask=None, pooling=None):
         if mask is not None:
             window = ops.where(mask[..., None], window, ops.zeros_like(window))
         _, num_windows, _, width = window.shape
