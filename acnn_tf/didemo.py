@@ -34,7 +34,9 @@ def evaluate(
 ):
     """Ranks the candidates of every query's video and measures the ranking.
 
-    Windows are not shifted by their offsets: candidates are what they are.
+    Windows are not shifted by their offsets: candidates are what they are. Nor
+    do they support each other: among all stretches of a video, those of middle
+    length overlap most others, whatever is asked for.
 
     Args:
         model: See `acnn_tf.evaluation.evaluate`.
@@ -62,7 +64,7 @@ def evaluate(
     for video in search.encode_videos(model, features, durations, GRID):
         asked = rows[video.video_id]
         segments, scores = search.candidates(
-            model, queries[asked], video, shifted=False
+            model, queries[asked], video, refined=False
         )
         for row, ends, score in zip(asked, segments, scores, strict=True):
             found = np.column_stack([ends, score])

@@ -26,8 +26,10 @@ def read_history(folder):
             {name: float(value or math.nan) for name, value in row.items()}
             for row in rows
         ]
-        if not rows or not {"step", CURVES["validation"]} <= rows[0].keys():
+        if not rows:
             raise ValueError("no epochs")
+        if missing := {"step", CURVES["validation"]} - rows[0].keys():
+            raise ValueError(f"no columns {', '.join(sorted(missing))}")
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} must be what experiments.train writes, with a row an "

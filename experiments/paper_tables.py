@@ -29,18 +29,31 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("runs", None, "Folders of experiments.train.", required=True)
 flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Of the dataset.")
 flags.DEFINE_list("window_lengths", None, "Others than those of training.")
+flags.DEFINE_string(
+    "features", None, "Of --split, where --data_dir of the runs has none."
+)
 flags.DEFINE_string("out", None, "Folder for tables and pictures.")
+
+
+def evaluation_of(folder, split, window_lengths=None, features=None):
+    """The words of the command that evaluates a run: list."""
+    words = [
+        *(sys.executable, "-m", "experiments.evaluate"),
+        *(f"--workdir={folder}", f"--split={split}", "--json"),
+        "--suppression=per_threshold",
+    ]
+    if window_lengths:
+        words.append(f"--window_lengths={','.join(window_lengths)}")
+    if features:
+        words.append(f"--features={features}")
+    return words
 
 
 def evaluate(folder):
     """What `experiments.evaluate` says of a run: dictionary."""
-    words = [
-        *(sys.executable, "-m", "experiments.evaluate"),
-        *(f"--workdir={folder}", f"--split={FLAGS.split}", "--json"),
-        "--suppression=per_threshold",
-    ]
-    if FLAGS.window_lengths:
-        words.append(f"--window_lengths={','.join(FLAGS.window_lengths)}")
+    words = evaluation_of(
+        folder, FLAGS.split, FLAGS.window_lengths, FLAGS.features
+    )
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(

@@ -165,6 +165,20 @@ def features(names=("v", "w")):
     return {name: rng.normal(1, 2, (30, CLIP_DIM)) for name in names}
 
 
+def test_scores_of_the_windows_themselves_rank():
+    # With consensus, stretches of middle length would have most support.
+    model = make_model(clip_dim=CLIP_DIM)
+    assert model.consensus_iou is not None
+    one = moment([(0, 0)], [4])
+    _, (found,) = didemo.evaluate(model, [one], features())
+    (video,) = search.encode_videos(model, features(), {"v": 30.0}, GRID)
+    query = evaluation.encode_sentences(model, [one])
+    scores = search.to_numpy(model.match(query, video.encoding)["score"])[0]
+    order = np.argsort(-scores, kind="stable")
+    np.testing.assert_array_equal(found[:, :2], video.windows[order])
+    np.testing.assert_allclose(found[:, 2], scores[order], rtol=1e-6)
+
+
 def test_a_model_ranks_unshifted_candidates():
     model = make_model(clip_dim=CLIP_DIM)
     asked = [moment([(0, 0)], [4]), moment([(1, 2)], [4], 24.0, "2")]

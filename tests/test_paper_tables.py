@@ -49,6 +49,26 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         curves.read_history(tmp_path)
 
 
+def test_a_history_without_steps_is_told_from_one_without_epochs(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,val_R@1_IoU=0.5\n0,0.5\n")
+    with pytest.raises(ValueError, match=r"found: no columns step\. Train"):
+        curves.read_history(tmp_path)
+    path.write_text("epoch,step,val_R@1_IoU=0.5\n")
+    with pytest.raises(ValueError, match="found: no epochs"):
+        curves.read_history(tmp_path)
+
+
+def test_features_of_the_split_reach_the_evaluation():
+    # Those of a test split are in no flag of a training.
+    words = paper_tables.evaluation_of("r", "test", ["128", "256"], "t.hdf5")
+    assert words[-2:] == ["--window_lengths=128,256", "--features=t.hdf5"]
+    assert not any(
+        word.startswith(("--features", "--window"))
+        for word in paper_tables.evaluation_of("r", "val")
+    )
+
+
 def test_recalls_are_in_the_order_of_the_papers_rows():
     results = {
         f"R@{n},IoU={m}": n + m

@@ -55,14 +55,15 @@ def max_overlap(suppression, nms_threshold=0.5, iou=None):
     )
 
 
-def candidates(model, queries, video, shifted=True):
+def candidates(model, queries, video, refined=True):
     """Every window of a video as an answer to every query, unranked.
 
     Args:
         model: See `acnn_tf.search`.
         queries: `[Q, t]`, from `model.encode_queries`.
         video: `EncodedVideo`.
-        shifted: Bool: move the windows by their offsets.
+        refined: Bool: move the windows by their offsets, and let them support
+            each other. Otherwise they stay, each with its own score.
 
     Returns:
         `(segments, scores)`: `float64 [Q, W, 2]` seconds, within
@@ -75,10 +76,10 @@ def candidates(model, queries, video, shifted=True):
             f"The model's output for video {video.video_id!r} is not finite. "
             "Check the features (experiments.inspect_data) and the weights."
         )
-    if not shifted:
+    if not refined:
         offsets = np.zeros_like(offsets)
     segments = shift(model, offsets, video.windows, video.duration)
-    if model.consensus_iou is not None:
+    if refined and model.consensus_iou is not None:
         scores = consensus(segments, scores, model.consensus_iou)
     return segments, scores
 
