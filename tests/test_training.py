@@ -203,7 +203,7 @@ def test_sigterm_during_validation_loses_nothing(whole, tmp_path):
 def end(process, code=0):
     """What a process printed: hash of its weights, and how many steps."""
     try:
-        text = process.communicate(timeout=200)[0]
+        text = process.communicate(timeout=600)[0]
     finally:
         process.kill()
     assert process.returncode == code, text[-3000:]
@@ -283,7 +283,7 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
         for worker in workers:
             stack.callback(worker.kill)
         end(workers[1], -signal.SIGKILL)
-        left = workers[0].communicate(timeout=200)[0]
+        left = workers[0].communicate(timeout=600)[0]
     assert workers[0].returncode not in (0, None)
     assert "Another worker has stopped" in left or "UNAVAILABLE" in left
     results = []
