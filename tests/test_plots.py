@@ -13,13 +13,13 @@ from acnn_tf import plots
 def drawn(monkeypatch):
     """The figures that were saved, to look into."""
     figures = []
-    figure_of = plots._figure
+    figure_of = plots.new_figure
 
     def figure(*args):
         figures.append(figure_of(*args))
         return figures[-1]
 
-    monkeypatch.setattr(plots, "_figure", figure)
+    monkeypatch.setattr(plots, "new_figure", figure)
     return figures
 
 
