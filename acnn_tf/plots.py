@@ -108,7 +108,7 @@ def recall_curve(
             chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
         )
     axis.set_ylim(bottom=0)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     axis.legend(loc="best", frameon=True)
     return save(figure, path)
 

@@ -152,6 +152,14 @@ def test_recall_curve_shows_lines_and_chance(tmp_path, drawn):
     assert acnn.get_linestyle() != shuffled.get_linestyle()
 
 
+def test_levels_of_recall_are_not_rounded_to_others(tmp_path, drawn):
+    # Up to 20 % there is a level each 2.5 %: 17.5 is not 18.
+    plots.recall_curve(tmp_path / "r.png", [1, 2], {"a": [0.0, 0.2]})
+    axis = drawn[0].axes[0].yaxis
+    levels = [axis.get_major_formatter()(n / 40, None) for n in (0, 1, 7, 40)]
+    assert levels == ["0 %", "2.5 %", "17.5 %", "100 %"]
+
+
 @pytest.mark.parametrize("steps, values", [([], []), ([5], [0.25])])
 def test_curves_of_no_step_or_one(tmp_path, steps, values):
     assert plots.recall_curve(tmp_path / "r.png", steps, {"a": values}).exists()
