@@ -21,7 +21,7 @@ from absl import flags
 
 from acnn_tf.data.atomic import replacing
 from experiments import curves
-from experiments.published import IOUS, NS, PUBLISHED
+from experiments.published import IOUS, NOTE, NS, PUBLISHED
 from export import command
 
 FLAGS = flags.FLAGS
@@ -124,9 +124,10 @@ def run():
     text = "\n".join(
         [
             *(markdown(title, one) for title, one in tables.items()),
-            "Published. Not comparable with runs on other data, splits, "
-            "features or protocols:\n",
-            *(markdown(title, one) for title, one in PUBLISHED.items()),
+            *(
+                markdown(f"Published: {title}. {NOTE}", one)
+                for title, one in PUBLISHED.items()
+            ),
         ]
     )
     print(text)

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from experiments import curves, paper_tables
+from experiments.published import NOTE, PUBLISHED
 from tests.test_experiments import SMALL, run
 
 
@@ -27,8 +28,10 @@ def test_tables_and_figure_of_a_run(runs, tmp_path):
     assert "**one: " in text
     assert "NMS keeps results of IoU <= m - 0.05" in text
     # The paper's own, in its words and numbers.
+    lines = [line for line in text.split("\n") if "Published: " in line]
+    assert len(lines) == len(PUBLISHED)
+    assert all(line.endswith(f"). {NOTE}**") for line in lines)
     assert "| R@1 | .287 | .266 | .202 | .165 | .131 |" in text
-    assert "Not comparable" in text
     assert (tmp_path / "tables.md").read_text() == text[:-1]
     assert (tmp_path / "figure_5_one.png").read_bytes()[:4] == b"\x89PNG"
     with open(tmp_path / "tables.csv", newline="") as file:
@@ -67,6 +70,14 @@ def test_features_of_the_split_reach_the_evaluation():
         word.startswith(("--features", "--window"))
         for word in paper_tables.evaluation_of("r", "val")
     )
+
+
+def test_published_figures_name_their_data_and_protocol():
+    for title, figures in PUBLISHED.items():
+        assert "TACoS test, C3D features, " in title
+        # What suppression changes says which it is.
+        assert ("NMS at m - 0.05" in title) == (10 in figures)
+        assert ("no suppression changes" in title) == (list(figures) == [1])
 
 
 def test_recalls_are_in_the_order_of_the_papers_rows():
