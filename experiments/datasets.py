@@ -145,6 +145,15 @@ def preload(split, in_memory=True):
     return split._replace(features=features)
 
 
+def given_flags():
+    """Those of the data's flags that were given, as one types them: list."""
+    words = []
+    for flag in FLAGS.get_key_flags_for_module(__name__):
+        if flag.present:
+            words += flag.serialize().split("\n")
+    return words
+
+
 def save_flags(path):
     """Writes every flag of this run, so that `--flagfile` repeats it.
 

@@ -1,14 +1,16 @@
 r"""Prints runs in the form of the paper's tables and of its Figure 5.
 
-  python -m experiments.paper_tables --runs=runs/acrn,runs/acnn --split=test \
-      --out=runs/tables
+  python -m experiments.paper_tables --runs=ACRN:runs/acrn,ACNN:runs/acnn \
+      --split=test --out=runs/tables
 
 Of each run: R@{10,5,1} at IoU 0.1 to 0.5 with the suppression of the paper
 (for IoU=m, NMS at m - 0.05), as in its Tables 1 and 2, and R@1, IoU=0.5 over
 training steps, as in its Figure 5; with the training queries too where the run
-had --train_queries. The published figures stand below, with their data. Figures
-of other data, splits, features or protocols do not compare with them. Writes
-tables.md, tables.csv and a figure_5_RUN.png a run to --out.
+had --train_queries. A run without a name has that of its folder; its dataset is
+that of its training unless you name another. The published figures stand below,
+with their data. Figures of other data, splits, features or protocols do not
+compare with them. Writes tables.md, tables.csv and a figure_5_RUN.png a run to
+--out.
 """
 
 import csv
@@ -20,22 +22,47 @@ import sys
 from absl import flags
 
 from acnn_tf.data.atomic import replacing
-from experiments import curves
-from experiments.published import IOUS, NOTE, NS, PUBLISHED
+from experiments import curves, datasets
+from experiments.published import IOUS, NOTE, NS, PUBLISHED, markdown
 from export import command
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("runs", None, "Folders of experiments.train.", required=True)
+flags.adopt_module_key_flags(datasets)
+
+flags.DEFINE_list(
+    "runs", None, "Of experiments.train: NAME:FOLDER or FOLDER.", required=True
+)
 flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Of the dataset.")
 flags.DEFINE_list("window_lengths", None, "Others than those of training.")
-flags.DEFINE_string(
-    "features", None, "Of --split, where --data_dir of the runs has none."
-)
 flags.DEFINE_string("out", None, "Folder for tables and pictures.")
 
 
-def evaluation_of(folder, split, window_lengths=None, features=None):
+def named_folders(runs):
+    """`{name: folder}` of `--runs`, all of which are trained."""
+    names = {}
+    for run in runs:
+        name, _, folder = run.partition(":")
+        if not folder or os.path.isdir(run):
+            name, folder = os.path.basename(os.path.normpath(run)), run
+        if name in names:
+            raise ValueError(
+                f"--runs: {folder} and {names[name]} have one name, {name!r}; "
+                "expected NAME:FOLDER with a name of its own for each."
+            )
+        for file in ("model.keras", "flags.txt"):
+            path = os.path.join(folder, file)
+            if not os.path.isfile(path):
+                raise ValueError(
+                    f"--runs: {run}: expected {path}, found no such file. "
+                    f"Train it: experiments.train --workdir={folder}, or "
+                    "leave it out."
+                )
+        names[name] = folder
+    return names
+
+
+def evaluation_of(folder, split, window_lengths=None, data=()):
     """The words of the command that evaluates a run: list."""
     words = [
         *(sys.executable, "-m", "experiments.evaluate"),
@@ -44,15 +71,13 @@ def evaluation_of(folder, split, window_lengths=None, features=None):
     ]
     if window_lengths:
         words.append(f"--window_lengths={','.join(window_lengths)}")
-    if features:
-        words.append(f"--features={features}")
-    return words
+    return [*words, *data]
 
 
 def evaluate(folder):
     """What `experiments.evaluate` says of a run: dictionary."""
     words = evaluation_of(
-        folder, FLAGS.split, FLAGS.window_lengths, FLAGS.features
+        folder, FLAGS.split, FLAGS.window_lengths, datasets.given_flags()
     )
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -66,20 +91,6 @@ def evaluate(folder):
 def recalls(results):
     """`{n: (R@n at each of IOUS)}` of what `evaluate` returned."""
     return {n: tuple(results[f"R@{n},IoU={m}"] for m in IOUS) for n in NS}
-
-
-def markdown(title, figures):
-    """One table in Markdown: a row for each n."""
-    lines = [
-        f"**{title}**",
-        "",
-        "| | " + " | ".join(f"IoU={m}" for m in IOUS) + " |",
-        "|---|" + "---|" * len(IOUS),
-    ]
-    for n, row in figures.items():
-        cells = ("" if r is None else f"{r:.3f}".lstrip("0") for r in row)
-        lines.append(f"| R@{n} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
 
 
 def write(folder, text, tables):
@@ -102,14 +113,7 @@ def write(folder, text, tables):
 
 
 def run():
-    names = {}
-    for folder in FLAGS.runs:
-        name = os.path.basename(os.path.normpath(folder))
-        if name in names:
-            raise ValueError(
-                f"--runs: {folder} and {names[name]} have one name; rename one."
-            )
-        names[name] = folder
+    names = named_folders(FLAGS.runs)
     histories = {
         name: curves.read_history(path) for name, path in names.items()
     }

@@ -3,8 +3,9 @@
 import csv
 
 import pytest
+from absl.testing import flagsaver
 
-from experiments import curves, paper_tables
+from experiments import curves, datasets, paper_tables, published
 from experiments.published import NOTE, PUBLISHED
 from tests.test_experiments import SMALL, run
 
@@ -23,9 +24,14 @@ def runs(tmp_path_factory):
 @pytest.mark.slow
 def test_tables_and_figure_of_a_run(runs, tmp_path):
     text = run(
-        *("paper_tables", f"--runs={runs}", "--split=val", f"--out={tmp_path}")
+        *(
+            "paper_tables",
+            f"--runs=ACNN:{runs}",
+            "--split=val",
+            f"--out={tmp_path}",
+        )
     ).stdout
-    assert "**one: " in text
+    assert "**ACNN: " in text
     assert "NMS keeps results of IoU <= m - 0.05" in text
     # The paper's own, in its words and numbers.
     lines = [line for line in text.split("\n") if "Published: " in line]
@@ -33,10 +39,10 @@ def test_tables_and_figure_of_a_run(runs, tmp_path):
     assert all(line.endswith(f"). {NOTE}**") for line in lines)
     assert "| R@1 | .287 | .266 | .202 | .165 | .131 |" in text
     assert (tmp_path / "tables.md").read_text() == text[:-1]
-    assert (tmp_path / "figure_5_one.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "figure_5_ACNN.png").read_bytes()[:4] == b"\x89PNG"
     with open(tmp_path / "tables.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    ours = [row for row in rows if row["table"].startswith("one")]
+    ours = [row for row in rows if row["table"].startswith("ACNN: ")]
     assert [row["n"] for row in ours] == ["10", "5", "1"]
     for row in ours:
         values = [float(row[f"IoU={m}"]) for m in paper_tables.IOUS]
@@ -62,14 +68,32 @@ def test_a_history_without_steps_is_told_from_one_without_epochs(tmp_path):
         curves.read_history(tmp_path)
 
 
-def test_features_of_the_split_reach_the_evaluation():
+def test_flags_of_the_data_reach_the_evaluation():
     # Those of a test split are in no flag of a training.
-    words = paper_tables.evaluation_of("r", "test", ["128", "256"], "t.hdf5")
-    assert words[-2:] == ["--window_lengths=128,256", "--features=t.hdf5"]
-    assert not any(
-        word.startswith(("--features", "--window"))
-        for word in paper_tables.evaluation_of("r", "val")
-    )
+    given = ["--features=t.hdf5", "--skip_bad"]
+    with flagsaver.as_parsed(features="t.hdf5", skip_bad="true"):
+        assert sorted(datasets.given_flags()) == given
+    assert not datasets.given_flags()
+    words = paper_tables.evaluation_of("r", "test", ["128", "256"], given)
+    assert words[-3:] == ["--window_lengths=128,256", *given]
+    assert words[:6] == paper_tables.evaluation_of("r", "test")[:6]
+
+
+def test_runs_have_names_and_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.keras").touch()
+        (tmp_path / name / "flags.txt").touch()
+    one, two = (str(tmp_path / name) for name in ("a", "b"))
+    found = paper_tables.named_folders([f"ACRN:{one}", two])
+    assert found == {"ACRN": one, "b": two}
+    with pytest.raises(ValueError, match=r"have one name, 'b'; expected NAME:"):
+        paper_tables.named_folders([f"b:{one}", two])
+    (tmp_path / "b" / "flags.txt").unlink()
+    with pytest.raises(ValueError, match=r"--runs: x:.*b.flags.txt, found no"):
+        paper_tables.named_folders([f"x:{two}"])
+    with pytest.raises(ValueError, match=r"y.model.keras, .* Train it: .*=y,"):
+        paper_tables.named_folders(["y"])
 
 
 def test_published_figures_name_their_data_and_protocol():
@@ -89,5 +113,5 @@ def test_recalls_are_in_the_order_of_the_papers_rows():
     found = paper_tables.recalls(results)
     assert list(found) == [10, 5, 1]
     assert found[5] == pytest.approx((5.1, 5.2, 5.3, 5.4, 5.5))
-    text = paper_tables.markdown("t", {1: (0.25, None, 0.5, 0.1, 0.05)})
+    text = published.markdown("t", {1: (0.25, None, 0.5, 0.1, 0.05)})
     assert "| R@1 | .250 |  | .500 | .100 | .050 |" in text
