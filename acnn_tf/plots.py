@@ -102,14 +102,44 @@ def recall_curve(
 
     Reference: paper, Figure 5.
     """
-    figure, axis = _curves(steps, series, title, ylabel)
-    if chance is not None:
-        axis.axhline(
-            chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
-        )
-    axis.set_ylim(bottom=0)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-    axis.legend(loc="best", frameon=True)
+    return recall_curves(
+        path, {title: (steps, series)}, chance=chance, ylabel=ylabel
+    )
+
+
+def recall_curves(
+    path,
+    panels: Mapping,
+    *,
+    chance: float | None = None,
+    ylabel: str = "R@1, IoU=0.5",
+) -> Path:
+    """Draws `recall_curve` of several trainings, one below the other.
+
+    Args:
+        path: Where to write the picture.
+        panels: Heading -> `(steps, series)`, see `recall_curve`.
+        chance: As there, for all.
+        ylabel: As there.
+
+    Returns:
+        `path`.
+    """
+    figure = new_figure(7.0, 1.0 + 3.2 * len(panels))
+    # On shared axes, so that trainings compare.
+    axes = figure.subplots(len(panels), sharex=True, sharey=True, squeeze=False)
+    for axis, (title, (steps, series)) in zip(
+        axes[:, 0], panels.items(), strict=True
+    ):
+        _draw_curves(axis, steps, series, title, ylabel)
+        if chance is not None:
+            axis.axhline(
+                chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
+            )
+        axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axis.legend(loc="best", frameon=True)
+        axis.label_outer()
     return save(figure, path)
 
 
@@ -125,7 +155,9 @@ def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
     Returns:
         `path`.
     """
-    figure, axis = _curves(steps, series, title, "loss")
+    figure = new_figure(7.0, 4.2)
+    axis = figure.add_subplot()
+    _draw_curves(axis, steps, series, title, "loss")
     values = np.concatenate([np.ravel(v) for v in series.values()])
     values = values[np.isfinite(values)]
     if len(values) and 0 < values.min() < values.max() / 30:
@@ -321,15 +353,13 @@ def _draw_attention(axis, duration, attention):
     _legend_above(axis, len(kernel_sizes))
 
 
-def _curves(steps, series, title, ylabel):
+def _draw_curves(axis, steps, series, title, ylabel):
     for name, values in series.items():
         if len(values) != len(steps):
             raise ValueError(
                 f"`series` must have a value for each of {len(steps)} steps. "
                 f"Received: {len(values)} for {name!r}"
             )
-    figure = new_figure(7.0, 4.2)
-    axis = figure.add_subplot()
     # Few enough markers to tell lines apart, whatever their number.
     every = max(1, len(steps) // 12)
     for index, (name, values) in enumerate(series.items()):
@@ -351,4 +381,3 @@ def _curves(steps, series, title, ylabel):
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.grid(alpha=0.3)
     bare(axis)
-    return figure, axis

@@ -38,26 +38,26 @@ def read_history(folder):
     return rows
 
 
-def draw(path, rows, title="", chance=None):
+def draw(path, histories, chance=None):
     """Draws the columns of `CURVES` that the rows have.
 
     Args:
         path: Where to write the picture.
-        rows: Dictionaries with `"step"`, one an epoch.
-        title: Heading.
+        histories: Heading -> dictionaries with `"step"`, one an epoch.
         chance: What guessing gets.
     """
-    plots.recall_curve(
-        path,
-        [row["step"] for row in rows],
-        {
-            name: [row.get(column, math.nan) for row in rows]
-            for name, column in CURVES.items()
-            if any(column in row for row in rows)
-        },
-        title=title,
-        chance=chance,
-    )
+    panels = {
+        title: (
+            [row["step"] for row in rows],
+            {
+                name: [row.get(column, math.nan) for row in rows]
+                for name, column in CURVES.items()
+                if any(column in row for row in rows)
+            },
+        )
+        for title, rows in histories.items()
+    }
+    plots.recall_curves(path, panels, chance=chance)
 
 
 def draw_epochs(path, history, steps_per_epoch, chance):
@@ -67,7 +67,7 @@ def draw_epochs(path, history, steps_per_epoch, chance):
         for epoch, logs in enumerate(history)
     ]
     try:
-        draw(path, rows, chance=chance)
+        draw(path, {"": rows}, chance=chance)
     except ImportError as error:  # no reason to stop
         logging.log_first_n(logging.WARNING, "No curve: %s", 1, error)
 

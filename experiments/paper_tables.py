@@ -9,8 +9,8 @@ training steps, as in its Figure 5; with the training queries too where the run
 had --train_queries. A run without a name has that of its folder; its dataset is
 that of its training unless you name another. The published figures stand below,
 with their data. Figures of other data, splits, features or protocols do not
-compare with them. Writes tables.md, tables.csv and a figure_5_RUN.png a run to
---out.
+compare with them. Writes tables.md, tables.csv and figure_5.png, a panel for
+each run, to --out.
 """
 
 import csv
@@ -137,12 +137,10 @@ def run():
     print(text)
     if FLAGS.out:
         write(FLAGS.out, text, tables | PUBLISHED)
-        for name, rows in histories.items():
-            path = os.path.join(FLAGS.out, f"figure_5_{name}.png")
-            try:
-                curves.draw(path, rows, title=name)
-            except ImportError as error:  # no Matplotlib: the tables are there
-                print(error, file=sys.stderr)
+        try:
+            curves.draw(os.path.join(FLAGS.out, "figure_5.png"), histories)
+        except ImportError as error:  # no Matplotlib: the tables are there
+            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

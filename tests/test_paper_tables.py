@@ -39,7 +39,7 @@ def test_tables_and_figure_of_a_run(runs, tmp_path):
     assert all(line.endswith(f"). {NOTE}**") for line in lines)
     assert "| R@1 | .287 | .266 | .202 | .165 | .131 |" in text
     assert (tmp_path / "tables.md").read_text() == text[:-1]
-    assert (tmp_path / "figure_5_ACNN.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "figure_5.png").read_bytes()[:4] == b"\x89PNG"
     with open(tmp_path / "tables.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     ours = [row for row in rows if row["table"].startswith("ACNN: ")]

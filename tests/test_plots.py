@@ -152,6 +152,23 @@ def test_recall_curve_shows_lines_and_chance(tmp_path, drawn):
     assert acnn.get_linestyle() != shuffled.get_linestyle()
 
 
+def test_recall_curves_share_their_axes(tmp_path, drawn):
+    panels = {
+        "ACRN": ([10, 20], {"training": [0.1, 0.5]}),
+        "ACNN": ([10, 20, 30], {"training": [0.2, 0.3, 0.4]}),
+    }
+    path = plots.recall_curves(tmp_path / "recall.png", panels)
+    assert path.exists()
+    upper, lower = drawn[0].axes
+    assert [axis.get_title(loc="left") for axis in (upper, lower)] == [*panels]
+    np.testing.assert_array_equal(upper.lines[0].get_xdata(), [10, 20])
+    assert upper.get_xlim() == lower.get_xlim()
+    assert upper.get_ylim() == lower.get_ylim()
+    assert upper.get_ylim()[0] == 0 < 0.5 <= upper.get_ylim()[1]
+    assert not upper.get_xlabel()
+    assert lower.get_xlabel() == "training step"
+
+
 def test_levels_of_recall_are_not_rounded_to_others(tmp_path, drawn):
     # Up to 20 % there is a level each 2.5 %: 17.5 is not 18.
     plots.recall_curve(tmp_path / "r.png", [1, 2], {"a": [0.0, 0.2]})
