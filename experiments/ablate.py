@@ -42,7 +42,6 @@ flags.DEFINE_enum(
     ["queries", "videos"],
     "What the bootstrap draws: queries, or videos with all their queries.",
 )
-flags.mark_flag_as_required("grid")
 
 
 def show(running, done, total):
@@ -121,4 +120,5 @@ def run():
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("grid")
     command.run(run)

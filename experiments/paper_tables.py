@@ -30,9 +30,7 @@ FLAGS = flags.FLAGS
 
 flags.adopt_module_key_flags(datasets)
 
-flags.DEFINE_list(
-    "runs", None, "Of experiments.train: NAME:FOLDER or FOLDER.", required=True
-)
+flags.DEFINE_list("runs", None, "Of experiments.train: NAME:FOLDER or FOLDER.")
 flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Of the dataset.")
 flags.DEFINE_list("window_lengths", None, "Others than those of training.")
 flags.DEFINE_string("out", None, "Folder for tables and pictures.")
@@ -144,4 +142,5 @@ def run():
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("runs")
     command.run(run)
