@@ -50,7 +50,8 @@ _OPTIONAL = {
     "scorer_activation": str,
     "context_activation": str,
     "memory_activation": str,
-    "consensus_iou": float,
+    "consensus_iou": lambda value: tuple(map(float, value.split(","))),
+    "decay_sigma": float,
 }
 
 flags.DEFINE_list("window_seconds", None, "Lengths of the windows, in seconds.")
@@ -134,6 +135,15 @@ def _numbers(name, kind):
         raise ValueError(f"--{name}: {error}") from None
 
 
+def _optional(name, value):
+    if value.lower() == "none":
+        return None
+    try:
+        return _OPTIONAL[name](value)
+    except ValueError as error:
+        raise ValueError(f"--{name}: {error}") from None
+
+
 def model_arguments():
     """Constructor arguments that were given as flags."""
     _, arguments = MODELS[FLAGS.model]
@@ -153,8 +163,7 @@ def model_arguments():
         if isinstance(value, list):
             value = _numbers(name, int)
         if name in _OPTIONAL:
-            none = value.lower() == "none"
-            value = None if none else _OPTIONAL[name](value)
+            value = _optional(name, value)
         arguments[name] = value
     if FLAGS.overlap is not None:
         arguments["window_overlap"] = FLAGS.overlap

@@ -183,7 +183,7 @@ class PlantedModel:
     context_size = 1
     clip_seconds = 1.0
     offset_unit = "seconds"
-    consensus_iou = None
+    consensus_iou = decay_sigma = None
     grid = WindowGrid((4.0, 8.0), overlap=0.8)
 
     def __init__(self, noise=0.0):

@@ -76,6 +76,7 @@ def assert_same(found, expected, atol=1e-4):
     [
         {"consensus_iou": None},
         {"consensus_iou": 0.5},
+        {"consensus_iou": (0.3, 0.6), "decay_sigma": 0.4},
         {"hidden_dim": None, "first_order_query": False},
         {"window_lengths": (16, 48), "frame_rate": 8.0},
     ],
@@ -317,15 +318,25 @@ def test_a_long_video_in_pieces_is_the_same(monkeypatch):
     np.testing.assert_array_equal(pieces.windows, whole.windows)
 
 
-def test_support_within_a_band_is_the_support_of_all(monkeypatch):
+@pytest.mark.parametrize(
+    "rescore, setting",
+    [
+        (search.consensus, 0.5),
+        (search.consensus, (0.3, 0.6)),
+        (search.decay, 0.4),
+    ],
+)
+def test_within_a_band_windows_meet_all_that_they_overlap(
+    rescore, setting, monkeypatch
+):
     start = RNG.uniform(0, 300, (2, 500))
     moments = np.stack([start, start + RNG.uniform(0, 30, (2, 500))], axis=2)
     scores = RNG.normal(size=(2, 500)) * 3
     scores[1, 400:] = -np.inf
-    banded = search.consensus(moments, scores, 0.5)
+    banded = rescore(moments, scores, setting)
     monkeypatch.setattr(search.ranking, "_BAND", 1000)
     np.testing.assert_allclose(
-        banded, search.consensus(moments, scores, 0.5), atol=1e-9
+        banded, rescore(moments, scores, setting), atol=1e-9
     )
     assert np.isneginf(banded[1, 400:]).all()
 

@@ -166,10 +166,15 @@ def test_windows_that_just_fit_are_there(grid, duration):
 
 
 @pytest.mark.parametrize("unit", ["seconds", "window_lengths"])
-@pytest.mark.parametrize("consensus_iou", [None, 0.5])
+@pytest.mark.parametrize("consensus_iou", [None, 0.5, (0.3, 0.6)])
+@pytest.mark.parametrize("decay_sigma", [None, 0.4])
 @pytest.mark.parametrize("num_windows", [1, 7, 600])
-def test_ranking_is_that_of_search(unit, consensus_iou, num_windows):
-    model = make_model(offset_unit=unit, consensus_iou=consensus_iou)
+def test_ranking_is_that_of_search(
+    unit, consensus_iou, decay_sigma, num_windows
+):
+    model = make_model(
+        offset_unit=unit, consensus_iou=consensus_iou, decay_sigma=decay_sigma
+    )
     start = RNG.uniform(0, 20, size=(3, num_windows, 1))
     own = np.concatenate([start, start + RNG.uniform(1, 9, start.shape)], -1)
     score = RNG.normal(size=(3, num_windows)).astype("float32")
@@ -180,9 +185,7 @@ def test_ranking_is_that_of_search(unit, consensus_iou, num_windows):
         model, tf.constant(own), score, offset, tf.constant(duration), 5, 0.4
     )
     shifted = search.ranking.shift(model, offset, own, duration[:, None, None])
-    expected = score
-    if consensus_iou is not None:
-        expected = search.consensus(shifted, score, consensus_iou)
+    expected = search.ranking.rescore(model, shifted, score)
     kept = segments_lib.nms(shifted, expected, 0.4, 5)
     for row, indices in enumerate(kept):
         indices = indices[indices >= 0]

@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 from keras import ops
 
 from acnn_tf import layers, replicas
@@ -44,9 +45,12 @@ class WindowModel(MomentModel):
         offset_unit: Unit of the predicted offsets: `"seconds"`, `"frames"` or
             `"window_lengths"`.
         consensus_iou: Search lets windows support each other whose shifted
-            segments overlap by more than this IoU, see
-            `acnn_tf.search.consensus`; `None` ranks by the scores alone, as
-            in the papers.
+            segments overlap by more than this IoU, or on average over several
+            such, see `acnn_tf.search.consensus`; `None` ranks by the scores
+            alone, as in the papers.
+        decay_sigma: Search lowers the scores of windows under better ones,
+            the smaller this is the more, see `acnn_tf.search.decay`; `None`
+            leaves them.
 
     Call arguments:
         inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
@@ -84,7 +88,8 @@ class WindowModel(MomentModel):
         dropout=0.3,
         clip_dropout=0.3,
         offset_unit="window_lengths",
-        consensus_iou=0.5,
+        consensus_iou=(0.5,),
+        decay_sigma=None,
         **kwargs,
     ):
         # Seconds must not be rounded to half precision on the way in.
@@ -105,6 +110,9 @@ class WindowModel(MomentModel):
         self.dropout = dropout
         self.clip_dropout = clip_dropout
         self.consensus_iou = consensus_iou
+        if consensus_iou is not None:
+            self.consensus_iou = tuple(np.atleast_1d(consensus_iou).tolist())
+        self.decay_sigma = decay_sigma
         self.offset_unit = offset_unit
 
         if offset_unit not in OFFSET_UNITS:
@@ -113,9 +121,15 @@ class WindowModel(MomentModel):
             )
         if offset_unit == "frames" and not frame_rate:
             raise ValueError("`offset_unit='frames'` needs a `frame_rate`.")
-        if not (consensus_iou is None or 0 <= consensus_iou < 1):
+        if self.consensus_iou is not None and not (
+            self.consensus_iou and all(0 <= m < 1 for m in self.consensus_iou)
+        ):
             raise ValueError(
                 f"`consensus_iou` must be in [0, 1). Received: {consensus_iou}"
+            )
+        if decay_sigma is not None and not decay_sigma > 0:
+            raise ValueError(
+                f"`decay_sigma` must be positive. Received: {decay_sigma}"
             )
         self.grid = WindowGrid(
             self.window_lengths, window_overlap, frame_rate, dilation

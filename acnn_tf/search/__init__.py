@@ -2,8 +2,8 @@
 
 Every function takes the model as an argument and asks little of it:
 `encode_windows`, `match`, and the attributes `grid`, `context_size`,
-`clip_seconds`, `offset_unit` and `consensus_iou`; `MomentIndex` asks for
-`encode_queries`, `fold`, `score` and `locate` as well.
+`clip_seconds`, `offset_unit`, `consensus_iou` and `decay_sigma`; `MomentIndex`
+asks for `encode_queries`, `fold`, `score` and `locate` as well.
 """
 
 from acnn_tf.search.encoding import (
@@ -18,6 +18,7 @@ from acnn_tf.search.ranking import (
     SUPPRESSIONS,
     candidates,
     consensus,
+    decay,
     max_overlap,
 )
 from acnn_tf.search.shards import (
@@ -36,6 +37,7 @@ __all__ = [
     "assign_videos",
     "candidates",
     "consensus",
+    "decay",
     "describe_shards",
     "done_shards",
     "encode_shard",

@@ -7,7 +7,7 @@ import numpy as np
 from acnn_tf import segments as segments_lib
 from acnn_tf.search.encoding import EncodedVideo, encode_videos, to_numpy
 from acnn_tf.search.index_files import IndexFiles
-from acnn_tf.search.ranking import consensus, max_overlap, shift
+from acnn_tf.search.ranking import max_overlap, rescore, shift
 from acnn_tf.search.scoring import (
     encode_function,
     locate_function,
@@ -248,7 +248,8 @@ class MomentIndex:
 
         That is the highest score of its windows; where windows support each
         other (`consensus`), the logarithm of the sum of their exponentials,
-        which is what a window would have that all others agree with.
+        which is what a window would have that all others agree with; `decay`
+        only lowers scores.
         """
         bounds = []
         for encoding, starts in self._files.chunks(_CHUNK):
@@ -370,7 +371,7 @@ class MomentIndex:
         if self.model.consensus_iou is not None:
             above = np.exp(scores - highest[:, None])
             highest = highest + np.log(above.sum(axis=1))
-            scores = consensus(segments, scores, self.model.consensus_iou)
+        scores = rescore(self.model, segments, scores)
         kept = segments_lib.nms(segments, scores, max_iou, top_n)
         for place, indices in enumerate(kept):
             for index in indices[indices >= 0]:

@@ -14,10 +14,10 @@ _BLOCK = 256
 
 
 def rank(model, windows, score, offset, duration, top_n, max_iou):
-    """Shift by the offsets, consensus, suppression: the best moments.
+    """Shift by the offsets, rescore, suppress: the best moments.
 
     Args:
-        model: For `offset_unit`, `grid` and `consensus_iou`.
+        model: For `offset_unit`, `grid`, `consensus_iou` and `decay_sigma`.
         windows: float64 `[P, W, 2]`, seconds.
         score: float32 `[P, W]`; `-inf` marks padding.
         offset: float32 `[P, W, 2]`, in the model's `offset_unit`.
@@ -33,6 +33,8 @@ def rank(model, windows, score, offset, duration, top_n, max_iou):
     score = tf.cast(score, tf.float64)
     if model.consensus_iou is not None:
         score = _consensus(segment, score, model.consensus_iou)
+    if model.decay_sigma is not None:
+        score = _decay(segment, score, model.decay_sigma)
     return _best(segment, score, top_n, max_iou)
 
 
@@ -58,26 +60,67 @@ def _shift(model, windows, offset, duration):
     return tf.where(shifted[..., :1] < shifted[..., 1:], shifted, windows)
 
 
-def _consensus(segment, score, min_iou):
-    """`acnn_tf.search.consensus`, all pairs, a block of them at a time."""
-    highest = tf.reduce_max(score, axis=-1, keepdims=True)
-    weight = tf.exp(score - highest)  # [P, W], 0 for padding
-    num_windows = tf.shape(score)[1]
+def _over_blocks(add, segment, start):
+    """Folds `add(total, overlap, block)` over others, a block at a time.
+
+    Args:
+        add: Function of what it returned last, `[P, W]`, the IoU
+            `[P, W, block]` of all windows with some, and the slice of these.
+        segment: `[P, W, 2]`.
+        start: `[P, W]`, what `add` is given first.
+    """
+    num_windows = tf.shape(segment)[1]
 
     def body(first, total):
         block = slice(first, first + _BLOCK)
         overlap = iou(segment[:, :, None], segment[:, None, block])
-        gain = tf.nn.relu((overlap - min_iou) / (1.0 - min_iou))
-        return first + _BLOCK, total + tf.linalg.matvec(gain, weight[:, block])
+        return first + _BLOCK, add(total, overlap, block)
 
     _, total = tf.while_loop(
         lambda first, _: first < num_windows,
         body,
-        (0, tf.zeros_like(score)),
+        (0, start),
         parallel_iterations=1,
     )
+    return total
+
+
+def _consensus(segment, score, min_iou):
+    """`acnn_tf.search.consensus`."""
+    highest = tf.reduce_max(score, axis=-1, keepdims=True)
+    weight = tf.exp(score - highest)  # [P, W], 0 for padding
+    min_iou = np.atleast_1d(min_iou).tolist()
+
+    def add(total, overlap, block):
+        gains = [tf.nn.relu((overlap - m) / (1.0 - m)) for m in min_iou]
+        gain = tf.add_n(gains) / len(gains)
+        return total + tf.linalg.matvec(gain, weight[:, block])
+
+    total = _over_blocks(add, segment, tf.zeros_like(score))
     total = tf.maximum(total, np.finfo(np.float64).tiny)
     return tf.where(score > -np.inf, tf.math.log(total) + highest, score)
+
+
+def _decay(segment, score, sigma):
+    """`acnn_tf.search.decay`."""
+    best_first = tf.argsort(-score, axis=-1, stable=True)
+    rank = tf.argsort(best_first, axis=-1)
+
+    def of_better(overlap, block):
+        better = rank[:, None, block] < rank[:, :, None]
+        return tf.where(better, overlap, 0.0)
+
+    def cover(most, overlap, block):
+        over = of_better(overlap, block)
+        return tf.maximum(most, tf.reduce_max(over, axis=-1))
+
+    covered = _over_blocks(cover, segment, tf.zeros_like(score))
+
+    def lower(most, overlap, block):
+        over = of_better(overlap, block) ** 2 - covered[:, None, block] ** 2
+        return tf.maximum(most, tf.reduce_max(over, axis=-1))
+
+    return score - _over_blocks(lower, segment, tf.zeros_like(score)) / sigma
 
 
 def _best(segment, score, top_n, max_iou):
