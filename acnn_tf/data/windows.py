@@ -170,6 +170,22 @@ class WindowGrid:
         return np.where(inside[..., None], windows[index], 0)
 
 
+def odd_size(context_size):
+    """The number of context windows, if there can be so many.
+
+    Args:
+        context_size: Int, the window itself included.
+
+    Returns:
+        The same.
+    """
+    if context_size < 1 or context_size % 2 == 0:
+        raise ValueError(
+            f"`context_size` must be odd and positive. Received: {context_size}"
+        )
+    return context_size
+
+
 def pair_windows(windows, moments, min_iou=0.5, max_niol=0.15):
     """Pairs every window with the moment that it shows, if any.
 

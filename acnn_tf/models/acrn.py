@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from acnn_tf import layers
-from acnn_tf.models.window_model import WindowModel, odd_size
+from acnn_tf.data.windows import odd_size
+from acnn_tf.models.window_model import WindowModel
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")

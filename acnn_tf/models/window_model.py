@@ -389,19 +389,3 @@ class WindowModel(MomentModel):
     def get_config(self):
         own = {name: getattr(self, name) for name in self.arguments()}
         return super().get_config() | own
-
-
-def odd_size(context_size):
-    """The number of context windows, if there can be so many.
-
-    Args:
-        context_size: Int, the window itself included.
-
-    Returns:
-        The same.
-    """
-    if context_size < 1 or context_size % 2 == 0:
-        raise ValueError(
-            f"`context_size` must be odd and positive. Received: {context_size}"
-        )
-    return context_size
