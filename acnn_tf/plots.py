@@ -136,10 +136,11 @@ def recall_curves(
             axis.axhline(
                 chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
             )
-        axis.set_ylim(bottom=0)
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-        axis.legend(loc="best", frameon=True)
         axis.label_outer()
+    axes[0, 0].set_ylim(bottom=0)  # once all are drawn: it fixes the top too
+    for axis in axes[:, 0]:
+        axis.legend(loc="best", frameon=True)
     return save(figure, path)
 
 

@@ -155,7 +155,7 @@ def test_recall_curve_shows_lines_and_chance(tmp_path, drawn):
 def test_recall_curves_share_their_axes(tmp_path, drawn):
     panels = {
         "ACRN": ([10, 20], {"training": [0.1, 0.5]}),
-        "ACNN": ([10, 20, 30], {"training": [0.2, 0.3, 0.4]}),
+        "ACNN": ([10, 20, 30], {"training": [0.2, 0.3, 1.0]}),
     }
     path = plots.recall_curves(tmp_path / "recall.png", panels)
     assert path.exists()
@@ -164,7 +164,7 @@ def test_recall_curves_share_their_axes(tmp_path, drawn):
     np.testing.assert_array_equal(upper.lines[0].get_xdata(), [10, 20])
     assert upper.get_xlim() == lower.get_xlim()
     assert upper.get_ylim() == lower.get_ylim()
-    assert upper.get_ylim()[0] == 0 < 0.5 <= upper.get_ylim()[1]
+    assert upper.get_ylim()[0] == 0 < 1.0 < upper.get_ylim()[1]
     assert not upper.get_xlabel()
     assert lower.get_xlabel() == "training step"
 
