@@ -55,3 +55,33 @@ def make_index(model, num_videos=40):
     index = search.MomentIndex(model)
     index.append(features)
     return index
+
+
+def assert_alike(found, expected, atol=1e-4):
+    """Two searches found the same moments, whatever the processor rounds to.
+
+    Products of other shapes differ by their last bits, and by which bits
+    depends on the processor: moments may change places where their scores are
+    that close.
+
+    Args:
+        found: List of a list of `Found` for each query.
+        expected: Likewise.
+        atol: Largest difference, of scores and of seconds.
+    """
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        one, two = _table(row), _table(other)
+        np.testing.assert_allclose(one[:, 0], two[:, 0], atol=atol)
+        apart = np.abs(one[:, None] - two).max(axis=-1)
+        apart[_videos(row)[:, None] != _videos(other)] = np.inf
+        for nearest in (apart.min(axis=0), apart.min(axis=1)):
+            assert nearest.max() <= atol
+
+
+def _table(row):
+    return np.array([(moment.score, *moment[1:3]) for moment in row])
+
+
+def _videos(row):
+    return np.array([moment.video_id for moment in row])

@@ -75,9 +75,7 @@ def test_more_shards_than_videos_are_refused():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_shards_find_to_the_last_bit_what_their_encodings_hold(
-    model, dtype, tmp_path
-):
+def test_shards_find_what_their_encodings_hold(model, dtype, tmp_path):
     encode(model, tmp_path / "corpus", dtype=dtype)
     whole = search.MomentIndex(model, dtype=dtype)
     whole.append(FEATURES)
@@ -103,20 +101,17 @@ def test_shards_find_to_the_last_bit_what_their_encodings_hold(
     ids = np.arange(1, 9).reshape(4, 2)
     for top_n in (1, 7, 200):
         found = sharded.search(ids, top_n=top_n)
-        assert found == same.search(ids, top_n=top_n)
         shortlist = sharded.search(ids, top_n=top_n, shortlist="bfloat16")
-        assert found == shortlist
+        small_acnn.assert_alike(found, same.search(ids, top_n=top_n))
+        small_acnn.assert_alike(shortlist, found)
         if dtype == "float32":
-            for row, other in zip(
-                found, whole.search(ids, top_n=top_n), strict=True
-            ):
-                assert [m.video_id for m in row] == [m.video_id for m in other]
-                np.testing.assert_allclose(
-                    [m[1:] for m in row], [m[1:] for m in other], atol=1e-4
-                )
+            small_acnn.assert_alike(found, whole.search(ids, top_n=top_n))
 
 
-def test_equal_scores_are_ranked_by_video_wherever_it_lies(model, tmp_path):
+def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
+    model = small_acnn.make_model()
+    for weight in model.head.weights:  # equal on every processor
+        weight.assign(np.zeros(weight.shape))
     # Copies of a video, in the order in which shards hold them: not by name.
     names = ["d", "b", "e", "a", "c"]
     clip = FEATURES["v03"]
