@@ -1,9 +1,10 @@
-"""Fits a small model under a strategy; a process of its own for each worker.
+"""Fits small models under a strategy; a process of its own for each worker.
 
-python -m tests.distributed_fit STRATEGY OUT BATCH_SIZE, with TF_CONFIG set for
-`multi_worker`.
+python -m tests.distributed_fit STRATEGY OUT BATCH_SIZE [BATCH_SIZE ...], with
+TF_CONFIG set for `multi_worker`. OUT is JSON: losses and weights, by size.
 """
 
+import json
 import sys
 
 import keras
@@ -85,8 +86,7 @@ def make_model(batch_size=7, dropout=0.0):
     return model, make_batches
 
 
-def fit(name, out, batch_size):
-    strategy = make_strategy(name)
+def fit(strategy, batch_size):
     with strategy.scope():
         # Without dropout, of which replicas draw what one process does not.
         model, make_batches = make_model(batch_size)
@@ -101,8 +101,15 @@ def fit(name, out, batch_size):
         callbacks=[logged],
     )
     weights = [np.ravel(weight) for weight in model.get_weights()]
-    np.savez(out, losses=logged.steps, weights=np.concatenate(weights))
+    return {"losses": logged.steps, "weights": np.concatenate(weights).tolist()}
+
+
+def main(name, out, *batch_sizes):
+    strategy = make_strategy(name)
+    results = {size: fit(strategy, int(size)) for size in batch_sizes}
+    with open(out, "w", encoding="utf-8") as file:
+        json.dump(results, file)
 
 
 if __name__ == "__main__":
-    fit(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(*sys.argv[1:])

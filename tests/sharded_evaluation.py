@@ -1,6 +1,6 @@
 """Evaluates a small model under a strategy: figures and predictions to JSON.
 
-python -m tests.sharded_evaluation STRATEGY OUT NUM_VIDEOS
+python -m tests.sharded_evaluation STRATEGY OUT NUM_VIDEOS [NUM_VIDEOS ...]
 """
 
 import json
@@ -11,18 +11,24 @@ from acnn_tf.data import synthetic
 from tests import distributed_fit
 
 
-def evaluate(name, out, num_videos):
-    strategy = distributed_fit.make_strategy(name)
-    with strategy.scope():
-        model, _ = distributed_fit.make_model()
-    scenes = synthetic.make_scenes(int(num_videos), split="val")
+def evaluate(model, strategy, num_videos):
+    scenes = synthetic.make_scenes(num_videos, split="val")
     results, predictions = evaluation.evaluate(
         model, scenes.moments, scenes.features, strategy=strategy
     )
-    found = [array.tolist() for array in predictions]
+    return results, [array.tolist() for array in predictions]
+
+
+def main(name, out, *numbers):
+    strategy = distributed_fit.make_strategy(name)
+    with strategy.scope():
+        model, _ = distributed_fit.make_model()
+    found = {
+        number: evaluate(model, strategy, int(number)) for number in numbers
+    }
     with open(out, "w", encoding="utf-8") as file:
-        json.dump([results, found], file)
+        json.dump(found, file)
 
 
 if __name__ == "__main__":
-    evaluate(*sys.argv[1:])
+    main(*sys.argv[1:])

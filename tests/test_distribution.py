@@ -32,7 +32,7 @@ def start(*arguments, module="distributed_fit", **environment):
 def finish(processes):
     """What they printed."""
     try:
-        printed = [process.communicate(timeout=240)[0] for process in processes]
+        printed = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -57,12 +57,6 @@ def start_workers(arguments, module):
     ]
 
 
-def read(out):
-    if out.endswith(".json"):
-        return json.loads(Path(out).read_text(encoding="utf-8"))
-    return dict(np.load(out, allow_pickle=False))
-
-
 def free_ports(count):
     with contextlib.ExitStack() as stack:
         sockets = [
@@ -72,57 +66,78 @@ def free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
-def fit(folder, name, batch_size):
-    out = str(folder / f"{name}.npz")
-    finish([start(name, out, str(batch_size))])
-    return read(out)
+def run_everywhere(module, folder, alone, on_workers):
+    """What a module finds in one process, on replicas and on workers.
+
+    Args:
+        module: Of `tests`.
+        folder: For its output.
+        alone: Its arguments in one process.
+        on_workers: Its arguments on workers.
+
+    Returns:
+        Dictionaries of what it wrote.
+    """
+    names = ["none", "mirrored2", "worker0", "worker1"]
+    outs = {name: str(folder / f"{name}.json") for name in names}
+    for name in names[:2]:
+        finish([start(name, outs[name], *alone, module=module)])
+    workers = [("multi_worker", outs[name], *on_workers) for name in names[2:]]
+    finish(start_workers(workers, module))
+    return {
+        name: json.loads(Path(out).read_text(encoding="utf-8"))
+        for name, out in outs.items()
+    }
 
 
-def on_workers(folder, argument, module="distributed_fit", end="npz"):
-    outs = [str(folder / f"worker{i}.{end}") for i in range(2)]
-    arguments = [("multi_worker", out, str(argument)) for out in outs]
-    finish(start_workers(arguments, module))
-    return [read(out) for out in outs]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return run_everywhere("distributed_fit", folder, ["7", "43"], ["7"])
 
 
-def assert_same(one, other):
+# 44 examples: an epoch's last batch has 2 of 7, and 1 of 43, which leaves a
+# replica without any row.
+@pytest.mark.parametrize(
+    "name, batch_size, steps",
+    [
+        ("mirrored2", "7", 14),
+        ("mirrored2", "43", 4),
+        ("worker0", "7", 14),
+        ("worker1", "7", 14),
+    ],
+)
+def test_replicas_that_do_not_divide_the_batch_train_the_same_model(
+    trained, name, batch_size, steps
+):
+    one, other = trained["none"][batch_size], trained[name][batch_size]
+    losses = np.asarray(one["losses"])
+    assert len(losses) == steps
+    assert np.abs(losses[0] - losses[-1]).max() > 0.1
     # float32 sums in another order.
-    np.testing.assert_allclose(one["losses"], other["losses"], atol=1e-5)
+    np.testing.assert_allclose(losses, other["losses"], atol=1e-5)
     np.testing.assert_allclose(one["weights"], other["weights"], atol=1e-5)
 
 
-# 44 examples: an epoch's last batch has 2 of 7 and 1 of 43.
-def test_replicas_that_do_not_divide_the_batch_train_the_same_model(tmp_path):
-    one = fit(tmp_path, "none", 7)
-    assert len(one["losses"]) == 14
-    assert np.abs(one["losses"][0] - one["losses"][-1]).max() > 0.1
-    assert_same(one, fit(tmp_path, "mirrored2", 7))
-    for worker in on_workers(tmp_path, 7):
-        assert_same(one, worker)
-
-
-def test_a_replica_without_any_row_of_a_batch_changes_nothing(tmp_path):
-    assert_same(fit(tmp_path, "none", 43), fit(tmp_path, "mirrored2", 43))
-
-
-def evaluate(folder, name, num_videos):
-    out = str(folder / f"{name}.json")
-    finish([start(name, out, str(num_videos), module="sharded_evaluation")])
-    return read(out)
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    return run_everywhere("sharded_evaluation", folder, ["5", "1"], ["5", "1"])
 
 
 # One video leaves a replica without any.
-@pytest.mark.parametrize("num_videos", [5, 1])
-def test_replicas_that_share_the_videos_find_the_same(tmp_path, num_videos):
-    results, found = evaluate(tmp_path, "none", num_videos)
+@pytest.mark.parametrize("num_videos", ["5", "1"])
+@pytest.mark.parametrize("name", ["mirrored2", "worker0", "worker1"])
+def test_replicas_that_share_the_videos_find_the_same(
+    evaluated, name, num_videos
+):
+    results, found = evaluated["none"][num_videos]
+    other_results, other_found = evaluated[name][num_videos]
     assert results["num_queries"] == len(found)
-    others = [evaluate(tmp_path, "mirrored2", num_videos)]
-    others += on_workers(tmp_path, num_videos, "sharded_evaluation", "json")
-    for other_results, other_found in others:
-        assert other_results == results
-        for one, other in zip(found, other_found, strict=True):
-            # Videos that were encoded in another company.
-            np.testing.assert_allclose(one, other, atol=1e-4)
+    assert other_results == results
+    for one, other in zip(found, other_found, strict=True):
+        # Videos that were encoded in another company.
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 FAULTS = {"build", "weighting", "clipping"}
