@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.keras_faults import Line, NoBuild, X
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
@@ -157,3 +159,19 @@ def test_keras_still_needs_each_workaround(name):
         expected = FAULTS | {"logs"}
     for text in finish(processes):
         assert told_faults(text) == expected, text[-3000:]
+
+
+@pytest.mark.parametrize("base, traces", [(Line, 1), (NoBuild, 2)])
+def test_a_step_is_traced_once_and_by_keras_still_twice(base, traces):
+    class Counted(base):
+        traces = 0
+
+        def train_step(self, data):
+            Counted.traces += 1
+            return super().train_step(data)
+
+    model = Counted()
+    model(X)  # builds it
+    model.compile("adam", "mse")
+    model.fit(X, X + 1, epochs=2, verbose=0)
+    assert Counted.traces == traces

@@ -20,8 +20,7 @@ class MomentModel(keras.Model):
     so that the logs are those of the whole batch, on every replica.
 
     Keras 3.15 falls short of that in four places, all of which are worked
-    around here and nowhere else (`tests/test_distribution.py` tells when one
-    of them is mended):
+    around here and nowhere else:
 
     - `_maybe_symbolic_build` hands the values of all replicas to a function
       that takes tensors;
@@ -30,7 +29,10 @@ class MomentModel(keras.Model):
     - a step weighs each replica's mean alike, however many rows it has;
     - optimizers clip each replica's gradient before the sum.
 
-    On one replica it is Keras's own step.
+    On one replica it is Keras's own step, which is traced once: Keras leaves
+    it to the step to make the variables of losses and optimizer, and TensorFlow
+    then traces it a second time. Here they are made before.
+    `tests/test_distribution.py` tells when one of all these is mended.
 
     Example:
 
@@ -136,6 +138,9 @@ class MomentModel(keras.Model):
                 next(batches),
             )
             iterator = None
+        elif iterator is not None and self.built:
+            spec = iterator._distributed_dataset.element_spec
+            self._symbolic_build(data_batch=spec)
         super()._maybe_symbolic_build(iterator, data_batch)
 
 
