@@ -121,7 +121,7 @@ def encode_function(model):
         import tensorflow as tf
 
         # Step by step a GRU takes longer than a search.
-        encode = tf.function(encode, reduce_retracing=True)
+        encode = tf.function(encode, reduce_retracing=True, autograph=False)
     return lambda queries: to_numpy(encode(queries))
 
 
@@ -153,7 +153,9 @@ def _one_graph(function):
         specs = list(map(spec, arguments))
         key = tuple(tf.nest.flatten(specs))
         if key not in graphs:
-            graphs[key] = tf.function(function, input_signature=specs)
+            graphs[key] = tf.function(
+                function, input_signature=specs, autograph=False
+            )
         return graphs[key](*arguments)
 
     return call

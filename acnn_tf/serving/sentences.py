@@ -1,5 +1,6 @@
 """Sentences to word ids, in a graph."""
 
+import functools
 import sys
 import unicodedata
 
@@ -7,6 +8,27 @@ import tensorflow as tf
 
 from acnn_tf.data import sentences
 from acnn_tf.data.normalization import MAX_CHARACTERS
+
+
+@functools.cache
+def _unicode():
+    """How letters are written out, and the order of marks: dictionaries."""
+    letters = [
+        chr(number)
+        for number in range(0x80, sys.maxunicode + 1)
+        if not 0xD800 <= number < 0xE000  # halves of letters
+    ]
+    written_out = {
+        letter: unicodedata.normalize("NFD", letter)
+        for letter in letters
+        if not unicodedata.is_normalized("NFD", letter)
+    }
+    marks = {
+        letter: unicodedata.combining(letter)
+        for letter in letters
+        if unicodedata.combining(letter)
+    }
+    return written_out, marks
 
 
 class WordIds(tf.Module):
@@ -44,23 +66,8 @@ class WordIds(tf.Module):
         self._ids = _table(
             words, range(first, first + len(words)), sentences.UNKNOWN
         )
-        letters = map(chr, range(0x80, sys.maxunicode + 1))
-        written_out = {
-            letter: unicodedata.normalize("NFD", letter)
-            for letter in letters
-            if not 0xD800 <= ord(letter) < 0xE000  # halves of letters
-        }
-        written_out = {
-            letter: parts
-            for letter, parts in written_out.items()
-            if letter != parts
-        }
+        written_out, marks = _unicode()
         self._written_out = _table(written_out, written_out.values(), "")
-        marks = {
-            chr(number): unicodedata.combining(chr(number))
-            for number in range(0x80, sys.maxunicode + 1)
-            if unicodedata.combining(chr(number))
-        }
         self._mark_order = _table(marks, marks.values(), 0)
 
     def __call__(self, query):

@@ -85,9 +85,9 @@ class Signatures(tf.Module):
         of `inputs`: `search` where there is an index, else `localize`.
         """
         functions = {
-            name: tf.function(getattr(self, name)).get_concrete_function(
-                **specs
-            )
+            name: tf.function(
+                getattr(self, name), autograph=False
+            ).get_concrete_function(**specs)
             for name, specs in self.inputs().items()
         }
         default = next(iter(functions.values()))
