@@ -43,12 +43,12 @@ def one_run_a_turn(monkeypatch):
     monkeypatch.setattr(measure, "TURN_SECONDS", 0.0)
 
 
-def run_smoke(parts, folder, rounds=2):
+def run_smoke(parts, folder):
     """The main, run on tiny sizes: what it printed."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "experiments.benchmark", "--smoke"),
-            *("--json", f"--rounds={rounds}", f"--parts={','.join(parts)}"),
+            *("--json", "--rounds=1", f"--parts={','.join(parts)}"),
             f"--out={folder}",
         ],
         cwd=ROOT,
@@ -129,7 +129,7 @@ def test_benchmark_writes_rows_with_their_machine(finished):
 
 @pytest.mark.slow
 def test_replicas_are_measured_on_the_same_numbers(tmp_path):
-    rows = json.loads(run_smoke(["distribute"], tmp_path, rounds=1))
+    rows = json.loads(run_smoke(["distribute"], tmp_path))
     assert all(KEYS <= row.keys() and row["seconds"] > 0 for row in rows)
     ways = [row for row in rows if "examples_per_second" in row]
     assert len(ways) == 3
