@@ -40,7 +40,7 @@ class Losses(keras.callbacks.Callback):
         self.steps.append([logs[name] for name in sorted(logs)])
 
 
-def make_model(batch_size=7, dropout=0.0):
+def make_model(batch_size=7, dropout=0.0, **arguments):
     """A compiled model, and the function that makes its batches."""
     scenes = synthetic.make_scenes(9)
     words = sentences.Vocabulary.from_sentences(
@@ -58,6 +58,7 @@ def make_model(batch_size=7, dropout=0.0):
         dropout=dropout,
         clip_dropout=dropout,
         clip_seconds=scenes.clip_seconds,
+        **arguments,
     )
     model.adapt(scenes.features.values())
 
