@@ -356,7 +356,6 @@ def test_training_finds_the_planted_moments(tmp_path):
     """The whole path: a true signal is found, and only with the sentence."""
     keras.utils.set_random_seed(0)
     train = synthetic.make_scenes(120, split="train")
-    val = synthetic.make_scenes(40, split="val")
     sentences = [moment.query for moment in train.moments]
     vocabulary = Vocabulary.from_sentences(sentences)
     model = ACNN(
@@ -391,7 +390,7 @@ def test_training_finds_the_planted_moments(tmp_path):
         shuffle=False,
         verbose=0,
     )
-    key = "R@1,IoU=0.5"
+    val, key = synthetic.make_scenes(40, split="val"), "R@1,IoU=0.5"
     found, _ = evaluation.evaluate(model, val.moments, val.features)
     shuffled, _ = evaluation.evaluate(
         model, val.moments, val.features, shuffle_seed=0
