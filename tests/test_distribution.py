@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.keras_faults import Line, NoBuild, X
 
@@ -175,3 +176,14 @@ def test_a_step_is_traced_once_and_by_keras_still_twice(base, traces):
     model.compile("adam", "mse")
     model.fit(X, X + 1, epochs=2, verbose=0)
     assert Counted.traces == traces
+
+
+def test_a_strategy_of_one_replica_makes_its_own_variables():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = Line()
+        model(X)  # builds it
+        model.compile("adam", "mse")
+    model.fit(X, X + 1, epochs=2, verbose=0)
+    for variable in model.optimizer.variables:
+        assert isinstance(variable.value, tf.distribute.DistributedValues)

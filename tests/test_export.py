@@ -80,20 +80,19 @@ def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "acnn") == []
 
 
-def test_nothing_stays_of_an_export_that_finds_no_room(tmp_path):
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_nothing_stays_of_an_export_that_finds_no_room(tmp_path, room):
     model = small_acnn.make_model(query_encoder="mean")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room in (100, 20_000):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-        try:
-            with pytest.raises(
-                WriteError,
-                match=r"/1 could not be written: .* bytes were wanted",
-            ):
-                serving.export(model, tmp_path / "acnn" / "1")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert os.listdir(tmp_path / "acnn") == []
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(
+            WriteError, match=r"/1 could not be written: .* bytes were wanted"
+        ):
+            serving.export(model, tmp_path / "acnn" / "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path / "acnn") == []
     serving.export(model, tmp_path / "acnn" / "1")
 
 

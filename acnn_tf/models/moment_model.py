@@ -128,6 +128,11 @@ class MomentModel(keras.Model):
         return step
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None and self._distribute_strategy is None:
+            if self.built:
+                spec = iterator._distributed_dataset.element_spec
+                self._symbolic_build(data_batch=spec)
+            return
         strategy = self.distribute_strategy
         if iterator is not None and strategy.num_replicas_in_sync > 1:
             import tensorflow as tf
@@ -138,9 +143,6 @@ class MomentModel(keras.Model):
                 next(batches),
             )
             iterator = None
-        elif iterator is not None and self.built:
-            spec = iterator._distributed_dataset.element_spec
-            self._symbolic_build(data_batch=spec)
         super()._maybe_symbolic_build(iterator, data_batch)
 
 
