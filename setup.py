@@ -62,8 +62,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["acnn_tf*", "experiments*", "export*"]),
-    package_data={"experiments": ["flags/*.flags", "grids/*"]},
+    packages=find_packages(include=["acnn_tf*"]),
     # From Keras 3.14 below, up to the newest Python that TensorFlow 2.21 has
     # wheels for.
     python_requires=">=3.11,<3.14",

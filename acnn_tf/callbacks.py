@@ -48,7 +48,7 @@ class Validation(keras.callbacks.Callback):
         self.best = -math.inf
 
     def get_state(self):
-        """What a checkpoint keeps, see `acnn_tf.training.Resume`."""
+        """What a checkpoint keeps, see `acnn_tf.ResumableTraining`."""
         return {"best": self.best}
 
     def set_state(self, state):

@@ -9,7 +9,7 @@ import shutil
 
 import tensorflow as tf
 
-from acnn_tf.data.atomic import WriteError
+from acnn_tf.files.atomic import WriteError
 
 _LOG = logging.getLogger(__name__)
 

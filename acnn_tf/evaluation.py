@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from acnn_tf import hits, replicas, search
+from acnn_tf import metrics, replicas, search
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.sentences import query_inputs
 
@@ -40,7 +40,7 @@ def evaluate(
             sentence of another, so that what is left is what a model knows
             without its query.
         grid: `WindowGrid` to use instead of `model.grid`.
-        suppression: One of `acnn_tf.search.SUPPRESSIONS`.
+        suppression: One of `acnn_tf.segments.SUPPRESSIONS`.
         nms_threshold: Float, of `"fixed"` suppression.
         ns: Ints, n of R@n.
         ious: Floats, m of IoU=m.
@@ -65,7 +65,7 @@ def evaluate(
     videos = sorted(durations, key=durations.get)
     count = strategy.num_replicas_in_sync if strategy else 1
     shares = [videos[i::count] for i in range(count)]  # of similar length
-    thresholds = {search.max_overlap(iou=m, **protocol) for m in ious}
+    thresholds = {segments_lib.suppression_iou(iou=m, **protocol) for m in ious}
 
     def search_share(share):
         found = {}
@@ -174,7 +174,7 @@ def score_predictions(
         moments: List of `Moment`.
         predictions: For each moment `[N, 3]`: start, end (seconds), score.
             Ranked by score, equal scores in the order given.
-        suppression: One of `acnn_tf.search.SUPPRESSIONS`, applied to the
+        suppression: One of `acnn_tf.segments.SUPPRESSIONS`, applied to the
             predicted segments.
         nms_threshold: Float, of `"fixed"` suppression.
         ns: Ints, n of R@n.
@@ -217,7 +217,7 @@ def count_hits(
     """
     counts = {f"R@{n},IoU={m:g}": 0 for m in ious for n in ns}
     counts |= {"iou": 0, "num_queries": len(moments)}
-    found = hits.query_hits(
+    found = metrics.query_hits(
         moments,
         predictions,
         suppression=suppression,
@@ -287,7 +287,8 @@ def fractions(counts, *, suppression="none", nms_threshold=0.5):
 
 def describe_protocol(suppression, nms_threshold=0.5):
     """The protocol in words, to stand beside every table."""
-    search.max_overlap(suppression, nms_threshold, iou=0.5)  # validates
+    # Raises where one of them is wrong.
+    segments_lib.suppression_iou(suppression, nms_threshold, iou=0.5)
     return {
         "none": "none: no suppression",
         "fixed": f"fixed: NMS keeps results of IoU <= {nms_threshold:g}",

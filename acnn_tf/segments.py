@@ -8,6 +8,7 @@ as long as both sides share it.
 import numpy as np
 
 OFFSET_UNITS = ("seconds", "frames", "window_lengths")
+SUPPRESSIONS = ("none", "fixed", "per_threshold")
 
 
 def intersection(a, b):
@@ -184,3 +185,44 @@ def nms(segments, scores, max_iou, top_n=None):
     if not kept:
         return np.zeros((*scores.shape[:-1], 0), np.int64)
     return np.concatenate(kept, axis=-1)
+
+
+def suppression_iou(suppression, nms_threshold=0.5, iou=None):
+    """Largest IoU that two results of one query may have with each other.
+
+    The three protocols in use, none of which changes the first result:
+
+    - `"none"`: 1, so that all results stay.
+    - `"fixed"`: `nms_threshold`.
+    - `"per_threshold"`: m - 0.05 where R@n, IoU=m is measured, so that every
+      m has a ranking of its own. The paper's tables and the public code of
+      this family of models use it.
+
+    Overlap is that of the results themselves: windows shifted by their
+    offsets, not the windows that they come from.
+
+    Args:
+        suppression: One of `SUPPRESSIONS`.
+        nms_threshold: Float, of `"fixed"`.
+        iou: Float, m, of `"per_threshold"`.
+
+    Returns:
+        Float, the `max_iou` of `nms`.
+    """
+    if suppression == "none":
+        return 1.0
+    if suppression == "fixed":
+        if not 0 <= nms_threshold <= 1:
+            raise ValueError(
+                f"`nms_threshold` must be in [0, 1]. Received: {nms_threshold}"
+            )
+        return nms_threshold
+    if suppression == "per_threshold":
+        if iou is None:
+            raise ValueError(
+                "Suppression per threshold needs the `iou` to measure at."
+            )
+        return max(0.0, round(iou - 0.05, 9))  # 0.7 - 0.05 is 0.6499999...
+    raise ValueError(
+        f"`suppression` must be one of {SUPPRESSIONS}. Received: {suppression}"
+    )

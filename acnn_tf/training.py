@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from acnn_tf.checkpoints import Checkpoints
-from acnn_tf.data.atomic import replacing
+from acnn_tf.files.atomic import replacing
 from acnn_tf.replicas import gather_arrays
 
 # What a process ends with that was asked to (128 + SIGTERM).
@@ -24,7 +24,7 @@ TERMINATED = 143
 _LOG = logging.getLogger(__name__)
 
 
-class Resume(keras.callbacks.Callback):
+class ResumableTraining(keras.callbacks.Callback):
     """Fits a model, from exactly where an earlier fit of it was stopped.
 
     Saves weights, optimizer, random states, the position in the data, the sums
@@ -39,8 +39,10 @@ class Resume(keras.callbacks.Callback):
     Under a strategy of several workers all of them read the checkpoints, so
     the folder must be one that they share; the first of them alone writes.
 
-    >>> resume = Resume(model, "runs/mine/checkpoints")  # doctest: +SKIP
-    >>> history = resume.fit(
+    >>> training = ResumableTraining(  # doctest: +SKIP
+    ...     model, "runs/mine/checkpoints"
+    ... )
+    >>> history = training.fit(
     ...     lambda epoch: training_videos(..., first_epoch=epoch), epochs=12
     ... )  # doctest: +SKIP
 

@@ -24,7 +24,7 @@ import sys
 
 from absl import flags
 
-from acnn_tf import evaluation, hits, search
+from acnn_tf import evaluation, metrics, segments
 from acnn_tf.data import predictions
 from acnn_tf.models import load_model
 from experiments import datasets, pictures, query_files, strategies
@@ -41,7 +41,7 @@ flags.DEFINE_enum("split", "val", ["train", "val", "test"], "Of the dataset.")
 flags.DEFINE_enum(
     "suppression",
     "none",
-    search.SUPPRESSIONS,
+    segments.SUPPRESSIONS,
     "Among the results of a query: none; NMS at a fixed IoU; or, as in the "
     "paper's tables, for IoU=m NMS at m - 0.05. IoU is between the results "
     "themselves, windows shifted by their offsets.",
@@ -132,7 +132,7 @@ def run():
     if FLAGS.predictions_out:
         predictions.write_predictions(FLAGS.predictions_out, moments, found)
     if FLAGS.per_query_out:
-        queries = hits.query_hits(
+        queries = metrics.query_hits(
             moments, found, ns=evaluation.NS, ious=evaluation.IOUS, **protocol
         )
         query_files.write_queries(FLAGS.per_query_out, moments, queries)

@@ -27,8 +27,8 @@ from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, read_moments
 from acnn_tf.data.features import open_features
 from acnn_tf.data.known_files import SPLITS, known_files
-from acnn_tf.data.problems import FeatureError
 from acnn_tf.data.windows import WindowGrid
+from acnn_tf.files.problems import FeatureError
 
 FLAGS = flags.FLAGS
 

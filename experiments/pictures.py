@@ -8,7 +8,7 @@ from absl import flags
 
 from acnn_tf import evaluation, plots
 from acnn_tf.data import synthetic
-from acnn_tf.data.names import file_name
+from acnn_tf.files.names import file_name
 
 FLAGS = flags.FLAGS
 

@@ -8,8 +8,8 @@ import os
 
 import numpy as np
 
-from acnn_tf.data.atomic import replacing
-from acnn_tf.data.problems import DataError, Problem
+from acnn_tf.files.atomic import replacing
+from acnn_tf.files.problems import DataError, Problem
 
 _IDS = ("qid", "vid")
 
@@ -20,7 +20,7 @@ def write_queries(path, moments, hits):
     Args:
         path: File to write; replaced only once the new one is complete.
         moments: List of `Moment`.
-        hits: From `acnn_tf.hits.query_hits`.
+        hits: From `acnn_tf.metrics.query_hits`.
     """
     measures = ["iou", *(name for name in hits if name != "iou")]
     columns = [hits[name].tolist() for name in measures]

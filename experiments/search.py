@@ -19,10 +19,9 @@ import os
 from absl import flags
 
 from acnn_tf import search
-from acnn_tf.data.normalization import normalize
-from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.data.text_files import text_lines
+from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.text import normalize, text_lines
 from acnn_tf.models import load_model
 from export import command, corpus
 

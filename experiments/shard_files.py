@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 
-from acnn_tf.data.atomic import replacing
 from acnn_tf.data.predictions import write_predictions
+from acnn_tf.files.atomic import replacing
 from acnn_tf.search.shard_names import shard_name
 
 

@@ -105,7 +105,7 @@ def train():
         FLAGS.monitor,
         sentence_vectors=val.sentence_vectors,
     )
-    resume = training.Resume(
+    resume = training.ResumableTraining(
         model,
         in_workdir("checkpoints"),
         every=FLAGS.checkpoint_steps,

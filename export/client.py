@@ -35,16 +35,16 @@ import urllib.parse
 
 import numpy as np
 
-from export import tensors
-from export.merging import (
+from export.protocol import tensors
+from export.protocol.merging import (
+    FoundMoment,
     MergingClient,
-    Moment,
     check_queries,
     read_moments,
 )
-from export.rest_connection import RESTConnection, ServingError
+from export.protocol.rest_client import RESTConnection, ServingError
 
-__all__ = ["Client", "MergingClient", "Moment", "ServingError", "main"]
+__all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 
 # Seconds before a retry: at first, doubled each time, and at most.
 _FIRST_PAUSE = 0.1
@@ -86,7 +86,7 @@ class Client:
         self._signatures = None
         if parts.scheme == "grpc":
             # Here, for it brings TensorFlow, which REST does without.
-            from export.grpc_connection import GRPCConnection
+            from export.protocol.grpc_client import GRPCConnection
 
             self._connection = GRPCConnection(parts.netloc, model, version)
         else:
@@ -101,7 +101,7 @@ class Client:
             queries: List of sentences.
 
         Returns:
-            For each query its list of `Moment`s.
+            For each query its list of `FoundMoment`s.
         """
         check_queries(queries)
         if not len(queries):
@@ -119,7 +119,7 @@ class Client:
             durations: Seconds of each video. Default: as long as its clips.
 
         Returns:
-            For each query its list of `Moment`s, without a `video_id`.
+            For each query its list of `FoundMoment`s, without a `video_id`.
         """
         check_queries(queries)
         clips = [np.asarray(video, np.float32) for video in clips]
@@ -330,7 +330,7 @@ def _import_quietly():
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        importlib.import_module("export.grpc_connection")
+        importlib.import_module("export.protocol.grpc_client")
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -3,8 +3,8 @@
 import sys
 
 from acnn_tf.data.features import open_features
-from acnn_tf.data.problems import DataError
-from acnn_tf.data.text_files import read_numbers
+from acnn_tf.files.problems import DataError
+from acnn_tf.files.text import read_numbers
 
 
 def add_videos(index, path, durations=None, clip_seconds=None, videos=None):

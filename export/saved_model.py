@@ -16,8 +16,8 @@ import sys
 
 from absl import flags
 
-from acnn_tf import search, serving
-from acnn_tf.data.names import check_file_name
+from acnn_tf import search, servable
+from acnn_tf.files.names import check_file_name
 from acnn_tf.models import load_model
 from export import command, corpus, warmup
 
@@ -78,7 +78,7 @@ def run():
     except ImportError as error:
         print(error, file=sys.stderr)
         assets_extra = None
-    errors = serving.export(
+    errors = servable.export(
         model,
         target,
         index=index,

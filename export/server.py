@@ -21,10 +21,11 @@ import sys
 import uvicorn
 from absl import app, flags, logging
 
-from export import rest, rpc
-from export.batching import Batcher
-from export.service import Metrics, Service
-from export.versions import Versions
+from export.protocol import grpc_server as rpc
+from export.protocol import rest_server as rest
+from export.protocol.answers import Metrics, Service
+from export.protocol.batching import Batcher
+from export.protocol.versions import Versions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_base_path", None, "Folder of the model's versions.")

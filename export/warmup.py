@@ -4,7 +4,7 @@ import tempfile
 
 import tensorflow as tf
 
-from acnn_tf import serving
+from acnn_tf import servable
 
 FILE = "tf_serving_warmup_requests"
 
@@ -20,7 +20,7 @@ def files(model_name, model, index=None):
     Args:
         model_name: Its name on the server.
         model: One of `acnn_tf.models`.
-        index: As for `acnn_tf.serving.export`.
+        index: As for `acnn_tf.servable.export`.
 
     Returns:
         Dictionary from the name of the file to its bytes: what `export` takes
@@ -33,7 +33,7 @@ def files(model_name, model, index=None):
             "Warm-up requests need the protos of TensorFlow Serving: "
             "pip install 'acnn_tf[serving]'."
         ) from error
-    inputs = serving.example_inputs(model)
+    inputs = servable.example_inputs(model)
     if index is None:
         del inputs["search"]
     with tempfile.NamedTemporaryFile() as file:

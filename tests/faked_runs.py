@@ -1,4 +1,4 @@
-"""`experiments.ablate` and `experiments.tune`, with nothing trained.
+"""`ablate` and `tune` of `experiments.sweeps`, with nothing trained.
 
     python -m tests.faked_runs MAIN WORKDIR FLAG ... -- FLAG ... -- ...
 
@@ -16,7 +16,8 @@ import numpy as np
 from absl import flags
 
 from acnn_tf.data.annotations import Moment
-from experiments import ablation_table, query_files, runs
+from experiments import query_files
+from experiments.sweeps import ablation_table, runs
 
 
 def run(processes, words, log, stdout=None):

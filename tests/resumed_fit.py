@@ -1,4 +1,4 @@
-"""Fits a small model with `Resume`, and may be killed on the way.
+"""Fits a small model with `ResumableTraining`, and may be killed on the way.
 
 python -m tests.resumed_fit FOLDER EVERY [kill STEP | save STEP | term STEP],
 with TF_CONFIG set for workers. `save` kills while the next checkpoint from
@@ -15,7 +15,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from acnn_tf.training import Resume
+from acnn_tf.training import ResumableTraining
 from tests import distributed_fit
 
 EPOCHS = 3
@@ -59,7 +59,7 @@ def fit(folder, every, how=None, step=0):
             dropout=0.3, query_encoder="mean", kernel_sizes=(1, 3)
         )
     killer = Killer(folder, how, int(step))
-    Resume(model, folder, int(every)).fit(
+    ResumableTraining(model, folder, int(every)).fit(
         make_batches, epochs=EPOCHS, verbose=0, callbacks=[killer]
     )
     digest = hashlib.sha256()

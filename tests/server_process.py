@@ -15,7 +15,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.tensors import from_proto
+from export.protocol.tensors import from_proto
 from tests.small_model import request
 
 ROOT = Path(__file__).resolve().parents[1]

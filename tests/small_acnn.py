@@ -65,7 +65,7 @@ def assert_alike(found, expected, atol=1e-4):
     that close.
 
     Args:
-        found: List of a list of `Found` for each query.
+        found: List of a list of `FoundMoment` for each query.
         expected: Likewise.
         atol: Largest difference, of scores and of seconds.
     """

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from export.tensors import to_proto
+from export.protocol.tensors import to_proto
 
 X = np.array([[1, 2, 3], [0.1, -5, 7]], np.float32)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acnn_tf import dot_plots
+from acnn_tf import plots
 from acnn_tf.data.annotations import Moment
-from acnn_tf.data.problems import DataError
+from acnn_tf.files.problems import DataError
 from acnn_tf.models import load_model
-from experiments import ablation_table, query_files
-from experiments.grid import Row
-from experiments.runs import Run
+from experiments import query_files
+from experiments.sweeps import ablation_table
+from experiments.sweeps.grid import Row
+from experiments.sweeps.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 QUERIES = ["a", "b", "c", "d"]
@@ -161,7 +162,7 @@ def test_picture_takes_any_number_of_rows_and_runs(tmp_path):
             f"row {i} $x_": {"mIoU": np.full(1 + i % 3, i / 40)}
             for i in range(count)
         }
-        path = dot_plots.dots(
+        path = plots.dots(
             tmp_path / f"{count}.png",
             rows,
             reference="row 0 $x_",
@@ -324,7 +325,7 @@ def test_command_trains_evaluates_and_compares(tmp_path):
     path.write_text("ours: --kernel_sizes=1,3\n")
     out = tmp_path / "out"
     arguments = (f"--grid={path}", f"--workdir={out}", "--seeds=1", *SMALL)
-    done = run_module("experiments.ablate", *arguments)
+    done = run_module("experiments.sweeps.ablate", *arguments)
     assert "[1/1] ours, seed 1: R@1,IoU=0.5 0." in done.stdout
     text = (out / "table.md").read_text()
     assert re.search(r"\| ours \|( [01]\.\d{3} \|){6} [\d,]+ \| 0", text)

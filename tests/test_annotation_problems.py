@@ -302,7 +302,7 @@ def test_all_problems_of_a_file_are_told_at_once(read, tmp_path):
 
 
 def test_long_lists_of_problems_are_counted_in_the_message():
-    from acnn_tf.data.problems import Problem
+    from acnn_tf.files.problems import Problem
 
     problems = [Problem("a.txt", line, "bad") for line in range(1, 31)]
     error = DataError(problems)

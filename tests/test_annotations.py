@@ -12,7 +12,7 @@ from acnn_tf.data.annotations import (
     read_moments,
     write_jsonl,
 )
-from acnn_tf.data.normalization import normalize
+from acnn_tf.files.text import normalize
 
 RECORD = {
     "qid": 1,

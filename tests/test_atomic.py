@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acnn_tf.data.atomic import WriteError, replacing, replacing_together
+from acnn_tf.files.atomic import WriteError, replacing, replacing_together
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,7 +113,7 @@ def test_error_of_a_file_that_is_read_meanwhile_stays_as_it_is(path):
 def test_limit_on_the_size_of_a_file_is_told(path):
     script = f"""
 import resource
-from acnn_tf.data.atomic import WriteError, replacing
+from acnn_tf.files.atomic import WriteError, replacing
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     with replacing({str(path)!r}, size=5000) as partial:
@@ -144,7 +144,7 @@ def test_kill_at_any_moment_leaves_no_companion_of_another_file(path, call):
     script = f"""
 import os, signal
 from pathlib import Path
-from acnn_tf.data import atomic
+from acnn_tf.files import atomic
 
 calls = 0
 def killed_at(function):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from acnn_tf import search, serving
+from acnn_tf import search, servable
 from acnn_tf.data import batches, pair_batches
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.windows import pool_clips
@@ -374,7 +374,7 @@ def test_it_is_searched_and_served_with_the_numbers_of_match(name, tmp_path):
             for scores in search.candidates(model, query, video)[1]
         ]
         np.testing.assert_allclose(found[0].score, max(best), rtol=1e-5)
-    errors = serving.export(model, tmp_path / "1", index=index, top_n=3)
+    errors = servable.export(model, tmp_path / "1", index=index, top_n=3)
     assert set(errors) > {"search", "localize"}
     assert max(errors.values()) < 1e-5
 

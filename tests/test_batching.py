@@ -5,8 +5,8 @@ import grpc
 import numpy as np
 import pytest
 
-from export.batching import Batcher, Call
-from export.servable import ServingError
+from export.protocol.batching import Batcher, Call
+from export.protocol.signatures import ServingError
 
 
 class Doubling:

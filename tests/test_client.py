@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from export import client as client_module
-from export.client import Client, Moment, ServingError
+from export.client import Client, FoundMoment, ServingError
 from tests.server_process import Server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,8 +104,8 @@ def client(address):
 def test_search_gives_each_query_its_moments(client):
     # What fills a row up is dropped: two moments are left of three.
     assert client.search(["a door", "Tür"]) == [
-        [Moment("first", 0, 6, 2), Moment("second", 1, 3, -0.5)],
-        [Moment("first", 0, 4, 2), Moment("second", 1, 3, -0.5)],
+        [FoundMoment("first", 0, 6, 2), FoundMoment("second", 1, 3, -0.5)],
+        [FoundMoment("first", 0, 4, 2), FoundMoment("second", 1, 3, -0.5)],
     ]
     assert client.search([]) == []
 
@@ -114,12 +114,12 @@ def test_localize_pads_clips_and_says_how_many_are_real(client):
     clips = [[[1, 2]], [[0.5, 0], [0, 0], [0, 0.25]]]
     # One clip is two seconds long, three are six.
     assert client.localize(clips, ["a", "b"]) == [
-        [Moment("", 0, 2, 3)],
-        [Moment("", 0, 6, 0.75)],
+        [FoundMoment("", 0, 2, 3)],
+        [FoundMoment("", 0, 6, 0.75)],
     ]
     assert client.localize(clips, ["a", "b"], [5.5, 0]) == [
-        [Moment("", 0, 5.5, 3)],
-        [Moment("", 0, 6, 0.75)],
+        [FoundMoment("", 0, 5.5, 3)],
+        [FoundMoment("", 0, 6, 0.75)],
     ]
 
 
@@ -239,7 +239,7 @@ def test_command_localizes_in_files(address, tmp_path, capsys):
         )
         assert code == 0
         # Each clip adds its two ones to the score, and two seconds.
-        moment = Moment(video, 0, seconds, seconds)
+        moment = FoundMoment(video, 0, seconds, seconds)
         assert json.loads(capsys.readouterr().out) == {
             "query": "door",
             "moments": [moment._asdict()],

@@ -18,8 +18,8 @@ from tensorflow_serving.apis import (
 )
 
 from export import client as client_module
-from export import tensors
 from export.client import Client, ServingError
+from export.protocol import tensors
 
 PROTOCOLS = ["grpc", "http"]
 

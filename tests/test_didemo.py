@@ -13,7 +13,7 @@ import pytest
 from acnn_tf import didemo, evaluation, search
 from acnn_tf.data.annotations import Moment, read_moments
 from acnn_tf.data.features import write_features
-from acnn_tf.data.pieces import PieceGrid
+from acnn_tf.didemo import PieceGrid
 from tests.small_acnn import CLIP_DIM, make_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.grid import read_grid
-from experiments.space import read_space
+from experiments.sweeps.grid import read_grid
+from experiments.sweeps.space import read_space
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")])

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from acnn_tf import losses, search, serving
+from acnn_tf import losses, search, servable
 from acnn_tf.models import (
     ACNN,
     ACRN,
@@ -177,7 +177,7 @@ def test_it_is_searched_and_served_as_one_model(tmp_path):
     index.append({"v": floats(12, 3)}, {"v": 12.0})
     found = index.search(np.array([[2, 3, 4]]), top_n=3)
     assert len(found[0]) >= 1
-    errors = serving.export(model, tmp_path / "1", index=index)
+    errors = servable.export(model, tmp_path / "1", index=index)
     assert max(errors.values()) < 1e-4
 
 

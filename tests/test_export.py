@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from acnn_tf import serving
-from acnn_tf.data.atomic import WriteError
+from acnn_tf import servable
 from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.files.atomic import WriteError
 from tests import c_runner, small_acnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,13 +25,13 @@ def exported(tmp_path_factory):
     model = small_acnn.make_model()
     index = small_acnn.make_index(model)
     path = tmp_path_factory.mktemp("models") / "acnn" / "1"
-    serving.export(model, path, index=index)
+    servable.export(model, path, index=index)
     return model, index, path
 
 
 def test_export_gives_the_models_numbers_and_says_how_nearly(tmp_path):
     model = small_acnn.make_model(vocabulary=None)
-    errors = serving.export(model, tmp_path / "1")
+    errors = servable.export(model, tmp_path / "1")
     assert set(errors) == {"localize", "encode_windows", "encode_queries"}
     assert max(errors.values()) < 1e-5
 
@@ -57,7 +57,7 @@ def test_the_default_is_search_where_there_are_videos(exported, tmp_path):
     for key, value in search.items():
         np.testing.assert_array_equal(value, default[key])
     model = small_acnn.make_model(query_encoder="mean")
-    serving.export(model, tmp_path / "1")
+    servable.export(model, tmp_path / "1")
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     assert "search" not in signatures
     _, inputs = signatures["serving_default"].structured_input_signature
@@ -68,15 +68,15 @@ def test_a_version_that_is_there_does_not_change(exported):
     model, _, path = exported
     before = (path / "saved_model.pb").read_bytes()
     with pytest.raises(FileExistsError, match="is there already"):
-        serving.export(model, path)
+        servable.export(model, path)
     assert (path / "saved_model.pb").read_bytes() == before
 
 
 def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
     model = small_acnn.make_model(query_encoder="mean")
-    monkeypatch.setattr(serving.verification, "_TOLERANCE", -1.0)
-    with pytest.raises(serving.ExportError, match="is off by"):
-        serving.export(model, tmp_path / "acnn" / "1")
+    monkeypatch.setattr(servable.verification, "_TOLERANCE", -1.0)
+    with pytest.raises(servable.ExportError, match="is off by"):
+        servable.export(model, tmp_path / "acnn" / "1")
     assert os.listdir(tmp_path / "acnn") == []
 
 
@@ -89,11 +89,11 @@ def test_nothing_stays_of_an_export_that_finds_no_room(tmp_path, room):
         with pytest.raises(
             WriteError, match=r"/1 could not be written: .* bytes were wanted"
         ):
-            serving.export(model, tmp_path / "acnn" / "1")
+            servable.export(model, tmp_path / "acnn" / "1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path / "acnn") == []
-    serving.export(model, tmp_path / "acnn" / "1")
+    servable.export(model, tmp_path / "acnn" / "1")
 
 
 def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
@@ -109,8 +109,8 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
         window_lengths=(2.0,),
     )
     model.build({"clip": (None, None, 4), "query": (None, None)})
-    with pytest.raises(serving.ExportError, match="PyFunc"):
-        serving.export(model, tmp_path / "1")
+    with pytest.raises(servable.ExportError, match="PyFunc"):
+        servable.export(model, tmp_path / "1")
     assert os.listdir(tmp_path) == []
 
 
@@ -120,12 +120,12 @@ def test_a_c_program_gets_the_numbers_of_keras(kind, tmp_path):
     # All that TensorFlow Serving stands on is the C++ behind this.
     model = small_acnn.make_model(**small_acnn.MODELS[kind])
     index = small_acnn.make_index(model)
-    serving.export(model, tmp_path / "1", index=index)
+    servable.export(model, tmp_path / "1", index=index)
     program = c_runner.build(tmp_path)
     requests, expected = [], []
     for num_clips in [(9, 5), (1,), (3, 24, 8, 24, 2), (60,)]:
-        inputs = serving.example_inputs(model, num_clips)
-        outputs = serving.expected_outputs(model, inputs, index)
+        inputs = servable.example_inputs(model, num_clips)
+        outputs = servable.expected_outputs(model, inputs, index)
         for signature in (*outputs, "serving_default"):
             name = "search" if signature == "serving_default" else signature
             requests.append((signature, inputs[name]))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.problems import FeatureError, UnknownIdError
-from acnn_tf.data.tfrecord_files import write_tfrecord
+from acnn_tf.files.problems import FeatureError, UnknownIdError
+from acnn_tf.files.tfrecord import write_tfrecord
 
 KINDS = ("features.hdf5", "features.h5", "features.tfrecord", "features")
 CLIPS = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from acnn_tf.data.problems import DataError
-from experiments.grid import Row, read_grid
+from acnn_tf.files.problems import DataError
+from experiments.sweeps.grid import Row, read_grid
 
 
 def read(folder, text, check=lambda words: None):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from acnn_tf import evaluation, search
+from acnn_tf import evaluation, segments
 from acnn_tf.data.annotations import Moment
-from acnn_tf.hits import query_hits
+from acnn_tf.metrics import query_hits
 
 
 def moment(name, *segments):
@@ -47,7 +47,7 @@ def test_suppression_frees_a_place_among_the_best():
         assert found["R@2,IoU=0.5"].tolist() == [hit]
 
 
-@pytest.mark.parametrize("suppression", search.SUPPRESSIONS)
+@pytest.mark.parametrize("suppression", segments.SUPPRESSIONS)
 def test_means_are_the_figures_of_an_evaluation(suppression):
     rng = np.random.default_rng(0)
     moments, predictions = [], []

@@ -13,14 +13,14 @@ import pytest
 
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.manifests import (
+from acnn_tf.files.manifests import (
     check_file,
     manifest_path,
     replacing_with_manifest,
     save_manifest,
 )
-from acnn_tf.data.problems import DataError, FeatureError
-from acnn_tf.data.text_files import read_numbers
+from acnn_tf.files.problems import DataError, FeatureError
+from acnn_tf.files.text import read_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = np.array([[1.5, 2.0], [3.0, 4.0]], np.float32)

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from acnn_tf import search
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.search.shard_names import shard_name
-from acnn_tf.serving.signatures import Signatures
+from acnn_tf.servable.signatures import Signatures
 from export import client as client_module
 from export.client import Client, ServingError
-from export.merging import MergingClient, Moment, merge
+from export.protocol.merging import FoundMoment, MergingClient, merge
 from tests import small_acnn
 from tests.server_process import Server
 
 QUERIES = ["a person opens the door", "the café's door"]
 MOMENTS = st.builds(
-    Moment,
+    FoundMoment,
     st.text("ab", max_size=2),
     st.integers(0, 2).map(float),
     st.just(9.0),
@@ -41,7 +41,7 @@ class FakeClient:
         assert signature == "search"
         if self.error:
             raise self.error
-        padding = [Moment("", 0.0, 0.0, -np.inf)] * self.top_n
+        padding = [FoundMoment("", 0.0, 0.0, -np.inf)] * self.top_n
         names, *numbers = zip(*[*self.moments, *padding][: self.top_n])
         rows = [np.array([[name.encode() for name in names]], object)]
         rows += [np.array([number]) for number in numbers]
@@ -67,7 +67,7 @@ def test_any_division_merges_to_the_same(moments, num_shards, top_n):
 
 
 def test_the_best_of_all_are_kept_without_what_fills_up():
-    a, b = Moment("a", 0.0, 2.0, 1.0), Moment("b", 1.0, 4.0, 5.0)
+    a, b = FoundMoment("a", 0.0, 2.0, 1.0), FoundMoment("b", 1.0, 4.0, 5.0)
     clients = [FakeClient("x", [a], 3), FakeClient("y", [b], 2)]
     with MergingClient(clients) as client:
         # The second server has no room for a third.
@@ -79,7 +79,7 @@ def test_the_best_of_all_are_kept_without_what_fills_up():
 
 
 def test_a_server_that_fails_is_named_and_half_a_corpus_is_no_answer():
-    a = Moment("a", 0.0, 2.0, 1.0)
+    a = FoundMoment("a", 0.0, 2.0, 1.0)
     error = ServingError("UNAVAILABLE", "is gone")
     clients = [FakeClient("x", [a], 3), FakeClient("y", [a], 3, error)]
     with MergingClient(clients) as client:
@@ -88,7 +88,7 @@ def test_a_server_that_fails_is_named_and_half_a_corpus_is_no_answer():
 
 
 def test_one_shard_on_two_servers_is_told():
-    a = Moment("a", 0.0, 2.0, 1.0)
+    a = FoundMoment("a", 0.0, 2.0, 1.0)
     clients = [FakeClient("x", [a], 3), FakeClient("y", [a], 3)]
     with MergingClient(clients) as client:
         with pytest.raises(ValueError, match="x and y both have video 'a'"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from acnn_tf import losses
-from acnn_tf.data.atomic import WriteError
+from acnn_tf.files.atomic import WriteError
 from acnn_tf.models import ModelFileError, load_model, save_model
 from acnn_tf.optimizers import FusedAdam
 from tests.small_acnn import make_model

@@ -55,7 +55,9 @@ def slow_search(model, queries, top_n, max_iou, rounded="float32"):
         for row in range(len(found)):
             for kept in segments.nms(shifted[row], scores[row], max_iou):
                 segment, score = shifted[row, kept], scores[row, kept]
-                found[row].append(search.Found(video.video_id, *segment, score))
+                found[row].append(
+                    search.FoundMoment(video.video_id, *segment, score)
+                )
     return [
         sorted(row, key=lambda moment: -moment.score)[:top_n] for row in found
     ]

@@ -15,7 +15,7 @@ import pytest
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.inspection import save_manifests
-from acnn_tf.data.problems import DataError, UnknownIdError
+from acnn_tf.files.problems import DataError, UnknownIdError
 from tests.mutations import MUTATIONS
 
 NUM_MUTATIONS = int(os.environ.get("NUM_MUTATIONS", "200"))

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.names import check_file_name, file_name
+from acnn_tf.files.names import check_file_name, file_name
 
 # Also halves of letters, as names that are not UTF-8 have.
 IDS = st.text(max_size=300) | st.text(

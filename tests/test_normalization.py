@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acnn_tf.data import text_files
 from acnn_tf.data.annotations import DataError, read_moments
-from acnn_tf.data.normalization import MAX_CHARACTERS, normalize
 from acnn_tf.data.predictions import read_predictions
 from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.files import text as text_files
+from acnn_tf.files.text import MAX_CHARACTERS, normalize
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROLS = [chr(n) for n in (*range(32), *range(127, 160))]

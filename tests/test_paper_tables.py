@@ -5,8 +5,9 @@ import csv
 import pytest
 from absl.testing import flagsaver
 
-from experiments import curves, datasets, paper_tables, published
-from experiments.published import NOTE, PUBLISHED
+from experiments import curves, datasets
+from experiments.sweeps import paper_tables, published
+from experiments.sweeps.published import NOTE, PUBLISHED
 from tests.test_experiments import SMALL, run
 
 

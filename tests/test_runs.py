@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from experiments import runs
+from experiments.sweeps import runs
 
 # In place of a training: `begun` at its start, `done` at its end.
 SCRIPT = """

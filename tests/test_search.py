@@ -204,11 +204,13 @@ def test_search_answers_each_query_for_itself():
 
 
 def test_suppression_thresholds_of_the_three_protocols():
-    assert search.max_overlap("none") == 1.0
-    assert search.max_overlap("fixed", 0.4, iou=0.7) == 0.4
+    assert segments_lib.suppression_iou("none") == 1.0
+    assert segments_lib.suppression_iou("fixed", 0.4, iou=0.7) == 0.4
     expected = {0.1: 0.05, 0.3: 0.25, 0.5: 0.45, 0.7: 0.65, 0.02: 0.0}
     for iou, max_iou in expected.items():
-        assert search.max_overlap("per_threshold", 0.4, iou) == max_iou
+        assert (
+            segments_lib.suppression_iou("per_threshold", 0.4, iou) == max_iou
+        )
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_suppression_thresholds_of_the_three_protocols():
 )
 def test_suppression_names_what_is_wrong(arguments):
     with pytest.raises(ValueError, match=r"suppression|nms_threshold|iou"):
-        search.max_overlap(*arguments)
+        segments_lib.suppression_iou(*arguments)
 
 
 def test_padding_in_a_batch_does_not_change_a_video():

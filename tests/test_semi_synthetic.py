@@ -16,17 +16,17 @@ import pytest
 
 from acnn_tf.data.annotations import Moment, read_moments
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.problems import FeatureError
-from acnn_tf.data.semi_synthetic import (
+from acnn_tf.data.sentences import (
+    read_sentence_vectors,
+    write_sentence_vectors,
+)
+from acnn_tf.files.problems import FeatureError
+from experiments.tacos.made_features import (
     Clips,
     Recipe,
     Sentences,
     blur,
     content_words,
-)
-from acnn_tf.data.sentences import (
-    read_sentence_vectors,
-    write_sentence_vectors,
 )
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,14 +7,14 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acnn_tf.data.normalization import normalize
-from acnn_tf.data.problems import FeatureError, UnknownIdError
 from acnn_tf.data.sentences import (
     Vocabulary,
     read_glove,
     read_sentence_vectors,
     tokenize,
 )
+from acnn_tf.files.problems import FeatureError, UnknownIdError
+from acnn_tf.files.text import normalize
 
 
 def words_of(sentence):

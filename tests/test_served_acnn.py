@@ -17,9 +17,9 @@ import pytest
 import requests
 from tensorflow_serving.apis import predict_pb2
 
-from acnn_tf import serving
+from acnn_tf import servable
 from export.client import Client
-from export.tensors import to_proto
+from export.protocol.tensors import to_proto
 from tests import small_acnn
 from tests.server_process import Server
 from tests.small_model import request
@@ -38,7 +38,7 @@ def model():
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     index = small_acnn.make_index(model)
-    serving.export(model, folder / "1", index=index)
+    servable.export(model, folder / "1", index=index)
     return folder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import requests
 
-from export.tensors import from_proto
+from export.protocol.tensors import from_proto
 from tests.server_process import ROOT, Server
 from tests.small_model import X, request, save
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acnn_tf.significance import Difference, paired_bootstrap
+from experiments.sweeps.significance import Difference, paired_bootstrap
 
 hits = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1)
 
@@ -84,7 +84,7 @@ def test_samples_follow_from_the_seed_in_parts_or_not(monkeypatch):
     found = paired_bootstrap(ours, theirs, seed=1)
     assert found == paired_bootstrap(ours, theirs, seed=1)
     assert found != paired_bootstrap(ours, theirs, seed=2)
-    monkeypatch.setattr("acnn_tf.significance._CHUNK", 40 * 33)
+    monkeypatch.setattr("experiments.sweeps.significance._CHUNK", 40 * 33)
     assert found == pytest.approx(paired_bootstrap(ours, theirs, seed=1))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.problems import FeatureError
+from acnn_tf.files.problems import FeatureError
 
 CLIPS = np.array([[1.5, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tensorflow.core.framework import tensor_pb2
 
-from export import bodies, tensors
+from export.protocol import bodies, tensors
 
 NUMBERS = ["float16", "float32", "float64", "bool", "complex64", "complex128"]
 NUMBERS += [f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.problems import FeatureError
+from acnn_tf.files.problems import FeatureError
 
 CLIPS = {
     "a": np.array([[0.0, -1.0]], np.float32),

@@ -16,7 +16,7 @@ import pytest
 
 from acnn_tf import callbacks
 from acnn_tf.models import ACNN
-from acnn_tf.training import TERMINATED, Resume
+from acnn_tf.training import TERMINATED, ResumableTraining
 from tests import test_callbacks as small
 from tests.test_distribution import start, start_workers
 
@@ -47,7 +47,9 @@ def train(folder, every=None, stop=0, data=small.data):
     """Trains in one go, or until stopped: model, history, best."""
     keras.utils.set_random_seed(stop)  # must not matter
     model, validation = small.make_model(), small.validation()
-    resume = Resume(model, folder, every, history_path=folder / "history.csv")
+    resume = ResumableTraining(
+        model, folder, every, history_path=folder / "history.csv"
+    )
     stopping = [StopAt(stop)] if stop else []
     history = resume.fit(
         lambda epoch: data(model, epoch),
@@ -127,7 +129,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other.compile("adam")
     other.build({"clip": (None, None, 3), "query": (None, 4)})
     with pytest.raises(ValueError, match="does not fit this model"):
-        Resume(other, tmp_path).fit(lambda epoch: None, epochs=1)
+        ResumableTraining(other, tmp_path).fit(lambda epoch: None, epochs=1)
 
 
 def test_checkpoints_of_other_data_are_refused(tmp_path):
@@ -153,14 +155,14 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
 
     model = small.make_model()
     with pytest.raises(ValueError, match="not finite after step 3 of epoch 1"):
-        Resume(model, tmp_path, 1).fit(
+        ResumableTraining(model, tmp_path, 1).fit(
             lambda epoch: small.data(model, epoch),
             epochs=1,
             callbacks=[Spoil()],
             verbose=0,
         )
     again = small.make_model()
-    resume = Resume(again, tmp_path, 1)
+    resume = ResumableTraining(again, tmp_path, 1)
     with pytest.raises(Stopped):
         resume.fit(
             lambda epoch: small.data(again, epoch),
@@ -173,7 +175,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
 
 def test_what_is_asked_of_every_is_checked(tmp_path):
     with pytest.raises(ValueError, match="`every` must be at least 1"):
-        Resume(small.make_model(), tmp_path, 0)
+        ResumableTraining(small.make_model(), tmp_path, 0)
 
 
 def test_sigterm_during_validation_loses_nothing(whole, tmp_path):
@@ -184,7 +186,7 @@ def test_sigterm_during_validation_loses_nothing(whole, tmp_path):
 
     model = small.make_model()
     with pytest.raises(SystemExit) as ended:
-        Resume(model, tmp_path, grace=1e6).fit(
+        ResumableTraining(model, tmp_path, grace=1e6).fit(
             lambda epoch: small.data(model, epoch),
             epochs=EPOCHS,
             callbacks=[Terminate(small.MOMENTS, small.FEATURES)],
@@ -301,7 +303,7 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
 
 FULL = """
 import resource, sys
-from acnn_tf.data.atomic import WriteError
+from acnn_tf.files.atomic import WriteError
 from tests import test_training as t
 folder = t.Path(sys.argv[1])
 try:

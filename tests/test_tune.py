@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from acnn_tf.data.problems import DataError
-from experiments import trials
-from experiments.runs import RunError
-from experiments.space import Values, read_space
+from acnn_tf.files.problems import DataError
+from experiments.sweeps import trials
+from experiments.sweeps.runs import RunError
+from experiments.sweeps.space import Values, read_space
 
 ROOT = Path(__file__).resolve().parents[1]
 

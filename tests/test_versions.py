@@ -1,8 +1,8 @@
 import os
 import shutil
 
-from export.servable import Servable
-from export.versions import Versions
+from export.protocol.signatures import Servable
+from export.protocol.versions import Versions
 from tests.small_model import X, request, save
 
 

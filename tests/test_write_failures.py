@@ -15,8 +15,8 @@ import pytest
 from acnn_tf.data import synthetic
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.manifests import check_file, save_manifest
 from acnn_tf.data.predictions import read_predictions, write_predictions
+from acnn_tf.files.manifests import check_file, save_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = np.array([[1.5, 2.0], [3.0, 4.0]], np.float32)
@@ -26,7 +26,7 @@ LARGE = """
 import numpy as np
 from acnn_tf.data.annotations import Moment, write_jsonl
 from acnn_tf.data.features import write_features
-from acnn_tf.data.manifests import save_manifest
+from acnn_tf.files.manifests import save_manifest
 from acnn_tf.data.predictions import write_predictions
 from acnn_tf.data import synthetic
 clips = {f"v{i}": np.ones((125, 50), np.float32) for i in range(20)}
@@ -44,7 +44,7 @@ def run_limited(statement, limit):
     """Runs a statement under a limit; returns what it says in failing."""
     script = f"""
 import resource, tempfile
-from acnn_tf.data.atomic import WriteError
+from acnn_tf.files.atomic import WriteError
 {LARGE}
 if {"tfrecord" in statement}:
     import tensorflow

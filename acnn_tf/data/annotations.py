@@ -15,10 +15,10 @@ import json
 import os
 
 from acnn_tf.data.known_files import known_files
-from acnn_tf.data.manifests import check_file, replacing_with_manifest
-from acnn_tf.data.problems import DataError, Problem
 from acnn_tf.data.records import read_records, video_name
-from acnn_tf.data.text_files import is_number, read_numbers
+from acnn_tf.files.manifests import check_file, replacing_with_manifest
+from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.text import is_number, read_numbers
 
 __all__ = [
     "DATASETS",
@@ -86,7 +86,7 @@ def read_moments(
     that ends before it starts, starts after the video's end, or is longer
     than its video by more than a tenth is dropped, as are records that are
     malformed, repeated, or of a video whose duration is not known. A file that
-    is not as its manifest says (see `acnn_tf.data.manifests`) is not read.
+    is not as its manifest says (see `acnn_tf.files.manifests`) is not read.
 
     Args:
         path: Annotation file; see the top of this module.

@@ -8,22 +8,22 @@ import os
 
 import numpy as np
 
-from acnn_tf.data.array_files import (
+from acnn_tf.files.arrays import (
     NpyFolder,
     open_arrays,
     read_floats,
     write_npy,
 )
-from acnn_tf.data.atomic import partial_name, replacing
-from acnn_tf.data.hdf5_files import HDF5File, write_hdf5
-from acnn_tf.data.manifests import (
+from acnn_tf.files.atomic import partial_name, replacing
+from acnn_tf.files.hdf5 import HDF5File, write_hdf5
+from acnn_tf.files.manifests import (
     manifest_path,
     replacing_with_manifest,
     save_manifest,
 )
-from acnn_tf.data.names import check_file_name
-from acnn_tf.data.problems import FeatureError, UnknownIdError, fail
-from acnn_tf.data.tfrecord_files import TFRecordFiles, write_tfrecord
+from acnn_tf.files.names import check_file_name
+from acnn_tf.files.problems import FeatureError, UnknownIdError, fail
+from acnn_tf.files.tfrecord import TFRecordFiles, write_tfrecord
 
 # Videos whose width is compared before any is trusted.
 _LOOKED_AT = 5
@@ -214,7 +214,7 @@ def write_features(path, features, clip_seconds):
     """Writes features in a form that `open_features` reads.
 
     What is there before stays until the new file is complete. TFRecord files
-    and folders of `.npy` get a manifest, see `acnn_tf.data.manifests`; HDF5
+    and folders of `.npy` get a manifest, see `acnn_tf.files.manifests`; HDF5
     files hold checksums of all that is in them.
 
     Args:

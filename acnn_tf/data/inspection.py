@@ -4,10 +4,10 @@ import os
 
 import numpy as np
 
-from acnn_tf.data.manifests import manifest_path, save_manifest
-from acnn_tf.data.problems import Problem
-from acnn_tf.data.text_files import read_numbers
 from acnn_tf.data.windows import video_pairs
+from acnn_tf.files.manifests import manifest_path, save_manifest
+from acnn_tf.files.problems import Problem
+from acnn_tf.files.text import read_numbers
 
 
 def with_sound_features(moments, features):

@@ -13,9 +13,9 @@ import os
 
 import numpy as np
 
-from acnn_tf.data.atomic import replacing
-from acnn_tf.data.problems import DataError, Problem
-from acnn_tf.data.text_files import is_number, text_lines
+from acnn_tf.files.atomic import replacing
+from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.text import is_number, text_lines
 
 
 def write_predictions(path, moments, predictions):

@@ -11,9 +11,8 @@ import json
 import os
 import re
 
-from acnn_tf.data.normalization import normalize
-from acnn_tf.data.problems import Problem
-from acnn_tf.data.text_files import is_number, json_items, text_lines
+from acnn_tf.files.problems import Problem
+from acnn_tf.files.text import is_number, json_items, normalize, text_lines
 
 _DIDEMO_SECONDS = 5
 

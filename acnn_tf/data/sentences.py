@@ -7,16 +7,16 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from acnn_tf.data.array_files import open_arrays, read_floats
-from acnn_tf.data.hdf5_files import write_hdf5
-from acnn_tf.data.manifests import replacing_with_manifest
-from acnn_tf.data.normalization import normalize
-from acnn_tf.data.problems import (
+from acnn_tf.files.arrays import open_arrays, read_floats
+from acnn_tf.files.hdf5 import write_hdf5
+from acnn_tf.files.manifests import replacing_with_manifest
+from acnn_tf.files.problems import (
     FeatureError,
     Problem,
     UnknownIdError,
     fail,
 )
+from acnn_tf.files.text import normalize
 
 PADDING, UNKNOWN = 0, 1
 _FIRST_WORD = 2

@@ -11,7 +11,7 @@ import zipfile
 import keras
 
 from acnn_tf import losses, optimizers  # noqa: F401 - so that Keras knows them
-from acnn_tf.data.atomic import replacing
+from acnn_tf.files.atomic import replacing
 from acnn_tf.models import (  # noqa: F401 - likewise
     acrn,
     ctrl,

@@ -13,13 +13,11 @@ from acnn_tf.search.encoding import (
     to_numpy,
 )
 from acnn_tf.search.index_rows import IndexFileError
-from acnn_tf.search.moment_index import Found, MomentIndex
+from acnn_tf.search.moment_index import FoundMoment, MomentIndex
 from acnn_tf.search.ranking import (
-    SUPPRESSIONS,
     candidates,
     consensus,
     decay,
-    max_overlap,
 )
 from acnn_tf.search.shards import (
     assign_videos,
@@ -29,9 +27,8 @@ from acnn_tf.search.shards import (
 )
 
 __all__ = [
-    "SUPPRESSIONS",
     "EncodedVideo",
-    "Found",
+    "FoundMoment",
     "IndexFileError",
     "MomentIndex",
     "assign_videos",
@@ -43,6 +40,5 @@ __all__ = [
     "encode_shard",
     "encode_videos",
     "encoder_inputs",
-    "max_overlap",
     "to_numpy",
 ]

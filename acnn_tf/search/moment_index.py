@@ -7,7 +7,7 @@ import numpy as np
 from acnn_tf import segments as segments_lib
 from acnn_tf.search.encoding import EncodedVideo, encode_videos, to_numpy
 from acnn_tf.search.index_files import IndexFiles
-from acnn_tf.search.ranking import max_overlap, rescore, shift
+from acnn_tf.search.ranking import rescore, shift
 from acnn_tf.search.scoring import (
     encode_function,
     locate_function,
@@ -23,7 +23,7 @@ _VISITED = 65_536
 _QUERIES = 16
 
 
-class Found(typing.NamedTuple):
+class FoundMoment(typing.NamedTuple):
     """A moment that a search found; times in seconds."""
 
     video_id: str
@@ -67,7 +67,7 @@ class MomentIndex:
     >>> index.append(open_features("clips.hdf5"))  # doctest: +SKIP
     >>> queries = vocabulary.encode(["a man runs"])  # doctest: +SKIP
     >>> index.search(queries, top_n=1)  # doctest: +SKIP
-    [[Found(video_id='v7', start=4.5, end=9.0, score=3.2)]]
+    [[FoundMoment(video_id='v7', start=4.5, end=9.0, score=3.2)]]
     """
 
     def __init__(self, model, path=None, *, dtype=None, shard=None):
@@ -185,14 +185,14 @@ class MomentIndex:
                 `[Q, E]` sentence vectors.
             top_n: Int, results of a query.
             suppression: `"none"` or `"fixed"`, among results of one video.
-            nms_threshold: Float, see `max_overlap`.
+            nms_threshold: Float, see `acnn_tf.segments.suppression_iou`.
             shortlist: `"bfloat16"` scores the windows roughly, which is
                 faster where the processor has bfloat16 products, and then
                 ranks exactly all videos that could be among the best by the
                 largest error seen. Default: exact from the start.
 
         Returns:
-            For each query a list of `Found`, best first; equal scores by
+            For each query a list of `FoundMoment`, best first; equal scores by
             video and start.
         """
         return self.search_encoded(
@@ -230,7 +230,7 @@ class MomentIndex:
             raise ValueError(
                 f"`shortlist` must be 'bfloat16' or None. Received: {shortlist}"
             )
-        max_iou = max_overlap(suppression, nms_threshold)
+        max_iou = segments_lib.suppression_iou(suppression, nms_threshold)
         queries = to_numpy(queries)
         found = []
         for first in range(0, len(queries), _QUERIES):
@@ -297,7 +297,10 @@ class MomentIndex:
                 del result[top_n:]
             step = max(step, 16)
         return [
-            [Found(name, start, end, -score) for score, name, start, end in one]
+            [
+                FoundMoment(name, start, end, -score)
+                for score, name, start, end in one
+            ]
             for one in results
         ]
 

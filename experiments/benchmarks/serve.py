@@ -26,12 +26,12 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from acnn_tf import serving
+from acnn_tf import servable
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.models import ACNN
 from acnn_tf.search import MomentIndex, encode_videos
 from experiments.benchmarks import measure
-from export.tensors import from_proto, to_proto
+from export.protocol.tensors import from_proto, to_proto
 
 WORDS = ["a", "person", "opens", "closes", "the", "door", "window", "and"]
 CLIP_DIM = 16
@@ -63,7 +63,7 @@ def rows(smoke=False, rounds=5):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         model, index = _make_index(num_windows)
-        serving.export(model, folder / "acnn" / "1", index=index)
+        servable.export(model, folder / "acnn" / "1", index=index)
         with _server(folder) as (process, address):
             return _measure(
                 folder / "acnn" / "1", model, index, process, address, smoke

@@ -1,0 +1,1 @@
+"""Files of anybody: read with care, written whole or not at all."""

@@ -1,0 +1,245 @@
+"""Text and JSON files, item by item, each with its line; safe sentences.
+
+What is wrong with an item comes out in its place, as a `ValueError`, so that
+one reading finds all there is to mend.
+"""
+
+import csv
+import json
+import os
+import re
+import unicodedata
+
+from acnn_tf.files.manifests import check_file
+from acnn_tf.files.problems import Problem
+
+# A line is a record, and the largest of the datasets, a video's predictions,
+# has 100 kB. Python takes up to 30 times as many bytes as JSON has.
+MAX_LINE_BYTES = 8 * 2**20
+# A file that is read as a whole: that of ActivityNet Captions has 10 MB.
+MAX_FILE_BYTES = 64 * 2**20
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+# Of a sentence, in characters; it has at most half as many words. The longest
+# of the datasets has 1,070. Each character takes some hundred bytes on its way
+# through words and an encoder, and a batch is as wide as its longest sentence.
+MAX_CHARACTERS = 2000
+
+# Control characters, and those that turn the direction of the text after them:
+# on a terminal they would change what stands around them.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def normalize(sentence):
+    r"""Writes a sentence in one way, whatever way it came.
+
+    Each letter is one character where there is one (Unicode NFC; TensorFlow
+    has no operation for it, so that it comes before `tokenize`). A control
+    character, a line break or a sign that turns the direction of text becomes
+    a space, which it is to `tokenize`, too.
+
+    Args:
+        sentence: String.
+
+    Raises:
+        ValueError: If it has more than `MAX_CHARACTERS`, or half of a letter
+            (a lone surrogate), which is no text.
+
+    Example:
+
+    >>> normalize("a cafe\u0301\nis\x00open")
+    'a café is open'
+    """
+    if len(sentence) > MAX_CHARACTERS:
+        raise ValueError(
+            f"a sentence may have {MAX_CHARACTERS:,} characters, found "
+            f"{len(sentence):,} in {sentence[:40]!a}...; cut it, or make "
+            "several of it"
+        )
+    if half := re.search("[\ud800-\udfff]", sentence):
+        raise ValueError(
+            f"expected text, found half a letter, {half[0]!a}, in "
+            f"{sentence[:40]!a}; write it again in UTF-8"
+        )
+    return unicodedata.normalize("NFC", _CONTROLS.sub(" ", sentence))
+
+
+def text_lines(path):
+    """Yields `(line, text)` of the lines of a UTF-8 file that are not blank.
+
+    A line of more than `MAX_LINE_BYTES` is not read, nor is what follows it.
+    """
+    with open(path, "rb") as file:
+        lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+        for line, data in enumerate(lines, start=1):
+            if len(data) > MAX_LINE_BYTES:
+                yield line, _too_large("a line", MAX_LINE_BYTES)
+                return
+            try:
+                text = data.decode("utf-8-sig" if line == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield line, _not_utf8(error)
+                continue
+            if text.strip():
+                yield line, text.strip()
+
+
+def json_items(path, kind):
+    """Yields `(line, item)` for each item of a JSON file.
+
+    Args:
+        path: File.
+        kind: `dict` or `list`: what the file is at its top. An item of a
+            `dict` is `(key, value)`.
+    """
+    with open(path, "rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        yield 1, _too_large("the file", MAX_FILE_BYTES)
+        return
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield data[: error.start].count(b"\n") + 1, _not_utf8(error)
+        return
+    if not text.strip():
+        return
+    line, counted = 1, 0
+    try:
+        for place, item in _scan(text, kind):
+            line += text.count("\n", counted, place)
+            counted = place
+            yield line, item
+    except json.JSONDecodeError as error:
+        # The decoder's own words, and the line on which it stopped.
+        yield (
+            error.lineno,
+            ValueError(
+                f"is not JSON: {error.msg} at column {error.colno}; is the "
+                "file cut short?"
+            ),
+        )
+    except ValueError as error:  # a number of thousands of digits
+        yield line, ValueError(f"is not JSON: {error}")
+    except RecursionError:
+        yield line, ValueError("is not an annotation: nested too deeply")
+
+
+def _scan(text, kind):
+    """Yields `(place, item)`; the standard decoder would lose the places."""
+    opening, closing = "{}" if kind is dict else "[]"
+    decode = json.JSONDecoder().raw_decode
+
+    def skip(place, expected):
+        place = _SPACE.match(text, place).end()
+        if text[place : place + 1] not in tuple(expected):
+            raise json.JSONDecodeError(
+                f"expected {' or '.join(expected)}", text, place
+            )
+        return place + 1
+
+    place = skip(0, opening)
+    after = _SPACE.match(text, place).end()
+    if text[after : after + 1] == closing:
+        return
+    while text[place - 1] != closing:
+        start = place = _SPACE.match(text, place).end()
+        item, place = decode(text, place)
+        if kind is dict:
+            place = _SPACE.match(text, skip(place, ":")).end()
+            value, place = decode(text, place)
+            item = (str(item), value)
+        yield start, item
+        place = skip(place, "," + closing)
+    place = _SPACE.match(text, place).end()
+    if place != len(text):
+        raise json.JSONDecodeError("expected the end", text, place)
+
+
+def _too_large(what, limit):
+    return ValueError(
+        f"expected {what} to have at most {limit:,} bytes, found more; is it "
+        "another kind of file? Else split it"
+    )
+
+
+def _not_utf8(error):
+    byte = error.object[error.start]
+    return ValueError(f"is not UTF-8: byte 0x{byte:02x}; convert the file")
+
+
+def read_numbers(path, problems):
+    """Reads one number above 0 per video: durations, or counts of frames.
+
+    Args:
+        path: JSON file `{video: number}`, or CSV file with the columns `id`
+            and `length`, as those of Charades.
+        problems: List that takes a `Problem` for each malformed entry, or if
+            the file is not as its manifest says.
+
+    Returns:
+        Dictionary from video id to number.
+    """
+    path = os.fspath(path)
+    damage = check_file(path)
+    if damage:
+        problems += damage
+        return {}
+    items = (
+        _csv_items(path) if path.endswith(".csv") else json_items(path, dict)
+    )
+    numbers, line = {}, None
+    for line, item in items:
+        try:
+            if isinstance(item, ValueError):
+                raise item
+            video, number = item
+            if not is_number(number) or number <= 0:
+                raise ValueError(
+                    f"video {video!r}: expected a number above 0, found "
+                    f"{number!r:.40}"
+                )
+            if video in numbers:
+                raise ValueError(f"video {video!r} is in the file twice")
+        except ValueError as error:
+            problems.append(Problem(path, line, str(error)))
+            continue
+        numbers[video] = number
+    if line is None:
+        problems.append(Problem(path, 1, "the file holds no records"))
+    return numbers
+
+
+def _csv_items(path):
+    lines = text_lines(path)
+    columns = None
+    for line, text in lines:
+        if isinstance(text, ValueError):
+            yield line, text
+            continue
+        try:
+            row = next(csv.reader([text]))
+        except csv.Error as error:
+            yield line, ValueError(f"is not CSV: {error}; found {text[:60]!r}")
+            continue
+        if columns is None:
+            columns = row
+            if not {"id", "length"} <= set(columns):
+                yield (
+                    line,
+                    ValueError(f"expected columns id, length; found {row}"),
+                )
+                return
+            continue
+        entry = dict(zip(columns, row, strict=False))
+        try:
+            number = float(entry["length"])
+        except (KeyError, ValueError):
+            number = entry.get("length")
+        yield line, (entry.get("id", ""), number)
+
+
+def is_number(value):
+    """Whether `value` is a finite number of a size that times can have."""
+    return type(value) in (int, float) and abs(value) < 1e12

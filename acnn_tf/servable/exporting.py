@@ -1,0 +1,100 @@
+"""A model, as a folder that TensorFlow Serving takes."""
+
+import os
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from acnn_tf.files.atomic import replacing
+from acnn_tf.servable.readme import readme
+from acnn_tf.servable.signatures import Signatures
+from acnn_tf.servable.verification import ExportError, verify
+
+# How TensorFlow tells of a disk that is full, and of a limit.
+_FULL = (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError)
+
+
+def export(
+    model, path, *, index=None, top_n=10, nms_threshold=0.5, assets_extra=None
+):
+    """Writes a model as a SavedModel that answers sentences with moments.
+
+    The folder needs none of this code: TensorFlow Serving, the C API or
+    `tf.saved_model.load` run it, sentences and clip features in, moments out.
+    `Signatures` says what it answers, and so does a README in the folder. It
+    is written elsewhere, loaded again, compared with the model and only then
+    renamed, so that a server never sees half of it.
+
+    Args:
+        model: One of `acnn_tf.models`, built and trained.
+        path: Folder that is not there yet; a server wants an integer for its
+            name, `models/acnn/1`.
+        index: `acnn_tf.search.MomentIndex` of the videos to search in.
+        top_n: Int, moments of an answer.
+        nms_threshold: Float, IoU that two moments of one video may have.
+        assets_extra: Dictionary from names of files to bytes, for the folder
+            `assets.extra`.
+
+    Returns:
+        Dictionary from the names of the signatures to the largest error
+        against the model.
+
+    Raises:
+        ExportError: If what was written does not give the model's numbers,
+            or needs operations that a stock server does not have.
+        FileExistsError: If `path` is there already.
+        WriteError: If it cannot be written; nothing of it stays.
+
+    Example:
+
+    >>> export(model, "models/acnn/1", index=index)  # doctest: +SKIP
+    """
+    path = os.path.abspath(path)
+    if os.path.exists(path):
+        raise FileExistsError(
+            f"{path} is there already: a version, once served, must not "
+            "change. Choose another number."
+        )
+    signatures = Signatures(model, index, top_n, nms_threshold)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    size = sum(variable.numpy().nbytes for variable in signatures.variables)
+    # Its name is not a number: a server that looks on takes it for no version.
+    with replacing(path, size=size, errors=_FULL) as partial:
+        functions = signatures.concrete_functions()
+        tf.saved_model.save(signatures, partial, signatures=functions)
+        _check_operations(partial)
+        for file_name, content in (assets_extra or {}).items():
+            extra = os.path.join(partial, "assets.extra", file_name)
+            os.makedirs(os.path.dirname(extra), exist_ok=True)
+            with open(extra, "wb") as file:
+                file.write(content)
+        with open(
+            os.path.join(partial, "README.md"), "w", encoding="utf-8"
+        ) as file:
+            file.write(
+                readme(
+                    model, signatures, functions, index, top_n, nms_threshold
+                )
+            )
+        errors = verify(partial, model, index, top_n, nms_threshold)
+    return errors
+
+
+def _check_operations(path):
+    """Refuses operations that stock TensorFlow Serving lacks."""
+    saved = saved_model_pb2.SavedModel()
+    with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+        saved.ParseFromString(file.read())
+    graph = saved.meta_graphs[0].graph_def
+    found = {node.op for node in graph.node}
+    for function in graph.library.function:
+        found |= {node.op for node in function.node_def}
+    bad = [
+        name
+        for name in sorted(found)
+        if not hasattr(tf.raw_ops, name) or "PyFunc" in name
+    ]
+    if bad:
+        raise ExportError(
+            f"The model needs operations that no stock server has: {bad}."
+        )

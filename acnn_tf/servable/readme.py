@@ -1,0 +1,120 @@
+"""The text that lies beside a SavedModel."""
+
+from acnn_tf.files.text import MAX_CHARACTERS
+
+_TEXT = """\
+# A servable for video moment retrieval
+
+A sentence in; start, end and score of moments in videos out. Any program that
+runs a TensorFlow SavedModel can serve this folder; it needs core operations
+only.
+
+{corpus}
+
+## Signatures
+
+Row i of every input and output belongs together; `*` is any number. The first
+is `serving_default` as well.
+
+{signatures}
+
+- `query`: {query}
+- `clip`: features of the video, a row of {clip_dim} numbers for every
+  {clip_seconds:g} seconds, padded to the longest video of the request. What
+  the padding holds makes no difference.
+- `num_clips`: how many clips of the row are real.
+- `duration`: seconds of the video; 0 stands for the length of its clips.
+- `start`, `end`: seconds into the video, within `[0, duration]`, the best
+  {top_n} moments first. Two moments of one video overlap by an IoU of at most
+  {nms_threshold:g}. Where there are fewer than {top_n}, the row ends on
+  moments with `start = end = 0`: leave those out.
+- `score`: higher is better. Scores compare the moments of one query; they are
+  no probabilities, and those of two queries do not compare.
+- `window`, `segment`, `num_windows`: the encoded windows of a video, their
+  start and end in seconds, and how many of the row are real. With `query` of
+  `encode_queries` they are what a larger index is made of.
+
+`localize` finds each query in the video of its row; one video may come with
+several queries, or one query with several videos.
+
+A server may batch requests, and pad their `clip`s to one length: a row gives
+the same answer alone.
+
+## By REST
+
+    curl http://localhost:8501/v1/models/acnn:predict \\
+        -d '{request}'
+"""
+
+
+def readme(model, signatures, functions, index, top_n, nms_threshold):
+    """Describes the folder that `export` writes.
+
+    Args:
+        model: The model in it.
+        signatures: `Signatures`.
+        functions: Their `concrete_functions`.
+        index: As for `export`, like the others.
+        top_n: Likewise.
+        nms_threshold: Likewise.
+
+    Returns:
+        Markdown text.
+    """
+    if index is None:
+        corpus = (
+            "It holds no videos: `localize`, which is the default, takes their "
+            "features\nwith every request."
+        )
+    else:
+        corpus = (
+            f"It holds {len(index):,} videos with {index.num_windows:,} "
+            "windows, and `search`, which\nis the default, looks through all "
+            "of them."
+        )
+    if model.vocabulary is None:
+        query = (
+            "a vector for each sentence, of the kind the model learned from."
+        )
+    else:
+        query = (
+            "a sentence each, UTF-8 text of at most "
+            f"{MAX_CHARACTERS:,} characters. Case,\n  punctuation and the way "
+            "accents are encoded make no difference."
+        )
+    sentence = '"a person opens the door"'
+    if model.vocabulary is None:
+        sentence = "[0.1, ...]"
+    request = f'{{"instances": [{sentence}]}}'
+    if index is None:
+        request = (
+            '{"inputs": {"clip": [[[0.1, ...], ...]], "num_clips": [30], '
+            f'"duration": [0], "query": [{sentence}]}}}}'
+        )
+    return _TEXT.format(
+        corpus=corpus,
+        signatures="\n".join(_lines(signatures.inputs(), functions)),
+        query=query,
+        clip_seconds=model.clip_seconds,
+        clip_dim=model.clip_dim,
+        top_n=top_n,
+        nms_threshold=nms_threshold,
+        request=request,
+    )
+
+
+def _lines(inputs, functions):
+    """A table of the signatures."""
+    yield "| signature | inputs | outputs |"
+    yield "|---|---|---|"
+    for name, specs in inputs.items():
+        outputs = functions[name].structured_outputs
+        yield f"| `{name}` | {_tensors(specs)} | {_tensors(outputs)} |"
+
+
+def _tensors(specs):
+    return ", ".join(
+        f"`{name}` {spec.dtype.name} "
+        f"[{', '.join(str(size or '*') for size in spec.shape)}]"
+        for name, spec in specs.items()
+    )

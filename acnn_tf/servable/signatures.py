@@ -1,0 +1,237 @@
+"""What a servable answers: its signatures, as TensorFlow functions."""
+
+import numpy as np
+import tensorflow as tf
+
+from acnn_tf import segments
+from acnn_tf.servable import ranking, windows
+from acnn_tf.servable.corpus import Corpus
+from acnn_tf.servable.word_ids import WordIds
+
+# In place of a moment where fewer were found: JSON has no infinity.
+NO_SCORE = np.finfo(np.float32).min
+
+
+class Signatures(tf.Module):
+    """The signatures of a model, and what they need, ready to be saved.
+
+    - `search`: `query` -> `video_id`, `start`, `end`, `score`, `[Q, n]`, over
+      the videos of an index. Only where there is one.
+    - `localize`: `clip`, `num_clips`, `duration`, `query` -> `start`, `end`,
+      `score`, `[B, n]`: each query in the video of its row. One video may
+      come with several queries, or one query with several videos.
+    - `encode_windows`: `clip`, `num_clips`, `duration` -> `window`
+      `[B, W, t]`, `segment` `[B, W, 2]`, `num_windows` `[B]`.
+    - `encode_queries`: `query` -> `query` `[Q, t]`.
+
+    `query` is string `[Q]` for a model with a vocabulary, else float32
+    `[Q, E]`; `clip` float32 `[B, T, D]`; `num_clips` int32 `[B]`, how many of
+    the T are real; `duration` float64 `[B]`, seconds, 0 for the length of the
+    clips. Moments are in seconds, within the video, best first; where there
+    are fewer than n, rows end on moments without length, of `NO_SCORE`.
+
+    Args:
+        model: One of `acnn_tf.models`, built.
+        index: `acnn_tf.search.MomentIndex` of this model, to search in.
+        top_n: Int n.
+        nms_threshold: IoU that two moments of one video may have.
+    """
+
+    def __init__(self, model, index=None, top_n=10, nms_threshold=0.5):
+        super().__init__()
+        if top_n < 1:
+            raise ValueError(f"`top_n` must be positive. Received: {top_n}")
+        if model.clip_dim is None or not model.built:
+            raise ValueError("The model must be built: call it once.")
+        self._model = lambda: model  # which tf.Module must not look through
+        self._top_n = top_n
+        self._max_iou = segments.suppression_iou("fixed", nms_threshold)
+        self._weights = [weight.value for weight in model.variables]
+        self._word_ids = None
+        if model.vocabulary is not None:
+            self._word_ids = WordIds(model.vocabulary)
+        self._corpus = None
+        if index is not None:
+            self._corpus = Corpus(model, index, top_n, self._max_iou)
+
+    def inputs(self):
+        """Dictionary from names of signatures to those of `tf.TensorSpec`."""
+        model = self._model()
+        if self._word_ids is not None:
+            query = tf.TensorSpec([None], tf.string, "query")
+        else:
+            width = model.query_projection.kernel.shape[0]
+            query = tf.TensorSpec([None, width], tf.float32, "query")
+        video = {
+            "clip": tf.TensorSpec(
+                [None, None, model.clip_dim], tf.float32, "clip"
+            ),
+            "num_clips": tf.TensorSpec([None], tf.int32, "num_clips"),
+            "duration": tf.TensorSpec([None], tf.float64, "duration"),
+        }
+        specs = {
+            "localize": {**video, "query": query},
+            "encode_windows": video,
+            "encode_queries": {"query": query},
+        }
+        if self._corpus is not None:
+            specs = {"search": {"query": query}, **specs}
+        return specs
+
+    def concrete_functions(self):
+        """Dictionary of concrete functions by name, for `tf.saved_model.save`.
+
+        Functions with named inputs and outputs; `serving_default` is the first
+        of `inputs`: `search` where there is an index, else `localize`.
+        """
+        functions = {
+            name: tf.function(
+                getattr(self, name), autograph=False
+            ).get_concrete_function(**specs)
+            for name, specs in self.inputs().items()
+        }
+        default = next(iter(functions.values()))
+        return {"serving_default": default, **functions}
+
+    def search(self, query):
+        video_id, segment, score = self._corpus(self._encode_queries(query))
+        return {"video_id": video_id, **_moments(segment, score)}
+
+    def localize(self, clip, num_clips, duration, query):
+        window, segment, num_windows, duration = self._encode_windows(
+            clip, num_clips, duration
+        )
+        query = self._encode_queries(query)
+        num_videos, num_queries = tf.shape(window)[0], tf.shape(query)[0]
+        check = _check(
+            (num_videos == num_queries)
+            | (num_videos == 1)
+            | (num_queries == 1),
+            "`query` and `clip` must have as many rows, or one of them one "
+            "row. Received:",
+            num_queries,
+            num_videos,
+        )
+        with tf.control_dependencies([check]):
+            rows = tf.where(num_videos == 1, num_queries, num_videos)
+            row = tf.minimum(tf.range(rows), num_videos - 1)
+        window, segment = tf.gather(window, row), tf.gather(segment, row)
+        query = tf.gather(query, tf.minimum(tf.range(rows), num_queries - 1))
+        output = self._model().match(query[:, None], window)
+        score = tf.cast(output["score"][:, 0], tf.float32)
+        real = tf.sequence_mask(
+            tf.gather(num_windows, row), tf.shape(segment)[1]
+        )
+        return _moments(
+            *ranking.rank(
+                self._model(),
+                segment,
+                tf.where(real, score, -np.inf),
+                output["offset"][:, 0],
+                tf.gather(duration, row),
+                self._top_n,
+                self._max_iou,
+            )
+        )
+
+    def encode_windows(self, clip, num_clips, duration):
+        window, segment, num_windows, _ = self._encode_windows(
+            clip, num_clips, duration
+        )
+        real = tf.sequence_mask(num_windows, tf.shape(window)[1])
+        return {
+            "window": tf.where(real[..., None], window, 0.0),
+            "segment": tf.cast(segment, tf.float32),
+            "num_windows": tf.cast(num_windows, tf.int32),
+        }
+
+    def encode_queries(self, query):
+        return {"query": self._encode_queries(query)}
+
+    def _encode_queries(self, query):
+        if self._word_ids is not None:
+            query = self._word_ids(query)
+        else:
+            check = _check(
+                tf.reduce_all(tf.math.is_finite(query)),
+                "`query` must be finite numbers.",
+            )
+            with tf.control_dependencies([check]):
+                query = tf.identity(query)
+        return tf.cast(self._model().encode_queries(query), tf.float32)
+
+    def _encode_windows(self, clip, num_clips, duration):
+        """Encodings, segments, numbers of windows, durations."""
+        model = self._model()
+        batch, longest = tf.shape(clip)[0], tf.shape(clip)[1]
+        mask = tf.sequence_mask(num_clips, longest)  # [B, T]
+        own = tf.cast(num_clips, tf.float64) * model.clip_seconds
+        checks = [
+            _check(
+                tf.reduce_all(tf.shape(one) == [batch]),
+                "`clip`, `num_clips` and `duration` must have as many rows. "
+                "Received:",
+                batch,
+                tf.shape(num_clips),
+                tf.shape(duration),
+            )
+            for one in (num_clips, duration)
+        ]
+        with tf.control_dependencies(checks):
+            checks = [
+                _check(
+                    tf.reduce_all((num_clips >= 1) & (num_clips <= longest)),
+                    "`num_clips` must be at least 1 and at most the clips "
+                    "given. Received:",
+                    num_clips,
+                    longest,
+                ),
+                # A limit, so that no request asks for billions of windows.
+                _check(
+                    tf.reduce_all((duration >= 0) & (duration <= 10 * own)),
+                    "`duration` must be seconds: 0 for the length of the "
+                    "clips, at most ten times that. Received:",
+                    duration,
+                ),
+                _check(
+                    tf.reduce_all(
+                        tf.math.is_finite(tf.boolean_mask(clip, mask))
+                    ),
+                    "`clip` must be finite numbers in the real clips.",
+                ),
+            ]
+        with tf.control_dependencies(checks):
+            clip = tf.where(mask[..., None], clip, 0.0)
+            duration = tf.where(duration > 0, duration, own)
+        segment, num_windows = windows.contexts(
+            model.grid, model.context_size, duration
+        )
+        window = model.encode_windows(
+            {
+                "clip": clip,
+                "clip_mask": mask,
+                "segment": tf.cast(segment, tf.float32),
+                "duration": tf.cast(duration, tf.float32),
+            }
+        )
+        return (
+            tf.cast(window, tf.float32),
+            segment[:, :, model.context_size // 2],
+            num_windows,
+            duration,
+        )
+
+
+def _check(condition, *message):
+    return tf.debugging.Assert(condition, list(message))
+
+
+def _moments(segment, score):
+    """Outputs of float64 `[P, n, 2]` and `[P, n]`."""
+    segment = tf.cast(segment, tf.float32)
+    score = tf.cast(score, tf.float32)
+    return {
+        "start": segment[..., 0],
+        "end": segment[..., 1],
+        "score": tf.where(tf.math.is_finite(score), score, NO_SCORE),
+    }

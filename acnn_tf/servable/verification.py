@@ -1,0 +1,203 @@
+"""What a SavedModel answers, against the model that it was made of."""
+
+import numpy as np
+import tensorflow as tf
+
+from acnn_tf import segments as segments_lib
+from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.search import (
+    EncodedVideo,
+    candidates,
+    encode_videos,
+)
+from acnn_tf.servable.signatures import NO_SCORE
+
+# Largest error, relative to the largest number of an output.
+_TOLERANCE = 1e-4
+
+
+class ExportError(ValueError):
+    """A SavedModel that does not do what it should."""
+
+
+def example_inputs(model, num_clips=(9, 5)):
+    """Inputs of each signature, made up: random clips and known words.
+
+    Args:
+        model: One of `acnn_tf.models`.
+        num_clips: Clips of the videos.
+
+    Returns:
+        Dictionary from `"search"`, `"localize"`, `"encode_windows"` and
+        `"encode_queries"` to dictionaries of arrays.
+    """
+    rng = np.random.default_rng(0)
+    clip = rng.normal(size=(len(num_clips), max(num_clips), model.clip_dim))
+    clip = clip * model.normalization.scale + model.normalization.mean
+    for row, count in enumerate(num_clips):
+        clip[row, count:] = 0
+    video = {
+        "clip": np.asarray(clip, np.float32),
+        "num_clips": np.array(num_clips, np.int32),
+        "duration": np.array(num_clips) * float(model.clip_seconds),
+    }
+    if model.vocabulary is None:
+        width = model.query_projection.kernel.shape[0]
+        query = rng.normal(size=(len(num_clips), width)).astype(np.float32)
+    else:
+        words = model.vocabulary
+        query = np.array(
+            [
+                " ".join(
+                    [words[(row + n) % len(words)] for n in range(row + 3)]
+                )
+                for row in range(len(num_clips))
+            ],
+            object,
+        )
+    return {
+        "search": {"query": query},
+        "localize": {**video, "query": query},
+        "encode_windows": video,
+        "encode_queries": {"query": query},
+    }
+
+
+def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
+    """The outputs of each signature by way of the library, without a graph.
+
+    Args:
+        model: One of `acnn_tf.models`.
+        inputs: As `example_inputs` returns them.
+        index: `MomentIndex` for `search`.
+        top_n: As in `Signatures`.
+        nms_threshold: As in `Signatures`.
+
+    Returns:
+        Dictionary of dictionaries of arrays.
+    """
+    max_iou = segments_lib.suppression_iou("fixed", nms_threshold)
+
+    def encoded(queries):
+        if model.vocabulary is not None:
+            queries = Vocabulary(model.vocabulary).encode(queries)
+        return np.asarray(model.encode_queries(queries), np.float32)
+
+    videos = inputs["encode_windows"]
+    rows = list(map(str, range(len(videos["clip"]))))
+    features = {
+        name: clip[:count]
+        for name, clip, count in zip(rows, videos["clip"], videos["num_clips"])
+    }
+    durations = dict(zip(rows, videos["duration"].tolist()))
+    windows = {
+        video.video_id: video
+        for video in encode_videos(model, features, durations)
+    }
+    longest = max(len(video.windows) for video in windows.values())
+    padded = [_padded(windows[name], longest) for name in rows]
+    outputs = {
+        "encode_queries": {"query": encoded(inputs["encode_queries"]["query"])},
+        "encode_windows": {
+            "window": np.stack([video.encoding for video in padded]),
+            "segment": np.stack([video.windows for video in padded]),
+            "num_windows": np.array([len(windows[n].windows) for n in rows]),
+        },
+    }
+    answers = []
+    for name, query in zip(rows, encoded(inputs["localize"]["query"])):
+        (segments,), (scores,) = candidates(model, query[None], windows[name])
+        kept = segments_lib.nms(segments, scores, max_iou, top_n)
+        answers.append(
+            [("", *segments[i].tolist(), float(scores[i])) for i in kept]
+        )
+    outputs["localize"] = _moments(answers, top_n)
+    outputs["localize"].pop("video_id")
+    if index is not None:
+        found = index.search_encoded(
+            encoded(inputs["search"]["query"]),
+            top_n=top_n,
+            nms_threshold=nms_threshold,
+        )
+        outputs["search"] = _moments(found, top_n)
+    return outputs
+
+
+def verify(path, model, index=None, top_n=10, nms_threshold=0.5):
+    """Loads a SavedModel and compares its answers with the model's.
+
+    Args:
+        path: Folder.
+        model: One of `acnn_tf.models` that it was made of.
+        index: As in `Signatures`, as the others.
+        top_n: Likewise.
+        nms_threshold: Likewise.
+
+    Returns:
+        Dictionary from the names of the signatures to the largest error,
+        relative to the largest number of each output.
+
+    Raises:
+        ExportError: If they differ.
+    """
+    inputs = example_inputs(model)
+    expected = expected_outputs(model, inputs, index, top_n, nms_threshold)
+    loaded = tf.saved_model.load(path)
+    errors = {}
+    for name, outputs in expected.items():
+        tensors = {k: tf.constant(v) for k, v in inputs[name].items()}
+        answer = loaded.signatures[name](**tensors)
+        errors[name] = max(
+            _error(answer[key].numpy(), value, f"{path}, {name}: {key}")
+            for key, value in outputs.items()
+            if value.dtype.kind not in "OSU"
+        )
+        if errors[name] > _TOLERANCE:
+            raise ExportError(
+                f"{path}: what `{name}` answers is off by {errors[name]:.1e} "
+                f"of the largest number; at most {_TOLERANCE:.0e} is rounding."
+            )
+    return errors
+
+
+def _error(one, other, place):
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if one.shape != other.shape:
+        raise ExportError(
+            f"{place} has shape {one.shape}. Expected: {other.shape}"
+        )
+    if not other.size:
+        return 0.0
+    # What stands for no moment is no number to compare with.
+    largest = np.abs(np.where(other > NO_SCORE / 2, other, 0)).max()
+    with np.errstate(over="ignore"):
+        return float(np.abs(one - other).max() / max(largest, 1e-9))
+
+
+def _padded(video, longest):
+    def pad(array):
+        array = np.asarray(array, np.float32)
+        return np.pad(array, ((0, longest - len(array)), (0, 0)))
+
+    return EncodedVideo(
+        video.video_id, video.duration, pad(video.windows), pad(video.encoding)
+    )
+
+
+def _moments(answers, top_n):
+    """Rows of `(video id, start, end, score)` as arrays."""
+    none = ("", 0.0, 0.0, NO_SCORE)
+    rows = [[*row, *[none] * (top_n - len(row))] for row in answers]
+    columns = [
+        [[moment[key] for moment in row] for row in rows] for key in range(4)
+    ]
+    video_id, *numbers = columns
+    start, end, score = (
+        np.array(column, np.float32).reshape(-1, top_n) for column in numbers
+    )
+    return {
+        "video_id": np.array(video_id, object).reshape(-1, top_n),
+        "start": start,
+        "end": end,
+        "score": score,
+    }

@@ -1,0 +1,323 @@
+"""What a grid of runs found: a row of figures each, and its difference."""
+
+import csv
+import dataclasses
+import os
+import shlex
+import sys
+
+import numpy as np
+
+from acnn_tf import plots
+from acnn_tf.files.atomic import replacing
+from experiments.sweeps import significance
+
+MEASURES = (
+    "R@1,IoU=0.3",
+    "R@1,IoU=0.5",
+    "R@1,IoU=0.7",
+    "R@5,IoU=0.5",
+    "R@5,IoU=0.7",
+    "mIoU",
+)
+# Those that a first result decides, whatever is suppressed.
+FIRST = ("R@1,IoU=0.3", "R@1,IoU=0.5", "R@1,IoU=0.7", "mIoU")
+# Those that tables and pictures have room for.
+SHOWN = ("R@1,IoU=0.5", "R@1,IoU=0.7", "mIoU")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of one run.
+
+    Args:
+        run: `experiments.sweeps.runs.Run`.
+        seed: Int.
+        error: What it failed by, or empty.
+        results: What `experiments.evaluate --json` printed.
+        queries: What `experiments.query_files.read_queries` returned.
+        minutes: Of training: `(until the best epoch, in all)`.
+    """
+
+    run: object
+    seed: int
+    error: str = ""
+    results: dict | None = None
+    queries: tuple | None = None
+    minutes: tuple[float, float] | None = None
+
+
+class Summary:
+    """One row of a grid: the figures of its runs.
+
+    Args:
+        row: `experiments.sweeps.grid.Row`.
+        outcomes: List of `Outcome`, one for each seed.
+        reference: `Summary` to compare with; `None` if this is it.
+        groups: Whether videos are drawn in place of queries.
+    """
+
+    def __init__(self, row, outcomes, reference=None, groups=False):
+        self.row = row
+        self.outcomes = outcomes
+        self.done = [outcome for outcome in outcomes if outcome.results]
+        self.failed = [outcome for outcome in outcomes if outcome.error]
+        self.differences = {}
+        if reference and reference.done and self.done:
+            self.differences = {
+                measure: self._difference(reference, measure, groups)
+                for measure in MEASURES
+            }
+
+    def values(self, measure, table="model"):
+        """Figures of the runs that are done, `[S]`."""
+        results = [outcome.results for outcome in self.done]
+        if table != "model":
+            results = [result[table] for result in results if table in result]
+        return np.array([result[measure] for result in results])
+
+    def minutes(self):
+        """Means over the runs: `(until the best epoch, in all)`."""
+        return np.mean([outcome.minutes for outcome in self.done], axis=0)
+
+    def _of_queries(self, measure):
+        name = "iou" if measure == "mIoU" else measure
+        return np.stack([o.queries[2][name] for o in self.done])  # [S, Q]
+
+    def _difference(self, reference, measure, groups):
+        query_ids, video_ids, _ = reference.done[0].queries
+        for outcome in [*reference.done, *self.done]:
+            if outcome.queries[0] != query_ids:
+                raise ValueError(
+                    f"{outcome.run.folder} was evaluated on other queries than "
+                    f"{reference.done[0].run.folder}, or in another order: "
+                    "rows can only be compared on one split of one dataset."
+                )
+        return significance.paired_bootstrap(
+            self._of_queries(measure),
+            reference._of_queries(measure),
+            groups=video_ids if groups else None,
+        )
+
+
+def summarise(rows, outcomes, groups=False):
+    """`Summary` of each row, the first of which is the reference.
+
+    Args:
+        rows: List of `experiments.sweeps.grid.Row`.
+        outcomes: Name of a row -> list of `Outcome`.
+        groups: See `Summary`.
+    """
+    first, *others = rows
+    reference = Summary(first, outcomes[first.name])
+    return [
+        reference,
+        *(Summary(r, outcomes[r.name], reference, groups) for r in others),
+    ]
+
+
+def write(folder, summaries, heading, groups=False):
+    """Writes table.md, table.csv, runs.csv and, with Matplotlib, table.png.
+
+    Args:
+        folder: Where.
+        summaries: From `summarise`.
+        heading: String: what was compared, on what.
+        groups: See `Summary`.
+
+    Returns:
+        List of the paths.
+    """
+    paths = [os.path.join(folder, n) for n in ("table.md", "table.csv")]
+    with (
+        replacing(paths[0]) as partial,
+        open(partial, "w", encoding="utf-8") as file,
+    ):
+        file.write(markdown(summaries, heading, groups))
+    _write_csv(paths[1], map(_csv_row, summaries))
+    paths.append(os.path.join(folder, "runs.csv"))
+    _write_csv(
+        paths[2], (_csv_run(s, o) for s in summaries for o in s.outcomes)
+    )
+    done = [summary for summary in summaries if summary.done]
+    if done:
+        picture = os.path.join(folder, "table.png")
+        try:
+            _draw(picture, done, summaries[0].row.name, heading)
+            paths.append(picture)
+        except ImportError as error:  # no Matplotlib: the figures are there
+            print(error, file=sys.stderr)
+    return paths
+
+
+def _draw(path, summaries, reference, heading):
+    outside = {
+        s.row.name: [m for m, d in s.differences.items() if d.outside_noise]
+        for s in summaries
+    }
+    with replacing(path, suffix=".png") as partial:
+        plots.dots(
+            partial,
+            {s.row.name: {m: s.values(m) for m in SHOWN} for s in summaries},
+            reference=reference,
+            outside=outside,
+            title=heading,
+        )
+
+
+def markdown(summaries, heading, groups=False):
+    """The tables as text, see `write`."""
+    reference = summaries[0].row.name
+    lines = [
+        heading,
+        "",
+        "Mean over seeds ± their standard deviation; minutes until the best "
+        "epoch, and in all; parameters that are trained.",
+        "",
+        *_table(
+            ["", *map(_title, MEASURES), "parameters", "minutes"],
+            map(_figures, summaries),
+        ),
+    ]
+    if any(summary.differences for summary in summaries):
+        drawn = "videos" if groups else "queries"
+        lines += [
+            "",
+            f"Differences to *{reference}* in points, with the 95 % interval "
+            f"of a paired bootstrap over {drawn}. **Bold**: outside the noise, "
+            "the interval leaves zero out.",
+            "",
+            *_table(
+                ["", *map(_title, MEASURES)],
+                (
+                    [s.row.name, *(_points(s.differences[m]) for m in MEASURES)]
+                    for s in summaries
+                    if s.differences
+                ),
+            ),
+        ]
+    shuffled = [s for s in summaries if len(s.values("mIoU", "shuffled"))]
+    if shuffled:
+        lines += ["", "With shuffled sentences, and of windows at random:", ""]
+        rows = [
+            [s.row.name, *(_spread(s.values(m, "shuffled")) for m in FIRST)]
+            for s in shuffled
+        ]
+        chance = [f"{shuffled[0].values(m, 'chance')[0]:.3f}" for m in FIRST]
+        rows.append(["chance (windows of the first row)", *chance])
+        lines += _table(["", *map(_title, FIRST)], rows)
+    failed = [outcome for s in summaries for outcome in s.failed]
+    if failed:
+        lines += ["", "Failed, and left out:", ""]
+        lines += [f"- {o.run.name}: {o.error}" for o in failed]
+    lines += ["", "The flags of each row; table.csv has whole commands.", ""]
+    lines += [
+        f"- {s.row.name}: `{shlex.join(s.row.flags) or '(none)'}`"
+        for s in summaries
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _title(measure):
+    return measure.replace(",", ", ")
+
+
+def _table(heading, rows):
+    yield "| " + " | ".join(heading) + " |"
+    yield "|" + "---|" * len(heading)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _figures(summary):
+    if not summary.done:
+        return [summary.row.name, "failed", *[""] * (len(MEASURES) + 1)]
+    best, total = summary.minutes()
+    name = summary.row.name
+    if summary.failed:
+        seeds = ", ".join(str(outcome.seed) for outcome in summary.failed)
+        name += f" (failed: seed {seeds})"
+    parameters = summary.done[0].results["num_parameters"]
+    return [
+        name,
+        *(_spread(summary.values(measure)) for measure in MEASURES),
+        f"{parameters:,}",
+        f"{best:.1f}, {total:.1f}",
+    ]
+
+
+def _deviation(values):
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _spread(values):
+    deviation = _deviation(values)
+    mean = f"{np.mean(values):.3f}"
+    return mean if deviation is None else f"{mean} ± {deviation:.3f}"
+
+
+def _points(found):
+    text = (
+        f"{100 * found.difference:+.1f} "
+        f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    )
+    return f"**{text}**" if found.outside_noise else text
+
+
+def _csv_row(summary):
+    row = {
+        "name": summary.row.name,
+        "seeds": " ".join(str(o.seed) for o in summary.done),
+        "failed": " ".join(str(o.seed) for o in summary.failed),
+    }
+    for table in ("model", "shuffled"):
+        prefix = "" if table == "model" else "shuffled "
+        for measure in MEASURES:
+            values = summary.values(measure, table)
+            known = len(values) > 0
+            row[prefix + measure] = float(np.mean(values)) if known else None
+            row[f"{prefix}{measure} deviation"] = _deviation(values)
+    for measure in MEASURES:
+        found = summary.differences.get(measure)
+        row |= {
+            f"{measure} difference": found and found.difference,
+            f"{measure} low": found and found.low,
+            f"{measure} high": found and found.high,
+            f"{measure} outside noise": found and int(found.outside_noise),
+        }
+    best, total = summary.minutes() if summary.done else (None, None)
+    return row | {
+        "parameters": summary.done[0].results["num_parameters"]
+        if summary.done
+        else None,
+        "minutes to best": best,
+        "minutes": total,
+        "flags": shlex.join(summary.row.flags),
+        # Of the first seed; runs.csv has all of them.
+        "command": summary.outcomes[0].run.command,
+    }
+
+
+def _csv_run(summary, outcome):
+    results, minutes = outcome.results or {}, outcome.minutes or (None, None)
+    return {
+        "name": summary.row.name,
+        "seed": outcome.seed,
+        "error": outcome.error,
+        **{measure: results.get(measure) for measure in MEASURES},
+        "parameters": results.get("num_parameters"),
+        "minutes to best": minutes[0],
+        "minutes": minutes[1],
+        "command": outcome.run.command,
+    }
+
+
+def _write_csv(path, rows):
+    rows = list(rows)
+    with (
+        replacing(path) as partial,
+        open(partial, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,109 @@
+"""Grids: settings to compare, a row on each line of a file.
+
+    # name: flags of experiments.train; the first row is the reference
+    reference:
+    no context: --kernel_sizes=1
+    the paper's scorer: --scorer_activation=relu --context_activation=none
+
+Everything is checked as it is read, before any hours are spent.
+"""
+
+import os
+import re
+import shlex
+import typing
+
+from acnn_tf.files.names import check_file_name
+from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.text import text_lines
+
+
+class Row(typing.NamedTuple):
+    """One row of a grid.
+
+    Attributes:
+        name: String, also the name of a folder.
+        flags: Tuple of strings, `--name=value`.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+
+
+def read_grid(path, check_flags):
+    """Reads and checks a grid.
+
+    Args:
+        path: Text file.
+        check_flags: Function of a list of flags that raises a `ValueError`
+            where they will not do.
+
+    Returns:
+        List of `Row`, the reference first.
+
+    Raises:
+        DataError: Names each bad line: what was expected, what was found, and
+            what to do.
+    """
+    path = os.fspath(path)
+    problems, rows, lines = [], [], {}
+    for line, text in text_lines(path):
+        try:
+            if isinstance(text, ValueError):  # not UTF-8, or too long
+                raise text
+            if text.startswith("#"):
+                continue
+            row = _parse(text)
+            known = lines.setdefault(row.name.casefold(), line)
+            if known != line:
+                raise ValueError(
+                    f"expected a name of its own, found {row.name!r} again, "
+                    f"the name of line {known} (some systems do not tell "
+                    "capitals apart); rename one of them"
+                )
+            check_flags(list(row.flags))
+            rows.append(row)
+        except ValueError as error:
+            problems.append(Problem(path, line, str(error)))
+    if not rows and not problems:
+        problems.append(
+            Problem(
+                path,
+                None,
+                "expected at least one row, `name: --flag=value`, found none; "
+                "the first is the reference, and may have no flags",
+            )
+        )
+    if problems:
+        raise DataError(problems)
+    return rows
+
+
+def _parse(text):
+    name, colon, rest = text.partition(":")
+    name = name.strip()
+    if not colon or name.startswith("-"):
+        raise ValueError(
+            f"expected `name: --flag=value ...`, found {text!r:.80}; begin "
+            "the line with a name and a colon"
+        )
+    check_file_name(name)
+    if not re.search(r"\w", name):
+        raise ValueError(
+            f"expected a name with a letter or a digit, found {name!r}; choose "
+            "another"
+        )
+    try:
+        words = tuple(shlex.split(rest, comments=True))
+    except ValueError as error:
+        raise ValueError(
+            f"expected quotes in pairs, found {rest.strip()!r:.80} ({error}); "
+            "mend the quotes"
+        ) from None
+    for word in words:
+        if not re.match(r"--\w+(=|$)", word):
+            raise ValueError(
+                f"expected flags, --name=value or --noname, found {word!r:.80}"
+                "; join a flag and its value by =, and quote what has spaces"
+            )
+    return Row(name, words)

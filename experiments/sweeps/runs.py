@@ -1,0 +1,236 @@
+"""Trainings as processes: gone on with, timed, and never done twice."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from acnn_tf.files.atomic import replacing
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: nobody holds a log
+    fcntl = None
+
+RECORD = "run.json"
+TRAIN_LOG = "train.log"
+
+
+class RunError(Exception):
+    """A process that failed; says which, with the end of its log."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training, in a folder of its own.
+
+    `run.json` in that folder says with what flags it was begun, when it ran
+    and whether it is done.
+
+    Args:
+        name: String, for messages.
+        folder: Where it is.
+        flags: Tuple of flags of `experiments.train`, without `--workdir`.
+    """
+
+    name: str
+    folder: str
+    flags: tuple[str, ...]
+
+    def path(self, name):
+        """The path of a file of this run."""
+        return os.path.join(self.folder, name)
+
+    @property
+    def words(self):
+        """The command after `python`, as a list."""
+        flags = [*self.flags, f"--workdir={self.folder}"]
+        return ["-m", "experiments.train", *flags]
+
+    @property
+    def command(self):
+        """The command as one types it."""
+        return shlex.join(["python", *self.words])
+
+    def read(self):
+        """What `run.json` says, checked against the flags of now."""
+        try:
+            with open(self.path(RECORD), encoding="utf-8") as file:
+                record = json.load(file)
+        except FileNotFoundError:
+            if os.path.isdir(self.folder) and os.listdir(self.folder):
+                raise ValueError(
+                    f"{self.folder} holds files of something else: it has no "
+                    f"{RECORD}. Choose another --workdir."
+                ) from None
+            return {"flags": list(self.flags), "times": [], "trained": False}
+        if record["flags"] != list(self.flags):
+            raise ValueError(
+                f"{self.folder} was begun with other flags. Expected: "
+                f"{shlex.join(self.flags)}. Found: "
+                f"{shlex.join(record['flags'])}. Remove the folder to train "
+                "again, or rename the row, or choose another --workdir."
+            )
+        return record
+
+    def write(self, record):
+        """Replaces `run.json`."""
+        with (
+            replacing(self.path(RECORD)) as partial,
+            open(partial, "w", encoding="utf-8") as file,
+        ):
+            json.dump(record, file, indent=1)
+
+    def train(self, processes):
+        """Trains, or goes on, unless it is done.
+
+        Args:
+            processes: `Processes`.
+
+        Raises:
+            RunError: If it fails.
+        """
+        record = self.read()
+        if record["trained"]:
+            return
+        os.makedirs(self.folder, exist_ok=True)
+        with self._log() as log:
+            for times in record["times"]:
+                if times[1] is None:  # killed: its log says when, roughly
+                    times[1] = max(times[0], os.path.getmtime(log.name))
+            record["times"].append([time.time(), None])
+            self.write(record)
+            try:
+                processes.run(self.words, log)
+            finally:
+                record["times"][-1][1] = time.time()
+                self.write(record)
+        record["trained"] = True
+        self.write(record)
+
+    @contextlib.contextmanager
+    def _log(self):
+        with open(self.path(TRAIN_LOG), "ab") as log:
+            try:
+                # Until the last process that writes to it has ended.
+                if fcntl:
+                    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"{self.name}: another process is at work in "
+                    f"{self.folder}. Wait until it ends, or end it."
+                ) from None
+            yield log
+
+    def minutes(self, path=None):
+        """Minutes of all its processes, or of those until a file was written.
+
+        Time between a process that was stopped and the next does not count.
+
+        Args:
+            path: File, such as the best model. Default: until the end.
+        """
+        until = os.path.getmtime(path) if path else float("inf")
+        seconds = sum(
+            max(0.0, min(end, until) - start)
+            for start, end in self.read()["times"]
+        )
+        return seconds / 60
+
+
+class Processes:
+    """Processes of one's own, none of which outlives the `with` block.
+
+    Within it, being told to end (SIGTERM) raises `SystemExit`, so that the
+    block is left as by any error.
+
+    Args:
+        threads: Int, of each process; `None`: as many as it likes.
+    """
+
+    def __init__(self, threads=None):
+        self._running = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._environment = dict(os.environ)
+        if threads is not None:
+            for name in (
+                "TF_NUM_INTRAOP_THREADS",
+                "TF_NUM_INTEROP_THREADS",
+                "OMP_NUM_THREADS",
+            ):
+                self._environment[name] = str(threads)
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, _exit)
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+
+    def stop(self):
+        """Tells all of them to end, and waits: a training saves first."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+    def run(self, words, log, stdout=None):
+        """Runs Python until it ends.
+
+        Args:
+            words: Its arguments.
+            log: Open file that takes what it prints.
+            stdout: Open file that takes its standard output in place of `log`.
+
+        Raises:
+            RunError: If it fails.
+        """
+        log.write(f"$ {shlex.join(['python', *words])}\n".encode())
+        log.flush()
+        with self._lock:
+            if self._stopped:
+                raise RunError("stopped")
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout or log,
+                stderr=log,
+                env=self._environment,
+                # Ctrl-C is for us alone, who let it save what it has.
+                start_new_session=True,
+            )
+            self._running.add(process)
+        try:
+            code = process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if code:
+            raise RunError(
+                f"exit code {code}, {log.name}: {_last_line(log.name)}"
+            )
+
+
+def _exit(*_):
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _last_line(path):
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 4096))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line for line in text.replace("\r", "\n").split("\n") if line]
+    return lines[-1].strip()[:300] if lines else "nothing was printed"

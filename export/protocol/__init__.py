@@ -1,0 +1,1 @@
+"""How TensorFlow Serving's protocol is spoken."""

@@ -1,0 +1,151 @@
+"""One answer of many servers, each with a shard of one corpus."""
+
+import concurrent.futures
+from typing import NamedTuple
+
+from export.protocol.rest_client import ServingError
+
+
+class FoundMoment(NamedTuple):
+    """A moment as clients return it: seconds, and a score without a scale."""
+
+    video_id: str
+    start: float
+    end: float
+    score: float
+
+
+class MergingClient:
+    """Searches a corpus in shards: asks all servers at once, merges.
+
+    What one server with all videos would answer: each shard's best are
+    exact, and the best of all are among them. All servers must serve the same
+    model, whose scores compare. Where one of them fails, so does the search;
+    there are no answers of half a corpus.
+
+    Args:
+        clients: List of `export.client.Client`, one for each shard.
+
+    Example:
+
+      servers = ["grpc://10.0.0.1:8500", "grpc://10.0.0.2:8500"]
+      with MergingClient([Client(server) for server in servers]) as client:
+          (moments,) = client.search(["a person opens the door"])
+    """
+
+    def __init__(self, clients):
+        self.clients = list(clients)
+        if not self.clients:
+            raise ValueError("`clients` must be one at least. Received: []")
+        self._pool = concurrent.futures.ThreadPoolExecutor(len(self.clients))
+
+    def search(self, queries):
+        """Finds the best moments of all shards, best first.
+
+        Args:
+            queries: List of sentences.
+
+        Returns:
+            For each query its list of `FoundMoment`s, as many as the server
+            that returns fewest has room for; equal scores by video and start.
+
+        Raises:
+            ServingError: If a server fails: names it.
+            ValueError: If two servers have the same video.
+        """
+        check_queries(queries)
+        if not len(queries):
+            return []
+        futures = [
+            self._pool.submit(client.predict, {"query": queries}, "search")
+            for client in self.clients
+        ]
+        outputs = []
+        for client, future in zip(self.clients, futures):
+            try:
+                outputs.append(future.result())
+            except ServingError as error:
+                raise ServingError(
+                    error.code, f"{client.server}: {error.message}"
+                ) from error
+        top_n = min(output["score"].shape[1] for output in outputs)
+        answers = list(zip(*map(read_moments, outputs)))
+        for shards in answers:
+            self._check_videos(shards)
+        return [merge(shards, top_n) for shards in answers]
+
+    def close(self):
+        """Closes all connections."""
+        self._pool.shutdown()
+        for client in self.clients:
+            client.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _check_videos(self, shards):
+        owners = {}
+        for client, moments in zip(self.clients, shards):
+            for moment in moments:
+                owner = owners.setdefault(moment.video_id, client)
+                if owner is not client:
+                    raise ValueError(
+                        f"{owner.server} and {client.server} both have video "
+                        f"{moment.video_id!r}: name one server for each shard "
+                        "of one corpus."
+                    )
+
+
+def merge(shards, top_n):
+    """The best of several rankings.
+
+    Args:
+        shards: List of lists of `FoundMoment`s.
+        top_n: Int, how many to return.
+
+    Returns:
+        List of `FoundMoment`s, best first; equal scores by video and start.
+
+    Example:
+
+    >>> a, b = FoundMoment("a", 0.0, 2.0, 3.0), FoundMoment("b", 1.0, 5.0, 3.0)
+    >>> [moment.video_id for moment in merge([[b], [a]], top_n=2)]
+    ['a', 'b']
+    """
+    moments = [moment for shard in shards for moment in shard]
+    return sorted(moments, key=lambda m: (-m.score, *m[:3]))[:top_n]
+
+
+def read_moments(outputs):
+    """Lists the rows of `search` or `localize`, without what fills them up.
+
+    Args:
+        outputs: Dictionary of arrays `[Q, n]`, from `Client.predict`.
+
+    Returns:
+        For each query its list of `FoundMoment`s.
+    """
+    starts, ends, scores = (outputs[key] for key in ("start", "end", "score"))
+    nameless = [[b""] * starts.shape[1]] * len(starts)
+    return [
+        [
+            FoundMoment(
+                video_id.decode(), float(start), float(end), float(score)
+            )
+            for video_id, start, end, score in zip(*row)
+            if end > start
+        ]
+        for row in zip(outputs.get("video_id", nameless), starts, ends, scores)
+    ]
+
+
+def check_queries(queries):
+    """Raises a `ValueError` where a sentence came for a list of them."""
+    # A sentence is a sequence too, of letters.
+    if isinstance(queries, str):
+        raise ValueError(
+            f"`queries` must be a list of sentences. Received: {queries!r}"
+        )

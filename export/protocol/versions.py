@@ -1,0 +1,209 @@
+"""Which versions of a model there are, and the one that takes requests."""
+
+import gc
+import os
+import threading
+import weakref
+
+import grpc
+import tensorflow as tf
+from absl import logging
+from tensorflow.core.protobuf import error_codes_pb2
+from tensorflow_serving.apis import get_model_status_pb2
+
+from export.protocol.signatures import Servable, ServingError
+
+_State = get_model_status_pb2.ModelVersionStatus.State
+
+
+class Versions:
+    """Serves the newest version in a folder and watches for newer ones.
+
+    A version is a folder whose name is an integer, with a `saved_model.pb`.
+    The new one is loaded and warmed up beside the old one and then takes its
+    place at once; the old one goes when the last request on it is answered.
+    A version that does not load is tried again once its files have changed.
+
+    Args:
+        model_name: What requests call the model.
+        base_path: Folder of the versions.
+        max_bytes: Of an input of a warm-up request.
+    """
+
+    def __init__(self, model_name, base_path, max_bytes):
+        self.model_name = model_name
+        self.is_stopping = False
+        self._base_path = base_path
+        self._max_bytes = max_bytes
+        self._current = None
+        # Of each version its state and, if it failed, the error.
+        self._states = {}
+        self._failed = {}  # version -> its files when it failed
+        self._leaving = {}  # version -> weak reference to its servable
+        self._stop = threading.Event()
+
+    def watch(self, seconds):
+        """Looks for versions from a thread of its own, until `stop`."""
+
+        def poll():
+            while not self._stop.wait(seconds):
+                try:
+                    self.poll()
+                except Exception:
+                    logging.exception("Looking for versions failed.")
+
+        threading.Thread(target=poll, name="versions", daemon=True).start()
+
+    def stop(self):
+        """Ends the watching and reports what is there as unloading."""
+        self.is_stopping = True
+        self._stop.set()
+
+    def poll(self):
+        """Looks for versions once and loads the newest that loads."""
+        self._forget_left()
+        serving = -1 if self._current is None else self._current.version
+        for version in self._find_newer(serving):
+            path = os.path.join(self._base_path, str(version))
+            files = _files(path)
+            if self._failed.get(version) == files:
+                continue
+            if self._load(path, version):
+                self._failed.pop(version, None)
+                break
+            self._failed[version] = files
+
+    def _find_newer(self, serving):
+        try:
+            names = os.listdir(self._base_path)
+        except OSError:
+            return []
+        return sorted(
+            (
+                int(name)
+                for name in names
+                # Not `007`, nor the digits of other scripts.
+                if name.isdecimal()
+                and str(int(name)) == name
+                and int(name) > serving
+                and os.path.isfile(
+                    os.path.join(self._base_path, name, "saved_model.pb")
+                )
+            ),
+            reverse=True,
+        )
+
+    def _load(self, path, version):
+        self._states[version] = _State.LOADING, None
+        logging.info("Loading version %d from %s", version, path)
+        try:
+            servable = Servable(path, version)
+            count = servable.warm_up(self._max_bytes)
+        except Exception as error:
+            logging.exception("Version %d does not load: %s", version, path)
+            self._states[version] = _State.END, error
+            return False
+        old, self._current = self._current, servable
+        self._states[version] = _State.AVAILABLE, None
+        logging.info("Serving version %d, %d warm-ups", version, count)
+        if old is not None:
+            self._states[old.version] = _State.UNLOADING, None
+            self._leaving[old.version] = weakref.ref(old)
+        return True
+
+    def _forget_left(self):
+        """Notes which old versions no request holds any more."""
+        if self._leaving:
+            # A loaded SavedModel refers to itself, and so do errors: of
+            # requests whose client went away, for example.
+            gc.collect()
+        for version, servable in list(self._leaving.items()):
+            if servable() is None:
+                del self._leaving[version]
+                self._states[version] = _State.END, None
+                logging.info("Version %d is unloaded", version)
+
+    @property
+    def available(self):
+        """List of the versions that take requests."""
+        return [] if self._current is None else [self._current.version]
+
+    def find(self, model_spec):
+        """Returns the servable that a `ModelSpec` asks for."""
+        self._check_name(model_spec)
+        servable = self._current
+        if servable is None:
+            raise ServingError(
+                grpc.StatusCode.UNAVAILABLE, "No version is loaded yet."
+            )
+        if self._names_version(model_spec):
+            version = model_spec.version.value
+            if version != servable.version:
+                raise self._unknown(f"version {version}", servable)
+        if model_spec.version_label:
+            label = f"version label `{model_spec.version_label[:100]}`"
+            raise self._unknown(label, servable)
+        return servable
+
+    def _names_version(self, model_spec):
+        # Some clients write 0 where they mean none in particular.
+        return model_spec.HasField("version") and (
+            model_spec.version.value != 0 or 0 in self._states
+        )
+
+    def _unknown(self, what, servable):
+        return ServingError(
+            grpc.StatusCode.NOT_FOUND,
+            f"The model `{self.model_name}` has no {what}. Ask for version "
+            f"{servable.version}, or for none in particular.",
+        )
+
+    def _check_name(self, model_spec):
+        if model_spec.name != self.model_name:
+            raise ServingError(
+                grpc.StatusCode.NOT_FOUND,
+                f"There is no model `{model_spec.name[:100]}` here, only "
+                f"`{self.model_name}`.",
+            )
+
+    def status(self, model_spec):
+        """Returns a `GetModelStatusResponse`, the newest version first."""
+        self._check_name(model_spec)
+        states = dict(self._states)
+        if self._names_version(model_spec):
+            version = model_spec.version.value
+            if version not in states:
+                raise ServingError(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"The model `{self.model_name}` has no version {version}. "
+                    f"There are {sorted(states)}.",
+                )
+            states = {version: states[version]}
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version, (state, error) in sorted(states.items(), reverse=True):
+            if self.is_stopping and state == _State.AVAILABLE:
+                state = _State.UNLOADING
+            status = response.model_version_status.add(
+                version=version, state=state
+            )
+            if error is not None:
+                code = error_codes_pb2.UNKNOWN
+                if isinstance(error, tf.errors.OpError):
+                    code = error.error_code
+                status.status.error_code = code
+                status.status.error_message = str(error)[:1000]
+        return response
+
+
+def _files(path):
+    """Names, sizes and times of all files: they differ while some is copied."""
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(folder, name)
+            try:
+                stat = os.stat(file)
+            except OSError:
+                continue
+            found.append((file, stat.st_size, stat.st_mtime_ns))
+    return sorted(found)

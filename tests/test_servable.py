@@ -1,0 +1,347 @@
+"""The servable: graphs against the library, then the SavedModel itself."""
+
+import functools
+import unicodedata
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acnn_tf import search, servable
+from acnn_tf import segments as segments_lib
+from acnn_tf.data.sentences import Vocabulary
+from acnn_tf.data.windows import WindowGrid
+from acnn_tf.files.text import MAX_CHARACTERS
+from acnn_tf.models import ACNN
+from acnn_tf.servable import ranking, windows
+from acnn_tf.servable.word_ids import WordIds
+from tests.small_acnn import CLIP_DIM, MODELS, WORDS, make_index, make_model
+
+RNG = np.random.default_rng(0)
+
+
+# Sentences
+
+
+@functools.cache
+def word_ids():
+    return WordIds(WORDS)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "A person opens the door.",
+        "the PERSON'S door",
+        "the person\N{RIGHT SINGLE QUOTATION MARK}s door?!",
+        "don't",
+        "caf\u00e9",
+        "cafe\u0301",
+        "CAFE\u0301s",
+        # e with circumflex and dot below, in each way of writing it.
+        "vi\u1ec7t",
+        "vie\u0323\u0302t",
+        "vie\u0302\u0323t",
+        "vi\u00ea\u0323t",
+        "\u0323a person",
+        "\u212b ngstrom \ud55c\uad6d",
+        "unknown words only",
+        "",
+        "  ...  ",
+        "the\tdoor\nopens\0now",
+        "\N{GRINNING FACE} door",
+        "\ufeffthe door",
+    ],
+)
+def test_word_ids_are_those_of_training(sentence):
+    expected = Vocabulary(WORDS).encode([sentence])
+    np.testing.assert_array_equal(word_ids()([sentence]), expected)
+
+
+# Halves of letters, and numbers that stand for none: old versions of TensorFlow
+# take some of them for no UTF-8.
+NO_LETTERS = ["Cs", "Cn"]
+LETTERS = st.characters(exclude_categories=NO_LETTERS)
+NEAR = st.sampled_from(
+    "aAeEsS'\u2019 .\u0301\u0302\u0323\u0327\u00e9\u1ec7Σİß한"
+)
+
+
+@given(st.lists(st.text(LETTERS | NEAR, max_size=12), min_size=1, max_size=4))
+def test_word_ids_of_any_text_are_those_of_training(sentences):
+    expected = Vocabulary(WORDS).encode(sentences)
+    np.testing.assert_array_equal(word_ids()(sentences), expected)
+
+
+def test_every_letter_is_written_out_as_python_does():
+    letters = [
+        letter
+        for letter in map(chr, range(1, 0x30000))
+        if unicodedata.category(letter) not in NO_LETTERS
+    ]
+    expected = [unicodedata.normalize("NFD", letter) for letter in letters]
+    written = word_ids()._decompose(tf.constant(letters)).numpy()
+    assert [one.decode() for one in written] == expected
+
+
+def test_a_sentence_that_is_not_utf8_is_refused():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be UTF-8"):
+        word_ids()([b"a door", b"caf\xe9"])
+
+
+def is_refused(function, sentence):
+    try:
+        function([sentence])
+    except (ValueError, tf.errors.InvalidArgumentError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "letter", ["a", "a ", "\u00e9", "\U0001f600", "e\u0301"]
+)
+@pytest.mark.parametrize("more", [-1, 0, 1, 100])
+def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training(
+    letter, more
+):
+    sentence = (letter * 2 * MAX_CHARACTERS)[: MAX_CHARACTERS + more]
+    assert is_refused(Vocabulary(WORDS).encode, sentence) == (more > 0)
+    assert is_refused(word_ids(), sentence) == (more > 0)
+
+
+@pytest.mark.parametrize("data", [b"a", b"\x80", b"\xff", b"\0"])
+def test_a_huge_sentence_is_refused_whatever_its_bytes(data):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"2,000 characters(.|\n)*1"
+    ):
+        word_ids()([b"a door", data * 10**8])
+
+
+CONTROLS = st.sampled_from(
+    "\0\x1b\x7f\x9f\u202a\u202e\u2066\u2069\u200b\u00ad\n"
+)
+
+
+@given(st.text(NEAR | CONTROLS, max_size=12))
+def test_control_characters_part_words_in_the_graph_as_in_training(sentence):
+    expected = Vocabulary(WORDS).encode([sentence])
+    np.testing.assert_array_equal(word_ids()([sentence]), expected)
+
+
+# Windows
+
+
+GRIDS = [
+    WindowGrid((2.0, 4.0, 7.0), 0.5),
+    WindowGrid((3.0, 4.5, 6.0, 8.0, 10.5, 14.0, 19.0), 0.8),
+    WindowGrid((64, 128, 256, 512), 0.8, frame_rate=29.4),
+]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@given(durations=st.lists(st.floats(0.1, 90.0), min_size=1, max_size=4))
+def test_windows_and_contexts_are_those_of_the_grid(grid, durations):
+    segment, num_windows = windows.contexts(
+        grid, 5, tf.constant(durations, tf.float64)
+    )
+    for row, duration in enumerate(durations):
+        expected = grid.contexts(grid.windows(duration), 5)
+        assert num_windows[row] == len(expected)
+        own = segment[row, : len(expected)]
+        np.testing.assert_allclose(own, expected, atol=1e-9)
+        assert not np.any(segment[row, len(expected) :])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("duration", [2.0, 7.0, 14.0, 30.0, 38.0, 60.0])
+def test_windows_that_just_fit_are_there(grid, duration):
+    segment, _ = windows.contexts(grid, 1, tf.constant([duration], tf.float64))
+    expected = grid.windows(duration)
+    np.testing.assert_allclose(segment[0, :, 0], expected, atol=1e-9)
+
+
+# Ranking
+
+
+@pytest.mark.parametrize("unit", ["seconds", "window_lengths"])
+@pytest.mark.parametrize("consensus_iou", [None, 0.5, (0.3, 0.6)])
+@pytest.mark.parametrize("decay_sigma", [None, 0.4])
+@pytest.mark.parametrize("num_windows", [1, 7, 600])
+def test_ranking_is_that_of_search(
+    unit, consensus_iou, decay_sigma, num_windows
+):
+    model = make_model(
+        offset_unit=unit, consensus_iou=consensus_iou, decay_sigma=decay_sigma
+    )
+    start = RNG.uniform(0, 20, size=(3, num_windows, 1))
+    own = np.concatenate([start, start + RNG.uniform(1, 9, start.shape)], -1)
+    score = RNG.normal(size=(3, num_windows)).astype("float32")
+    score[1] = score[1].round()  # many are equal
+    offset = RNG.normal(size=(3, num_windows, 2)).astype("float32")
+    duration = np.array([25.0, 18.0, 30.0])
+    segment, found = ranking.rank(
+        model, tf.constant(own), score, offset, tf.constant(duration), 5, 0.4
+    )
+    shifted = search.ranking.shift(model, offset, own, duration[:, None, None])
+    expected = search.ranking.rescore(model, shifted, score)
+    kept = segments_lib.nms(shifted, expected, 0.4, 5)
+    for row, indices in enumerate(kept):
+        indices = indices[indices >= 0]
+        count = len(indices)
+        np.testing.assert_allclose(segment[row, :count], shifted[row, indices])
+        np.testing.assert_allclose(
+            found[row, :count], expected[row, indices], atol=1e-12
+        )
+        assert np.all(np.isneginf(found[row, count:]))
+        assert not np.any(segment[row, count:])
+
+
+# Signatures
+
+
+@pytest.fixture(params=MODELS, scope="module")
+def served(request):
+    """A model, its index, and its signatures as functions."""
+    model = make_model(**MODELS[request.param])
+    index = make_index(model)
+    signatures = servable.Signatures(model, index, top_n=6, nms_threshold=0.4)
+    return model, index, signatures.concrete_functions(), request.param
+
+
+def call(functions, name, inputs):
+    tensors = {key: tf.constant(value) for key, value in inputs.items()}
+    return {k: v.numpy() for k, v in functions[name](**tensors).items()}
+
+
+def test_signatures_give_the_numbers_of_the_library(served):
+    model, index, functions, kind = served
+    atol = 0.2 if kind == "half" else 1e-4
+    for num_clips in [(9, 5), (1,), (3, 24, 8, 24, 2)]:
+        inputs = servable.example_inputs(model, num_clips)
+        expected = servable.expected_outputs(model, inputs, index, 6, 0.4)
+        assert set(functions) == {"serving_default", *expected}
+        for name, outputs in expected.items():
+            answer = call(functions, name, inputs[name])
+            assert set(answer) == set(outputs)
+            if kind == "half" and name in ("search", "localize"):
+                continue  # near ties are ranked either way
+            for key, value in outputs.items():
+                if key == "video_id":
+                    found = [[i.decode() for i in row] for row in answer[key]]
+                    assert found == value.tolist()
+                else:
+                    np.testing.assert_allclose(
+                        answer[key], value, atol=atol, err_msg=f"{name} {key}"
+                    )
+
+
+def test_a_row_alone_gives_what_it_gives_in_a_padded_batch(served):
+    model, _, functions, kind = served
+    if kind == "half":
+        pytest.skip("in half precision products round by their shapes")
+    inputs = servable.example_inputs(model, (3, 17, 9, 1))
+    for name, arrays in inputs.items():
+        spoilt = {key: np.array(value) for key, value in arrays.items()}
+        if "clip" in spoilt:
+            for row, count in enumerate(spoilt["num_clips"]):
+                spoilt["clip"][row, count:] = np.nan
+        together = call(functions, name, spoilt)
+        for row in range(4):
+            one = {key: value[row : row + 1] for key, value in arrays.items()}
+            if "clip" in one:
+                one["clip"] = one["clip"][:, : one["num_clips"][0]]
+            for key, value in call(functions, name, one).items():
+                other = together[key][row : row + 1]
+                if key in ("window", "segment"):
+                    assert not np.any(other[:, value.shape[1] :])
+                    other = other[:, : value.shape[1]]
+                if key == "video_id":
+                    np.testing.assert_array_equal(value, other)
+                else:
+                    np.testing.assert_allclose(
+                        value, other, rtol=1e-6, atol=1e-6
+                    )
+
+
+def test_one_video_answers_several_queries_and_the_other_way_round(served):
+    model, _, functions, _ = served
+    arrays = servable.example_inputs(model, (7, 7, 7))["localize"]
+    one = {k: v[:1] if k != "query" else v for k, v in arrays.items()}
+    many = {k: v[[0, 0, 0]] if k != "query" else v for k, v in arrays.items()}
+    for key, value in call(functions, "localize", many).items():
+        other = call(functions, "localize", one)[key]
+        np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
+    one = {k: v[:1] if k == "query" else v for k, v in arrays.items()}
+    many = {k: v[[0, 0, 0]] if k == "query" else v for k, v in arrays.items()}
+    for key, value in call(functions, "localize", many).items():
+        other = call(functions, "localize", one)[key]
+        np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
+
+
+def test_moments_lie_within_the_video(served):
+    model, _, functions, _ = served
+    inputs = servable.example_inputs(model, (20, 3, 1))["localize"]
+    inputs["duration"] = np.array([19.3, 2.5, 0.0])
+    answer = call(functions, "localize", inputs)
+    real = answer["score"] > servable.NO_SCORE
+    assert real.any(axis=1).all()
+    assert np.all(answer["start"][real] < answer["end"][real])
+    assert np.all(answer["start"] >= 0)
+    assert np.all(answer["end"].max(axis=1) <= np.float32([19.3, 2.5, 1.0]))
+
+
+@pytest.fixture(scope="module")
+def refusing():
+    """A model, its signatures, which others hold alive, and functions."""
+    model = make_model(query_encoder="mean")
+    signatures = servable.Signatures(model)
+    return model, signatures, signatures.concrete_functions()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"num_clips": [0, 5]}, "`num_clips` must be at least 1"),
+        ({"num_clips": [10, 5]}, "at most the clips given"),
+        ({"num_clips": [9, 5, 5]}, "as many rows"),
+        ({"duration": [-1.0, 5.0]}, "`duration` must be seconds"),
+        ({"duration": [np.nan, 5.0]}, "`duration` must be seconds"),
+        ({"duration": [1e9, 5.0]}, "at most ten times"),
+        ({"clip": np.full((2, 9, CLIP_DIM), np.nan)}, "`clip` must be finite"),
+        ({"query": ["a", "b", "c"]}, "`query` and `clip` must have as many"),
+        ({"query": [b"\xff", b"a"]}, "must be UTF-8"),
+        ({"query": ["a", "a" * 2001]}, "at most 2,000 characters"),
+    ],
+)
+def test_bad_input_is_refused_by_the_graph_itself(refusing, change, message):
+    model, _, functions = refusing
+    inputs = servable.example_inputs(model)["localize"]
+    for key, value in change.items():
+        inputs[key] = np.array(value, np.asarray(inputs[key]).dtype)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        call(functions, "localize", inputs)
+
+
+def test_equal_scores_are_ranked_by_video_and_start():
+    model = make_model(consensus_iou=None, query_encoder="mean")
+    clip = RNG.normal(1, 2, size=(9, CLIP_DIM))
+    index = search.MomentIndex(model)
+    index.append(dict.fromkeys(("c", "a", "b"), clip))
+    functions = servable.Signatures(model, index, 9).concrete_functions()
+    answer = call(functions, "search", {"query": ["a person"]})
+    query = Vocabulary(WORDS).encode(["a person"])
+    (found,) = index.search(query, top_n=9)
+    names = [name.decode() for name in answer["video_id"][0] if name]
+    assert names == [moment.video_id for moment in found]
+
+
+def test_a_servable_needs_a_model_that_is_built_and_an_index_with_videos():
+    with pytest.raises(ValueError, match="must be built"):
+        servable.Signatures(ACNN(vocabulary=WORDS))
+    model = make_model()
+    with pytest.raises(ValueError, match="has no videos"):
+        servable.Signatures(model, search.MomentIndex(model))
+    with pytest.raises(ValueError, match="top_n"):
+        servable.Signatures(model, top_n=0)
