@@ -9,10 +9,11 @@ r"""Searches for good settings with KerasTuner: kernels, widths, rates and more.
 Takes the flags of experiments.train, for all trials, and a file of flags to
 tune, each with its values (experiments/sweeps/space.py has the format). Each
 trial is a training; the best epoch by --monitor is its score. Writes
-trials.csv and best.flags, a flagfile with all flags of the best trial, to --workdir. Started
-again it goes on: the same seed draws the same settings, and trials that are
-done are read, not run. What was chosen by a validation split looks better on it
-than on others: judge it on a test split, or with other seeds.
+trials.csv and best.flags, a flagfile with all flags of the best trial, to
+--workdir. Started again it goes on: the same seed draws the same settings, and
+trials that are done are read, not run. What was chosen by a validation split
+looks better on it than on others: judge it on a test split, or with other
+seeds.
 """
 
 import csv
