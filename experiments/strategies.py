@@ -1,4 +1,4 @@
-"""On how many devices and machines, by flags."""
+"""On how many devices and machines a main runs, and the flags that say it."""
 
 import collections
 import sys
@@ -7,17 +7,18 @@ from absl import flags
 
 flags.DEFINE_enum(
     "strategy",
-    "none",
+    None,
     ["none", "mirrored", "multi_worker"],
-    "One device; all devices of this machine; or several machines, each of "
-    "which runs this command with a TF_CONFIG of its own. The model is the "
-    "same.",
+    "What runs the command: one device; all devices of this machine; or "
+    "several machines, each of which has a checkout and runs this command in "
+    "it, with a TF_CONFIG of its own. The model is the same. Default: none, "
+    "which is one device.",
 )
 flags.DEFINE_integer(
     "num_replicas",
     None,
-    "Of --strategy=mirrored. Default: the accelerators of this machine; "
-    "without any, the processor plays this many devices.",
+    "Number of devices, with --strategy=mirrored. Without an accelerator, the "
+    "processor plays so many. Default: all accelerators of this machine.",
     lower_bound=1,
 )
 
@@ -27,11 +28,11 @@ _EXAMPLE = (
 )
 
 
-def make_strategy(name, num_replicas=None):
+def make_strategy(strategy="none", num_replicas=None):
     """Makes a distribution strategy; call it before TensorFlow does any work.
 
     Args:
-        name: `"none"`, `"mirrored"` or `"multi_worker"`.
+        strategy: `"none"`, `"mirrored"` or `"multi_worker"`.
         num_replicas: Int, devices of `"mirrored"`. Default: all accelerators.
 
     Returns:
@@ -42,16 +43,17 @@ def make_strategy(name, num_replicas=None):
     """
     import tensorflow as tf
 
-    if num_replicas and name != "mirrored":
+    if num_replicas and strategy != "mirrored":
         raise ValueError("--num_replicas is for --strategy=mirrored.")
-    if name == "mirrored":
+    if strategy == "mirrored":
         return tf.distribute.MirroredStrategy(_devices(num_replicas))
-    if name == "multi_worker":
+    if strategy == "multi_worker":
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         workers = check_cluster(resolver)
         print(
             f"Worker {resolver.task_id} of {len(workers)} at "
-            f"{workers[resolver.task_id]} waits for the others.",
+            f"{workers[resolver.task_id]} waits for the others: each machine "
+            "runs this command in a checkout of its own.",
             file=sys.stderr,
         )
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)

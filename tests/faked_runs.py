@@ -51,7 +51,7 @@ def run(processes, words, log, stdout=None):
 runs.Processes.run = run
 
 if __name__ == "__main__":
-    main = importlib.import_module(f"experiments.{sys.argv[1]}")
+    main = importlib.import_module(f"experiments.sweeps.{sys.argv[1]}")
     words = [f"--workdir={sys.argv[2]}", "--dataset=synthetic"]
     given = " ".join(sys.argv[3:]).split(" -- ")
     for more in given:

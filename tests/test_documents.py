@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from experiments.sweeps.grid import read_grid
-from experiments.sweeps.space import read_space
+from experiments.sweeps.spaces import check_space, load_space
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")])
 FLAGFILES = sorted(ROOT.glob("experiments/flags/*.flags"))
-GRIDS = sorted(ROOT.glob("experiments/grids/*"))
+GRIDS = sorted(ROOT.glob("experiments/grids/*.*"))
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in ROOT.glob("acnn_tf/**/*.py")
@@ -80,7 +80,7 @@ def flag_names(words):
 def commands():
     for path in [*DOCUMENTS, *FLAGFILES, *GRIDS, *map(source_of, MAINS)]:
         text = path.read_text(encoding="utf-8")
-        if path.suffix in (".flags", ".txt", ".space"):
+        if path.suffix in (".flags", ".txt"):
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
         for module, arguments in COMMAND.findall(text):
             words = shlex.split(arguments.replace("\\\n", " "))
@@ -126,14 +126,19 @@ def test_flagfile_starts_with_its_command_and_its_flags_exist(path):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
 def test_grid_tells_its_command_and_its_flags_exist(path):
     text = path.read_text(encoding="utf-8")
-    main, flag, read = {
-        ".txt": ("ablate", "grid", read_grid),
-        ".space": ("tune", "space", read_space),
-    }[path.suffix]
     name = path.relative_to(ROOT)
-    assert f"# python -m experiments.{main} --{flag}={name}" in text
     unknown = set()
-    read(path, lambda words: unknown.update(flag_names(words)))
+
+    def note(words):
+        unknown.update(flag_names(words))
+
+    if path.suffix == ".txt":
+        assert f"python -m experiments.sweeps.ablate --grid={name}" in text
+        read_grid(path, note)
+    else:
+        assert f"python -m experiments.sweeps.tune --space={name}" in text
+        tuner = pytest.importorskip("keras_tuner", reason="extra `tune`")
+        check_space(tuner, path, load_space(path), note)
     unknown -= defined_flags("experiments.train")
     assert not unknown - ABSL_FLAGS
 

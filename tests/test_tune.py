@@ -1,7 +1,7 @@
-"""Tuning: spaces of settings, what is drawn from them, and the command."""
+"""Tuning: spaces in Python, what is drawn from them, and the command."""
 
 import csv
-import math
+import os
 import re
 import subprocess
 import sys
@@ -10,76 +10,18 @@ from pathlib import Path
 import pytest
 
 from acnn_tf.files.problems import DataError
-from experiments.sweeps import trials
+from experiments.sweeps import spaces
 from experiments.sweeps.runs import RunError
-from experiments.sweeps.space import Values, read_space
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def read(folder, text, check=lambda words: None):
-    path = folder / "space.txt"
-    path.write_text(text, encoding="utf-8")
-    return read_space(path, check)
-
-
-SPACE = """
-# kernels first
---kernel_sizes: 1 | 1,3|1,3,5   # odd
---dropout: 0 .. 0.5
---filters: 32 .. 256 step 32
---epochs: 4 .. 9
---learning_rate: 3e-4 .. 3e-3 log
-"""
-
-
-def test_choices_and_ranges_are_read(tmp_path):
-    asked = []
-    assert read(tmp_path, SPACE, lambda words: asked.extend(words)) == [
-        Values("kernel_sizes", ("1", "1,3", "1,3,5")),
-        Values("dropout", (), 0.0, 0.5),
-        Values("filters", (), 32, 256, 32),
-        Values("epochs", (), 4, 9),
-        Values("learning_rate", (), 3e-4, 3e-3, 1, True),
-    ]
-    assert asked[:3] == [f"--kernel_sizes={k}" for k in ("1", "1,3", "1,3,5")]
-    assert asked[-2:] == ["--learning_rate=0.0003", "--learning_rate=0.003"]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("filters: 1 | 2", "begin the line with a flag and a colon"),
-        ("--filters=3", "expected `--name: value"),
-        ("--filters: 3", "two or more different values .* found '3'"),
-        ("--filters: 3 | ", "two or more different values"),
-        ("--filters: 3 | 3", "two or more different values"),
-        ("--filters: a .. b", "write numbers, and spaces around the dots"),
-        ("--filters: 1 ... 5", "write numbers"),
-        ("--filters: 1 .. 5 steps 2", "write numbers"),
-        ("--filters: 1.2.3 .. 5", "write numbers"),
-        ("--filters: 5 .. 1", "the lower number first"),
-        ("--filters: 1e999 .. 2e999", "the lower number first"),
-        ("--filters: 0 .. 5 log", "numbers above 0 before `log`"),
-        ("--filters: 1 .. 5 step 9", "a step that fits"),
-        ("--filters: 1 .. 5 step 0", "a step that fits"),
-        ("--dropout: 0.1 .. 0.5 step 1", "a step that fits"),
-        ("--known: 1 | 2", "after line 1; join the two lines"),
-        ("--filters: 1 | bad", "not this one"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path, line, message):
-    def check(words):
-        if words[0].endswith("bad"):
-            raise ValueError("not this one")
-
-    with pytest.raises(DataError, match=rf"space.txt:2: .*{message}"):
-        read(tmp_path, f"--known: 1 | 3\n{line}\n", check)
-
-
-def test_a_space_has_a_flag(tmp_path):
-    with pytest.raises(DataError, match="at least one flag"):
-        read(tmp_path, "# nothing\n")
+def space(hp):
+    return {
+        "kernel_sizes": hp.Choice("kernel_sizes", ["1", "1,3"]),
+        "dropout": hp.Float("dropout", 0.0, 0.5),
+        "filters": hp.Int("filters", 32, 256, step=32),
+    }
 
 
 @pytest.fixture
@@ -89,104 +31,195 @@ def tuner():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"must name a Python file .* Received: {path}"),
+        ("SPACE = {}", r"{path}: expected a function `space\(hp\)`"),
+    ],
+)
+def test_what_is_no_space_is_named(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    if text:
+        (tmp_path / "no_space.py").write_text(text)
+    with pytest.raises(ValueError, match=message.format(path="no_space.py")):
+        spaces.load_space("no_space.py")
+
+
+def test_a_space_is_a_python_file_below_the_current_folder(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = "experiments/grids/tuning.py"
+    assert spaces.load_space(path) is spaces.load_space(ROOT / path)
+    monkeypatch.chdir(ROOT / "experiments" / "flags")
+    for path in ("../grids/tuning.py", "tacos.flags"):
+        with pytest.raises(ValueError, match=f"below .* Received: {path}"):
+            spaces.load_space(path)
+
+
+def test_flags_are_written_as_one_types_them():
+    settings = {"a": (1, 3), "b": 0.123456, "c": None, "d": "x y", "e": False}
+    words = ["--a=1,3", "--b=0.1235", "--d=x y", "--e=False"]
+    assert spaces.as_words(settings) == words
+
+
+def tried(tuner, space):
+    """The flags that are checked of a space, as dictionaries."""
+    found = []
+
+    def note(words):
+        found.append(dict(word[2:].split("=") for word in words))
+
+    spaces.check_space(tuner, "space.py", space, note)
+    return found
+
+
+def test_all_choices_and_both_ends_are_checked(tuner):
+    found = tried(tuner, space)
+    assert {flags["kernel_sizes"] for flags in found} == {"1", "1,3"}
+    assert {flags["dropout"] for flags in found} == {"0", "0.5"}
+    assert {flags["filters"] for flags in found} == {"32", "256"}
+
+
+def test_what_a_choice_opens_is_checked_with_that_choice(tuner):
+    def by_if(hp):
+        flags = {"model": hp.Choice("model", ["acnn", "ctrl"])}
+        if flags["model"] == "ctrl":
+            flags["context_size"] = hp.Int("context_size", 3, 7, step=2)
+        return flags
+
+    def by_scope(hp):
+        flags = {"model": hp.Choice("model", ["acnn", "ctrl"])}
+        with hp.conditional_scope("model", ["ctrl"]):
+            flags["context_size"] = hp.Int("context_size", 3, 7, step=2)
+        return flags
+
+    for branching in (by_if, by_scope):
+        found = tried(tuner, branching)
+        assert {"model": "acnn"} in found
+        for size in ("3", "7"):
+            assert {"model": "ctrl", "context_size": size} in found
+        assert {"model": "acnn", "context_size": "3"} not in found
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (lambda hp: None, r"return flags as \{name: value\}, found None"),
+        (lambda hp: {}, r"found \{\}; return at least one"),
+        (lambda hp: {"x": hp.Int("x", 5, 1)}, "name='x'.*greater than"),
+        (lambda hp: {"x": hp.Choice("x", ["good", "bad"])}, "not this one"),
+    ],
+)
+def test_a_bad_space_is_named(tuner, space, message):
+    def check(words):
+        if "--x=bad" in words:
+            raise ValueError("not this one")
+
+    with pytest.raises(DataError, match=f"^space.py: .*{message}"):
+        spaces.check_space(tuner, "space.py", space, check)
+
+
 def draw(tuner, space, score, count=12, seed=0, algorithm="random"):
-    """The settings of a search, and what they scored."""
+    """The settings of a search."""
     drawn = []
 
     def noted(settings):
         drawn.append(settings)
         return score(settings)
 
-    trials.search(tuner, algorithm, space, noted, count, seed)
+    spaces.search(tuner, algorithm, space, noted, count, seed)
     return drawn
 
 
-def test_what_is_drawn_lies_in_the_space(tuner, tmp_path):
-    drawn = draw(tuner, read(tmp_path, SPACE), lambda settings: 0.5, 40)
-    assert len(drawn) == 40
-    assert {s["kernel_sizes"] for s in drawn} == {"1", "1,3", "1,3,5"}
-    assert all(0 <= float(s["dropout"]) <= 0.5 for s in drawn)
-    assert {int(s["filters"]) % 32 for s in drawn} == {0}
-    assert {int(s["epochs"]) for s in drawn} <= set(range(4, 10))
-    rates = [math.log(float(s["learning_rate"])) for s in drawn]
-    assert math.log(3e-4) - 1e-3 <= min(rates)
-    assert max(rates) <= math.log(3e-3) + 1e-3
-    # Even on a scale of logarithms: half of them below the middle, 9.5e-4.
-    assert 10 < sum(rate < math.log(9.5e-4) for rate in rates) < 30
-
-
 @pytest.mark.parametrize("algorithm", ["random", "bayesian"])
-def test_a_search_repeats_itself(tuner, tmp_path, algorithm):
+def test_a_search_repeats_itself(tuner, algorithm):
     if algorithm == "bayesian":
         pytest.importorskip("sklearn", reason="extra `tune` is not installed")
-    space = read(tmp_path, SPACE)
 
     def score(settings):
-        return -abs(float(settings["dropout"]) - 0.2)
+        return -abs(settings["dropout"] - 0.2)
 
-    one = draw(tuner, space, score, algorithm=algorithm)
-    assert one == draw(tuner, space, score, algorithm=algorithm)
+    drawn = draw(tuner, space, score, algorithm=algorithm)
+    assert drawn == draw(tuner, space, score, algorithm=algorithm)
     # A longer search begins as the shorter one did.
     longer = draw(tuner, space, score, 14, algorithm=algorithm)
-    assert longer[:12] == one
-    assert one != draw(tuner, space, score, seed=1, algorithm=algorithm)
+    assert longer[:12] == drawn
+    assert drawn != draw(tuner, space, score, seed=1, algorithm=algorithm)
 
 
-def test_a_trial_that_fails_does_not_end_the_search(tuner, tmp_path):
+def test_a_trial_that_fails_does_not_end_the_search(tuner):
     def score(settings):
         raise RunError("no luck")
 
-    assert len(draw(tuner, read(tmp_path, SPACE), score, 5)) == 5
+    assert len(draw(tuner, space, score, 5)) == 5
 
 
-def test_bad_input_ends_the_search(tuner, tmp_path):
+def test_bad_input_ends_the_search(tuner):
     def score(settings):
         raise ValueError("other flags")
 
     with pytest.raises(ValueError, match="other flags"):
-        draw(tuner, read(tmp_path, SPACE), score)
+        draw(tuner, space, score)
 
 
-def test_a_small_space_is_drawn_once(tuner, tmp_path):
-    space = read(tmp_path, "--kernel_sizes: 1 | 1,3\n--crop: 0 | 1\n")
-    drawn = draw(tuner, space, lambda settings: 0.5, 50)
+def test_a_small_space_is_drawn_once(tuner):
+    drawn = draw(
+        tuner,
+        lambda hp: {"a": hp.Boolean("a"), "b": hp.Boolean("b")},
+        lambda settings: 0.5,
+        count=50,
+    )
     assert len({tuple(s.values()) for s in drawn}) == len(drawn) == 4
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
     with pytest.raises(ImportError, match=r"pip install 'acnn_tf\[tune\]'"):
-        trials.import_tuner("random")
+        spaces.import_tuner("random")
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(ImportError, match=r"--algorithm=bayesian.*tune"):
-        trials.import_tuner("bayesian")
+        spaces.import_tuner("bayesian")
 
 
-@pytest.fixture
-def tried(tuner, tmp_path):
-    """Faked trials: (folder, what each of two searches printed)."""
-    path = tmp_path / "space.txt"
-    path.write_text("--filters: 1 .. 9\n--dropout: 0 | 1\n")
+SPACES = {
+    "good.py": """
+def space(hp):
+    return {
+        "filters": hp.Int("filters", 1, 9),
+        "dropout": hp.Choice("dropout", [0, 1]),
+    }
+""",
+    "bad.py": """
+def space(hp):
+    return {"filters": hp.Int("filters", 1, 9), "kernels": 3}
+""",
+}
+
+
+@pytest.mark.slow
+def test_command_tunes_goes_on_and_writes_the_best_flags(tuner, tmp_path):
+    for name, text in SPACES.items():
+        (tmp_path / name).write_text(text)
+    out = tmp_path / "out"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.faked_runs", "tune"),
-            *(tmp_path / "out", f"--space={path}", "--trials=6"),
-            *("--window_seconds=3,6", "--", "--trials=8", "--"),
-            *("--seed=1",),
+            *(sys.executable, "-m", "tests.faked_runs", "tune", out),
+            *("--space=bad.py", "--trials=6", "--window_seconds=3,6"),
+            *("--", "--space=good.py", "--", "--trials=8", "--", "--seed=1"),
         ],
-        cwd=ROOT,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return tmp_path / "out", done.stdout.split("---\n")
-
-
-@pytest.mark.slow
-def test_command_tunes_goes_on_and_writes_the_best_flags(tried):
-    out, (first, second, other, _) = tried
+    bad, first, second, other, _ = done.stdout.split("---\n")
+    # Before anything is run.
+    assert "bad.py: expected flags of experiments.train, found '--ker" in bad
+    assert "would" not in bad
     with open(out / "trials.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == list("12345678")

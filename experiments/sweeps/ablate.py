@@ -16,14 +16,16 @@ first seed, then with the next, so that there is something to see early.
 
 import collections
 import concurrent.futures
+import json
 import os
 import sys
 import time
 
 from absl import flags
 
-from experiments import train
-from experiments.sweeps import ablation_table, grid, row_runs, runs
+from acnn_tf.files.atomic import replacing
+from experiments import query_files, train
+from experiments.sweeps import ablation_table, grid, runs, training_flags
 from export import command
 
 FLAGS = flags.FLAGS
@@ -31,6 +33,15 @@ flags.adopt_module_key_flags(train)
 
 flags.DEFINE_string("grid", None, "File of settings, a row a line.")
 flags.DEFINE_list("seeds", "0,1,2", "Each row is trained once with each.")
+flags.register_validator(
+    "seeds",
+    lambda seeds: (
+        seeds
+        and all(seed.isdecimal() for seed in seeds)
+        and len(set(map(int, seeds))) == len(seeds)
+    ),
+    "must be distinct whole numbers from 0, such as 0,1,2.",
+)
 flags.DEFINE_integer("jobs", 1, "Trainings at a time.", lower_bound=1)
 flags.DEFINE_integer(
     "threads", None, "Of each training. Default: the cores, shared by --jobs."
@@ -45,75 +56,195 @@ flags.DEFINE_enum(
 )
 
 
-def show(running, done, total):
-    """One line on a terminal: what is being trained, and how far it is."""
-    words = "; ".join(f"{run.name}{row_runs.progress(run)}" for run in running)
-    print(f"\r\x1b[2K[{done}/{total}] {words}"[:200], end="", flush=True)
+def num_threads(threads, jobs):
+    """Threads of each process, `None` for as many as it likes."""
+    if threads or jobs == 1:
+        return threads
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    return max(1, cores // jobs)
+
+
+def evaluate(training, processes, split, shuffled):
+    """What `experiments.evaluate` says of a training, asked only once.
+
+    Args:
+        training: `experiments.sweeps.runs.Run`.
+        processes: `experiments.sweeps.runs.Processes`.
+        split: `"val"` or `"test"`.
+        shuffled: Whether to evaluate with shuffled sentences, too.
+
+    Returns:
+        `(results, queries)`: dictionary that it printed, and what
+        `query_files.read_queries` reads.
+    """
+    path = training.path(f"evaluation_{split}.json")
+    queries = training.path(f"queries_{split}.csv")
+    words = [
+        *("-m", "experiments.evaluate", f"--workdir={training.folder}"),
+        *(f"--split={split}", "--suppression=fixed", "--nms_threshold=0.5"),
+        *("--json", "--timelines=0", f"--per_query_out={queries}"),
+        *(["--shuffled"] if shuffled else []),
+    ]
+    results = _read_json(path)
+    if not results or (shuffled and "shuffled" not in results):
+        with (
+            open(training.path("evaluate.log"), "ab") as log,
+            replacing(path) as partial,
+            open(partial, "wb") as stdout,
+        ):
+            processes.run(words, log, stdout)
+        results = _read_json(path)
+    return results, query_files.read_queries(queries)
+
+
+def _read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return {}
+
+
+def finish(training, seed, *evaluation):
+    """Trains and evaluates, what of it is not done yet.
+
+    Args:
+        training: `experiments.sweeps.runs.Run`.
+        seed: Int.
+        *evaluation: Arguments of `evaluate`.
+
+    Returns:
+        `experiments.sweeps.ablation_table.Outcome`.
+    """
+    try:
+        training.train(evaluation[0])
+        results, queries = evaluate(training, *evaluation)
+        best = training.minutes(training.path("model.keras"))
+    except (runs.RunError, OSError, ValueError) as error:
+        return ablation_table.Outcome(training, seed, error=str(error))
+    return ablation_table.Outcome(
+        training,
+        seed,
+        results=results,
+        queries=queries,
+        minutes=(best, training.minutes()),
+    )
+
+
+def describe(outcome):
+    """What became of a training, in a few words."""
+    if outcome.error:
+        return f"FAILED: {outcome.error}"
+    results = outcome.results
+    return (
+        f"R@1,IoU=0.5 {results['R@1,IoU=0.5']:.3f}, mIoU "
+        f"{results['mIoU']:.3f}, {outcome.minutes[1]:.1f} min of training"
+    )
+
+
+def progress(training, monitor, epochs):
+    """What is trained, and how far it is, in a few words."""
+    rows = training.history()
+    if not rows:
+        return training.name
+    score = rows[-1].get(monitor, "")
+    return f"{training.name}, epoch {len(rows)}/{epochs}, {monitor} {score:.5}"
+
+
+def as_they_end(work, items, jobs, while_waiting):
+    """Does work in threads.
+
+    Args:
+        work: Function of an item.
+        items: List.
+        jobs: Int, threads.
+        while_waiting: Function of the items that are worked on, called every
+            two seconds.
+
+    Yields:
+        Lists of `(item, result)`: what has ended since the list before.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    pending = {pool.submit(work, item): item for item in items}
+    try:
+        while pending:
+            ended, _ = concurrent.futures.wait(
+                pending,
+                timeout=2,
+                return_when=concurrent.futures.FIRST_COMPLETED,
+            )
+            if ended:
+                in_order = sorted(ended, key=list(pending).index)
+                yield [(pending.pop(one), one.result()) for one in in_order]
+            while_waiting([i for one, i in pending.items() if one.running()])
+    finally:  # does not wait: whoever owns the processes ends them
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run():
-    base = row_runs.given_flags()
-    seeds = row_runs.parse_seeds(FLAGS.seeds)
-    rows = grid.read_grid(FLAGS.grid, row_runs.check_flags)
-    todo = [
-        (row, seed, row_runs.make_run(row, seed, base))
-        for seed in seeds
-        for row in rows
-    ]
-    for _, _, each in todo:
-        each.read()  # refuses folders of other flags, before any hours
+    if FLAGS["seed"].present:
+        raise ValueError("Give --seeds, not --seed.")
+    rows = grid.read_grid(FLAGS.grid, training_flags.check_flags)
+    base = training_flags.given_flags()
+    todo = []
+    for seed in map(int, FLAGS.seeds):
+        for row in rows:
+            training = runs.Run(
+                f"{row.name}, seed {seed}",
+                os.path.join(FLAGS.workdir, "runs", row.name, f"seed-{seed}"),
+                (*base, *row.flags, f"--seed={seed}"),
+            )
+            training.read()  # refuses folders of other flags, before any hours
+            todo.append((row, seed, training))
     os.makedirs(FLAGS.workdir, exist_ok=True)
-    outcomes = collections.defaultdict(list)
     heading = (
         f"{os.path.basename(FLAGS.grid)}: {len(rows)} rows, seeds "
-        f"{', '.join(map(str, seeds))}, judged on {FLAGS.split}"
+        f"{', '.join(FLAGS.seeds)}, judged on {FLAGS.split}"
     )
-    groups = FLAGS.resample == "videos"
-    started, tty, failed = time.monotonic(), sys.stdout.isatty(), 0
-    with (
-        concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool,
-        runs.Processes(row_runs.num_threads()) as processes,
-    ):
-        pending = {
-            pool.submit(row_runs.finish, each, seed, processes): (row, each)
-            for row, seed, each in todo
-        }
-        try:
-            while pending:
-                ended, _ = concurrent.futures.wait(
-                    pending,
-                    timeout=2,
-                    return_when=concurrent.futures.FIRST_COMPLETED,
+    outcomes = collections.defaultdict(list)
+    paths, done, failed, started = [], 0, 0, time.monotonic()
+    clear = "\r\x1b[2K" if sys.stdout.isatty() else ""
+
+    def show(running):
+        words = [
+            progress(training, FLAGS.monitor, FLAGS.epochs)
+            for _, _, training in running
+        ]
+        if clear and words:
+            line = f"[{done}/{len(todo)}] {'; '.join(words)}"
+            print(clear + line[:200], end="", flush=True)
+
+    with runs.Processes(num_threads(FLAGS.threads, FLAGS.jobs)) as processes:
+
+        def work(item):
+            _, seed, training = item
+            return finish(
+                training, seed, processes, FLAGS.split, FLAGS.shuffled
+            )
+
+        for ended in as_they_end(work, todo, FLAGS.jobs, show):
+            for (row, _, training), outcome in ended:
+                outcomes[row.name].append(outcome)
+                done += 1
+                failed += bool(outcome.error)
+                minutes = (time.monotonic() - started) / 60
+                print(
+                    f"{clear}[{done}/{len(todo)}] {training.name}: "
+                    f"{describe(outcome)}, {minutes:.1f} min so far",
+                    flush=True,
                 )
-                for future in sorted(ended, key=list(pending).index):
-                    row, each = pending.pop(future)
-                    outcome = future.result()
-                    outcomes[row.name].append(outcome)
-                    failed += bool(outcome.error)
-                    done = len(todo) - len(pending)
-                    print(
-                        f"{chr(13) + chr(27) + '[2K' if tty else ''}"
-                        f"[{done}/{len(todo)}] {each.name}: "
-                        f"{row_runs.describe(outcome)}, "
-                        f"{(time.monotonic() - started) / 60:.1f} min so far",
-                        flush=True,
-                    )
-                if ended:
-                    seen = [row for row in rows if row.name in outcomes]
-                    if rows[0] in seen:
-                        paths = ablation_table.write(
-                            FLAGS.workdir,
-                            ablation_table.summarise(seen, outcomes, groups),
-                            heading,
-                            groups,
-                        )
-                if tty and pending:
-                    running = [
-                        e for f, (_, e) in pending.items() if f.running()
-                    ]
-                    show(running, len(todo) - len(pending), len(todo))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            seen = [row for row in rows if row.name in outcomes]
+            if rows[0] in seen:
+                groups = FLAGS.resample == "videos"
+                paths = ablation_table.write(
+                    FLAGS.workdir,
+                    ablation_table.summarise(seen, outcomes, groups),
+                    heading,
+                    groups,
+                )
     print("\n".join(paths))
     if failed:
         print(f"{failed} of {len(todo)} runs failed.", file=sys.stderr)

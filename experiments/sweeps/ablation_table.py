@@ -1,6 +1,5 @@
 """What a grid of runs found: a row of figures each, and its difference."""
 
-import csv
 import dataclasses
 import os
 import shlex
@@ -10,7 +9,7 @@ import numpy as np
 
 from acnn_tf import plots
 from acnn_tf.files.atomic import replacing
-from experiments.sweeps import significance
+from experiments.sweeps import significance, tables
 
 MEASURES = (
     "R@1,IoU=0.3",
@@ -128,16 +127,16 @@ def write(folder, summaries, heading, groups=False):
     Returns:
         List of the paths.
     """
-    paths = [os.path.join(folder, n) for n in ("table.md", "table.csv")]
+    names = ("table.md", "table.csv", "runs.csv")
+    paths = [os.path.join(folder, name) for name in names]
     with (
         replacing(paths[0]) as partial,
         open(partial, "w", encoding="utf-8") as file,
     ):
         file.write(markdown(summaries, heading, groups))
-    _write_csv(paths[1], map(_csv_row, summaries))
-    paths.append(os.path.join(folder, "runs.csv"))
-    _write_csv(
-        paths[2], (_csv_run(s, o) for s in summaries for o in s.outcomes)
+    tables.write_csv(paths[1], [_csv_row(s) for s in summaries])
+    tables.write_csv(
+        paths[2], [_csv_run(s, o) for s in summaries for o in s.outcomes]
     )
     done = [summary for summary in summaries if summary.done]
     if done:
@@ -174,7 +173,7 @@ def markdown(summaries, heading, groups=False):
         "Mean over seeds ± their standard deviation; minutes until the best "
         "epoch, and in all; parameters that are trained.",
         "",
-        *_table(
+        *tables.markdown(
             ["", *map(_title, MEASURES), "parameters", "minutes"],
             map(_figures, summaries),
         ),
@@ -187,7 +186,7 @@ def markdown(summaries, heading, groups=False):
             f"of a paired bootstrap over {drawn}. **Bold**: outside the noise, "
             "the interval leaves zero out.",
             "",
-            *_table(
+            *tables.markdown(
                 ["", *map(_title, MEASURES)],
                 (
                     [s.row.name, *(_points(s.differences[m]) for m in MEASURES)]
@@ -205,7 +204,7 @@ def markdown(summaries, heading, groups=False):
         ]
         chance = [f"{shuffled[0].values(m, 'chance')[0]:.3f}" for m in FIRST]
         rows.append(["chance (windows of the first row)", *chance])
-        lines += _table(["", *map(_title, FIRST)], rows)
+        lines += tables.markdown(["", *map(_title, FIRST)], rows)
     failed = [outcome for s in summaries for outcome in s.failed]
     if failed:
         lines += ["", "Failed, and left out:", ""]
@@ -220,13 +219,6 @@ def markdown(summaries, heading, groups=False):
 
 def _title(measure):
     return measure.replace(",", ", ")
-
-
-def _table(heading, rows):
-    yield "| " + " | ".join(heading) + " |"
-    yield "|" + "---|" * len(heading)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 def _figures(summary):
@@ -269,33 +261,25 @@ def _csv_row(summary):
         "name": summary.row.name,
         "seeds": " ".join(str(o.seed) for o in summary.done),
         "failed": " ".join(str(o.seed) for o in summary.failed),
-    }
-    for table in ("model", "shuffled"):
-        prefix = "" if table == "model" else "shuffled "
-        for measure in MEASURES:
-            values = summary.values(measure, table)
-            known = len(values) > 0
-            row[prefix + measure] = float(np.mean(values)) if known else None
-            row[f"{prefix}{measure} deviation"] = _deviation(values)
-    for measure in MEASURES:
-        found = summary.differences.get(measure)
-        row |= {
-            f"{measure} difference": found and found.difference,
-            f"{measure} low": found and found.low,
-            f"{measure} high": found and found.high,
-            f"{measure} outside noise": found and int(found.outside_noise),
-        }
-    best, total = summary.minutes() if summary.done else (None, None)
-    return row | {
-        "parameters": summary.done[0].results["num_parameters"]
-        if summary.done
-        else None,
-        "minutes to best": best,
-        "minutes": total,
         "flags": shlex.join(summary.row.flags),
         # Of the first seed; runs.csv has all of them.
         "command": summary.outcomes[0].run.command,
     }
+    if not summary.done:
+        return row
+    row["parameters"] = summary.done[0].results["num_parameters"]
+    row["minutes to best"], row["minutes"] = summary.minutes()
+    for prefix, table in (("", "model"), ("shuffled ", "shuffled")):
+        for measure in MEASURES:
+            values = summary.values(measure, table)
+            if len(values):
+                row[prefix + measure] = float(np.mean(values))
+                row[f"{prefix}{measure} deviation"] = _deviation(values)
+    for measure, found in summary.differences.items():
+        for name, value in found._asdict().items():
+            row[f"{measure} {name}"] = value
+        row[f"{measure} outside noise"] = int(found.outside_noise)
+    return row
 
 
 def _csv_run(summary, outcome):
@@ -310,14 +294,3 @@ def _csv_run(summary, outcome):
         "minutes": minutes[1],
         "command": outcome.run.command,
     }
-
-
-def _write_csv(path, rows):
-    rows = list(rows)
-    with (
-        replacing(path) as partial,
-        open(partial, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

@@ -100,10 +100,4 @@ def _parse(text):
             f"expected quotes in pairs, found {rest.strip()!r:.80} ({error}); "
             "mend the quotes"
         ) from None
-    for word in words:
-        if not re.match(r"--\w+(=|$)", word):
-            raise ValueError(
-                f"expected flags, --name=value or --noname, found {word!r:.80}"
-                "; join a flag and its value by =, and quote what has spaces"
-            )
     return Row(name, words)

@@ -13,9 +13,9 @@ compare with them. Writes tables.md, tables.csv and figure_5.png, a panel for
 each run, to --out.
 """
 
-import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -23,7 +23,8 @@ from absl import flags
 
 from acnn_tf.files.atomic import replacing
 from experiments import curves, datasets
-from experiments.sweeps.published import IOUS, NOTE, NS, PUBLISHED, markdown
+from experiments.sweeps import tables
+from experiments.sweeps.published_figures import IOUS, NOTE, NS, PUBLISHED
 from export import command
 
 FLAGS = flags.FLAGS
@@ -61,9 +62,16 @@ def named_folders(runs):
 
 
 def evaluation_of(folder, split, window_lengths=None, data=()):
-    """The words of the command that evaluates a run: list."""
+    """The words, after `python`, of the command that evaluates a run: list.
+
+    Args:
+        folder: Of the run.
+        split: String.
+        window_lengths: List of strings, others than those of training.
+        data: The flags of `experiments.evaluate` that name data.
+    """
     words = [
-        *(sys.executable, "-m", "experiments.evaluate"),
+        *("-m", "experiments.evaluate"),
         *(f"--workdir={folder}", f"--split={split}", "--json"),
         "--suppression=per_threshold",
     ]
@@ -72,26 +80,26 @@ def evaluation_of(folder, split, window_lengths=None, data=()):
     return [*words, *data]
 
 
-def evaluate(folder):
-    """What `experiments.evaluate` says of a run: dictionary."""
-    words = evaluation_of(
-        folder, FLAGS.split, FLAGS.window_lengths, datasets.given_flags()
-    )
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(
-            f"{folder} could not be evaluated; the command {' '.join(words)} "
-            f"said: {done.stderr.strip()[-500:]}"
-        )
-    return json.loads(done.stdout)
-
-
 def recalls(results):
-    """`{n: (R@n at each of IOUS)}` of what `evaluate` returned."""
+    """`{n: (R@n at each of IOUS)}` of what `experiments.evaluate` prints."""
     return {n: tuple(results[f"R@{n},IoU={m}"] for m in IOUS) for n in NS}
 
 
-def write(folder, text, tables):
+def markdown(title, figures):
+    """One table of the paper's form in Markdown: a row for each n."""
+    rows = [
+        [
+            f"R@{n}",
+            *("" if r is None else f"{r:.3f}".lstrip("0") for r in row),
+        ]
+        for n, row in figures.items()
+    ]
+    heading = ["", *(f"IoU={m}" for m in IOUS)]
+    lines = [f"**{title}**", "", *tables.markdown(heading, rows), ""]
+    return "\n".join(lines)
+
+
+def write(folder, text, figures):
     """Writes tables.md and tables.csv."""
     os.makedirs(folder, exist_ok=True)
     with (
@@ -99,42 +107,56 @@ def write(folder, text, tables):
         open(partial, "w", encoding="utf-8") as file,
     ):
         file.write(text)
-    with (
-        replacing(os.path.join(folder, "tables.csv")) as partial,
-        open(partial, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["table", "n", *(f"IoU={m}" for m in IOUS)])
-        for title, figures in tables.items():
-            for n, row in figures.items():
-                writer.writerow([title, n, *row])
+    tables.write_csv(
+        os.path.join(folder, "tables.csv"),
+        [
+            {"table": title, "n": n}
+            | {f"IoU={m}": recall for m, recall in zip(IOUS, row, strict=True)}
+            for title, table in figures.items()
+            for n, row in table.items()
+        ],
+    )
 
 
 def run():
-    names = named_folders(FLAGS.runs)
+    folders = named_folders(FLAGS.runs)
     histories = {
-        name: curves.read_history(path) for name, path in names.items()
+        name: curves.read_history(path) for name, path in folders.items()
     }
-    tables = {}
-    for name, folder in names.items():
-        results = evaluate(folder)
+    figures = {}
+    for name, folder in folders.items():
+        words = evaluation_of(
+            folder, FLAGS.split, FLAGS.window_lengths, datasets.given_flags()
+        )
+        done = subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ValueError(
+                f"{folder} could not be evaluated; the command python "
+                f"{shlex.join(words)} said: {done.stderr.strip()[-500:]}"
+            )
+        results = json.loads(done.stdout)
         title = (
             f"{name}: {results['num_queries']} queries of {FLAGS.split}, "
             f"{results['protocol']}"
         )
-        tables[title] = recalls(results)
+        figures[title] = recalls(results)
     text = "\n".join(
         [
-            *(markdown(title, one) for title, one in tables.items()),
+            *(markdown(title, table) for title, table in figures.items()),
             *(
-                markdown(f"Published: {title}. {NOTE}", one)
-                for title, one in PUBLISHED.items()
+                markdown(f"Published: {title}. {NOTE}", table)
+                for title, table in PUBLISHED.items()
             ),
         ]
     )
     print(text)
     if FLAGS.out:
-        write(FLAGS.out, text, tables | PUBLISHED)
+        write(FLAGS.out, text, figures | PUBLISHED)
         try:
             curves.draw(os.path.join(FLAGS.out, "figure_5.png"), histories)
         except ImportError as error:  # no Matplotlib: the tables are there

@@ -1,6 +1,7 @@
 """Trainings as processes: gone on with, timed, and never done twice."""
 
 import contextlib
+import csv
 import dataclasses
 import json
 import os
@@ -127,6 +128,14 @@ class Run:
                     f"{self.folder}. Wait until it ends, or end it."
                 ) from None
             yield log
+
+    def history(self):
+        """The rows of `history.csv`, one for each epoch so far: list."""
+        try:
+            with open(self.path("history.csv"), encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
 
     def minutes(self, path=None):
         """Minutes of all its processes, or of those until a file was written.

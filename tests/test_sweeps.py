@@ -1,37 +1,92 @@
-"""Runs in the form of the paper's tables, beside the published figures."""
+"""The commands of `experiments.sweeps`, on one small training."""
 
 import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import curves, datasets
-from experiments.sweeps import paper_tables, published
-from experiments.sweeps.published import NOTE, PUBLISHED
-from tests.test_experiments import SMALL, run
+from acnn_tf.models import load_model
+from experiments import curves, datasets, query_files
+from experiments.sweeps import paper_tables
+from experiments.sweeps.published_figures import NOTE, PUBLISHED
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "--dataset=synthetic",
+    "--num_scenes=3",
+    "--epochs=1",
+    "--window_seconds=3",
+    "--filters=4",
+    "--embedding_dim=4",
+    "--hidden_dim=none",
+    "--query_encoder=mean",
+    "--word_dim=4",
+    "--noposition_features",
+)
+
+
+def run(module, *arguments):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", f"experiments.sweeps.{module}"),
+            *map(str, arguments),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    run(
-        "train",
-        *("--dataset=synthetic", "--num_scenes=5", f"--workdir={folder}"),
-        *("--epochs=2", *SMALL),
-    )
-    return folder
+def compared(tmp_path_factory):
+    """A grid of one row, trained: (folder, what was printed)."""
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "grid.txt").write_text("ours: --kernel_sizes=1,3\n")
+    words = f"--grid={folder / 'grid.txt'}", f"--workdir={folder}", "--seeds=1"
+    return folder, run("ablate", *words, *SMALL)
 
 
 @pytest.mark.slow
-def test_tables_and_figure_of_a_run(runs, tmp_path):
+def test_ablate_trains_evaluates_and_compares(compared):
+    out, printed = compared
+    assert "[1/1] ours, seed 1: R@1,IoU=0.5 0." in printed
+    text = (out / "table.md").read_text()
+    assert re.search(r"\| ours \|( [01]\.\d{3} \|){6} [\d,]+ \| 0", text)
+    with open(out / "table.csv", encoding="utf-8") as file:
+        (ours,) = csv.DictReader(file)
+    words = shlex.split(ours["command"])
+    assert {*SMALL, "--kernel_sizes=1,3", "--seed=1"} < set(words)
+    folder = out / "runs" / "ours" / "seed-1"
+    query_ids, _, hits = query_files.read_queries(folder / "queries_val.csv")
+    assert len(query_ids) == len(set(query_ids))
+    results = json.loads((folder / "evaluation_val.json").read_text())
+    assert float(ours["mIoU"]) == results["mIoU"]
+    assert results["mIoU"] == pytest.approx(hits.pop("iou").mean())
+    for name, hit in hits.items():
+        assert results[name] == pytest.approx(hit.mean()), name
+    model = load_model(folder / "model.keras")
+    assert int(ours["parameters"]) == sum(
+        np.prod(variable.shape) for variable in model.trainable_variables
+    )
+
+
+@pytest.mark.slow
+def test_paper_tables_and_figure_of_a_run(compared, tmp_path):
+    folder = compared[0] / "runs" / "ours" / "seed-1"
     text = run(
-        *(
-            "paper_tables",
-            f"--runs=ACNN:{runs}",
-            "--split=val",
-            f"--out={tmp_path}",
-        )
-    ).stdout
+        *("paper_tables", f"--runs=ACNN:{folder}", "--split=val"),
+        f"--out={tmp_path}",
+    )
     assert "**ACNN: " in text
     assert "NMS keeps results of IoU <= m - 0.05" in text
     # The paper's own, in its words and numbers.
@@ -77,7 +132,8 @@ def test_flags_of_the_data_reach_the_evaluation():
     assert not datasets.given_flags()
     words = paper_tables.evaluation_of("r", "test", ["128", "256"], given)
     assert words[-3:] == ["--window_lengths=128,256", *given]
-    assert words[:6] == paper_tables.evaluation_of("r", "test")[:6]
+    plain = paper_tables.evaluation_of("r", "test")
+    assert words[:-3] == plain
 
 
 def test_runs_have_names_and_files(tmp_path):
@@ -114,5 +170,5 @@ def test_recalls_are_in_the_order_of_the_papers_rows():
     found = paper_tables.recalls(results)
     assert list(found) == [10, 5, 1]
     assert found[5] == pytest.approx((5.1, 5.2, 5.3, 5.4, 5.5))
-    text = published.markdown("t", {1: (0.25, None, 0.5, 0.1, 0.05)})
+    text = paper_tables.markdown("t", {1: (0.25, None, 0.5, 0.1, 0.05)})
     assert "| R@1 | .250 |  | .500 | .100 | .050 |" in text

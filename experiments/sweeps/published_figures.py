@@ -1,4 +1,4 @@
-"""Figures of the papers, and the layout of the paper's tables."""
+"""Published figures on TACoS, as the paper tabulates them."""
 
 NS = (10, 5, 1)
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -31,17 +31,3 @@ PUBLISHED = {
         1: (0.476, None, 0.373, None, 0.253),
     },
 }
-
-
-def markdown(title, figures):
-    """One table in Markdown: a row for each n."""
-    lines = [
-        f"**{title}**",
-        "",
-        "| | " + " | ".join(f"IoU={m}" for m in IOUS) + " |",
-        "|---|" + "---|" * len(IOUS),
-    ]
-    for n, row in figures.items():
-        cells = ("" if r is None else f"{r:.3f}".lstrip("0") for r in row)
-        lines.append(f"| R@{n} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
