@@ -21,7 +21,7 @@ from acnn_tf.data.sentences import (
     write_sentence_vectors,
 )
 from acnn_tf.files.problems import FeatureError
-from experiments.tacos.made_features import (
+from experiments.tacos.semi_synthetic import (
     Clips,
     Recipe,
     Sentences,

@@ -5,7 +5,7 @@ r"""Makes clip features and sentence vectors from annotations, without video.
 
 Writes c3d_{train,val,test}.hdf5 and skip_thoughts.hdf5 into --out, in the
 layouts of the real C3D features and Skip-thought vectors of TACoS; what they
-are made of is said in `experiments.tacos.made_features`. The same annotations
+are made of is said in `experiments.tacos.semi_synthetic`. The same annotations
 and --seed always make the same numbers, one video at a time.
 """
 
@@ -13,9 +13,9 @@ import os
 
 from absl import flags
 
-from acnn_tf.data import features, sentences
+import acnn_tf
 from experiments import datasets
-from experiments.tacos import made_features as semi_synthetic
+from experiments.tacos import semi_synthetic
 from export import command
 
 FLAGS = flags.FLAGS
@@ -35,7 +35,7 @@ def run():
         moments += own
         clips = semi_synthetic.Clips(own, recipe)
         path = os.path.join(FLAGS.out, f"c3d_{split}.hdf5")
-        features.write_features(path, clips, recipe.clip_seconds)
+        acnn_tf.data.write_features(path, clips, recipe.clip_seconds)
         print(
             f"{path}: semi-synthetic, {len(clips)} videos, "
             f"{len(own)} sentences",
@@ -43,7 +43,7 @@ def run():
         )
     path = os.path.join(FLAGS.out, "skip_thoughts.hdf5")
     vectors = semi_synthetic.Sentences(moments, recipe)
-    sentences.write_sentence_vectors(path, vectors)
+    acnn_tf.data.write_sentence_vectors(path, vectors)
     print(f"{path}: semi-synthetic, {len(moments)} sentences")
 
 

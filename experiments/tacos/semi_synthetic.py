@@ -18,8 +18,6 @@ import math
 
 import numpy as np
 
-from acnn_tf.data.sentences import tokenize
-
 # What says nothing of what is seen, or is true of every video.
 STOP_WORDS = frozenset(
     "a an and are as at back be before after by each for from has have he her "
@@ -61,17 +59,11 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("clip_seconds", "drift_clips"):
-            self._check(name, "above 0", lambda value: value > 0)
-        for name in ("clip_dim", "sentence_dim", "word_dim"):
-            self._check(name, "at least 1", lambda value: value >= 1)
-        for name in ("blur", "drift", "noise", "sentence_noise", "seed"):
-            self._check(name, "at least 0", lambda value: value >= 0)
-
-    def _check(self, name, expected, holds):
-        value = getattr(self, name)
-        if not holds(value) or not math.isfinite(value):
-            raise ValueError(f"`{name}` must be {expected}. Received: {value}")
+        at_least_0 = ("blur", "drift", "noise", "sentence_noise", "seed")
+        for name, value in dataclasses.asdict(self).items():
+            least = "at least 0" if name in at_least_0 else "above 0"
+            if not 0 <= value < math.inf or (least == "above 0" and not value):
+                raise ValueError(f"`{name}` must be {least}. Received: {value}")
 
 
 def content_words(sentences):
@@ -88,6 +80,8 @@ def content_words(sentences):
     >>> content_words(["The person cuts a fig.", "He is there."])
     [['cuts', 'fig'], []]
     """
+    from acnn_tf.data.sentences import tokenize  # brings TensorFlow
+
     return [
         [word.decode() for word in words if word.decode() not in STOP_WORDS]
         for words in tokenize(list(sentences)).to_list()
@@ -264,7 +258,7 @@ def _mean(words, recipe):
     """Mean of the vectors of words, `[K]`; zeros where there are none."""
     if not words:
         return np.zeros(recipe.word_dim, np.float32)
-    vectors = [_word(w, recipe.word_dim, recipe.seed) for w in words]
+    vectors = [_word(word, recipe.word_dim, recipe.seed) for word in words]
     return np.mean(vectors, axis=0)
 
 
@@ -273,16 +267,12 @@ def _word(word, dim, seed):
     return _normal(_generator(seed, "word", word), dim)
 
 
+@functools.lru_cache(maxsize=2)
 def _projection(space, recipe):
     """`[K, D]`; what is projected keeps its variance."""
-    dim = getattr(recipe, f"{space}_dim")
-    return _random_matrix(space, recipe.word_dim, dim, recipe.seed)
-
-
-@functools.lru_cache(maxsize=2)
-def _random_matrix(space, rows, columns, seed):
-    matrix = _normal(_generator(seed, space), (rows, columns))
-    return matrix / np.float32(math.sqrt(rows))
+    shape = recipe.word_dim, getattr(recipe, f"{space}_dim")
+    matrix = _normal(_generator(recipe.seed, space), shape)
+    return matrix / np.float32(math.sqrt(recipe.word_dim))
 
 
 def _normal(rng, shape):
