@@ -1,14 +1,18 @@
 """Trainings as processes: resumed, timed, and never done twice."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from experiments.sweeps import runs
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # In place of a training: `begun` at its start, `done` at its end.
 SCRIPT = """
@@ -116,9 +120,6 @@ def test_stopping_ends_what_runs_and_it_goes_on_later(run):
         thread = threading.Thread(target=work)
         thread.start()
         wait_for(run.path("begun"))
-        # Nobody else may train there meanwhile.
-        with pytest.raises(runs.RunError, match="another process is at work"):
-            train(run)
     thread.join()
     assert "exit code -15" in str(found[0])
     with pytest.raises(runs.RunError, match="stopped"):
@@ -128,20 +129,29 @@ def test_stopping_ends_what_runs_and_it_goes_on_later(run):
     assert run.read()["trained"]
 
 
-def test_a_process_that_outlived_us_keeps_others_away(run):
-    os.makedirs(run.folder)
-    # As one whose parent was killed, which still writes to the log.
-    with run._log() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "input()"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-        )
-    run.write(run_record(run))
-    with pytest.raises(runs.RunError, match="another process is at work"):
-        train(run)
-    process.communicate(b"\n")
-    train(run)
+def test_told_to_end_while_it_waits_it_leaves_no_process_behind(tmp_path):
+    waiting = "import os, time; print(os.getpid()); time.sleep(60)"
+    ours = f"""
+from experiments.sweeps import runs
+with runs.Processes() as processes, open("log", "wb") as log:
+    processes.run(["-uc", {waiting!r}], log)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ours],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    deadline = time.monotonic() + 20
+    lines = []
+    while len(lines) < 2:  # the command, then what it prints
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        if (tmp_path / "log").exists():
+            lines = (tmp_path / "log").read_text().splitlines()
+    process.terminate()
+    assert process.wait(20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(lines[1]), 0)
 
 
 def run_record(run):

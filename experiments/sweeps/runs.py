@@ -1,6 +1,5 @@
 """Trainings as processes: gone on with, timed, and never done twice."""
 
-import contextlib
 import csv
 import dataclasses
 import json
@@ -13,11 +12,6 @@ import threading
 import time
 
 from acnn_tf.files.atomic import replacing
-
-try:
-    import fcntl
-except ImportError:  # not POSIX: nobody holds a log
-    fcntl = None
 
 RECORD = "run.json"
 TRAIN_LOG = "train.log"
@@ -101,7 +95,7 @@ class Run:
         if record["trained"]:
             return
         os.makedirs(self.folder, exist_ok=True)
-        with self._log() as log:
+        with open(self.path(TRAIN_LOG), "ab") as log:
             for times in record["times"]:
                 if times[1] is None:  # killed: its log says when, roughly
                     times[1] = max(times[0], os.path.getmtime(log.name))
@@ -109,25 +103,10 @@ class Run:
             self.write(record)
             try:
                 processes.run(self.words, log)
+                record["trained"] = True
             finally:
                 record["times"][-1][1] = time.time()
                 self.write(record)
-        record["trained"] = True
-        self.write(record)
-
-    @contextlib.contextmanager
-    def _log(self):
-        with open(self.path(TRAIN_LOG), "ab") as log:
-            try:
-                # Until the last process that writes to it has ended.
-                if fcntl:
-                    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"{self.name}: another process is at work in "
-                    f"{self.folder}. Wait until it ends, or end it."
-                ) from None
-            yield log
 
     def history(self):
         """The rows of `history.csv`, one for each epoch so far: list."""
@@ -146,18 +125,16 @@ class Run:
             path: File, such as the best model. Default: until the end.
         """
         until = os.path.getmtime(path) if path else float("inf")
-        seconds = sum(
-            max(0.0, min(end, until) - start)
-            for start, end in self.read()["times"]
-        )
-        return seconds / 60
+        times = self.read()["times"]
+        return sum(max(0, min(end, until) - start) for start, end in times) / 60
 
 
 class Processes:
     """Processes of one's own, none of which outlives the `with` block.
 
     Within it, being told to end (SIGTERM) raises `SystemExit`, so that the
-    block is left as by any error.
+    block is left as by any error. Then each process is told to end, and waited
+    for: a training saves first.
 
     Args:
         threads: Int, of each process; `None`: as many as it likes.
@@ -177,17 +154,12 @@ class Processes:
                 self._environment[name] = str(threads)
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, _exit)
+        self._before = signal.signal(
+            signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+        )
         return self
 
     def __exit__(self, *_):
-        self.stop()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
-
-    def stop(self):
-        """Tells all of them to end, and waits: a training saves first."""
         with self._lock:
             self._stopped = True
             running = list(self._running)
@@ -195,6 +167,7 @@ class Processes:
             process.terminate()
         for process in running:
             process.wait()
+        signal.signal(signal.SIGTERM, self._before)
 
     def run(self, words, log, stdout=None):
         """Runs Python until it ends.
@@ -222,24 +195,18 @@ class Processes:
                 start_new_session=True,
             )
             self._running.add(process)
-        try:
-            code = process.wait()
-        finally:
-            with self._lock:
-                self._running.discard(process)
+        code = process.wait()
+        with self._lock:
+            self._running.discard(process)
         if code:
             raise RunError(
                 f"exit code {code}, {log.name}: {_last_line(log.name)}"
             )
 
 
-def _exit(*_):
-    sys.exit(128 + signal.SIGTERM)
-
-
 def _last_line(path):
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - 4096))
-        text = file.read().decode("utf-8", "replace")
-    lines = [line for line in text.replace("\r", "\n").split("\n") if line]
-    return lines[-1].strip()[:300] if lines else "nothing was printed"
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    lines = [line.strip() for line in lines if line.strip()]
+    return lines[-1][:300] if lines else "nothing was printed"
