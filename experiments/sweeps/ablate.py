@@ -68,18 +68,7 @@ def num_threads(threads, jobs):
 
 
 def evaluate(training, processes, split, shuffled):
-    """What `experiments.evaluate` says of a training, asked only once.
-
-    Args:
-        training: `experiments.sweeps.runs.Run`.
-        processes: `experiments.sweeps.runs.Processes`.
-        split: `"val"` or `"test"`.
-        shuffled: Whether to evaluate with shuffled sentences, too.
-
-    Returns:
-        `(results, queries)`: dictionary that it printed, and what
-        `query_files.read_queries` reads.
-    """
+    """What `experiments.evaluate` finds, once: its JSON, and each query."""
     path = training.path(f"evaluation_{split}.json")
     queries = training.path(f"queries_{split}.csv")
     words = [
@@ -108,20 +97,11 @@ def _read_json(path):
         return {}
 
 
-def finish(training, seed, *evaluation):
-    """Trains and evaluates, what of it is not done yet.
-
-    Args:
-        training: `experiments.sweeps.runs.Run`.
-        seed: Int.
-        *evaluation: Arguments of `evaluate`.
-
-    Returns:
-        `experiments.sweeps.ablation_table.Outcome`.
-    """
+def finish(training, seed, processes, split, shuffled):
+    """Trains and evaluates, what of it is not done yet: an `Outcome`."""
     try:
-        training.train(evaluation[0])
-        results, queries = evaluate(training, *evaluation)
+        training.train(processes)
+        results, queries = evaluate(training, processes, split, shuffled)
         best = training.minutes(training.path("model.keras"))
     except (runs.RunError, OSError, ValueError) as error:
         return ablation_table.Outcome(training, seed, error=str(error))
@@ -155,17 +135,17 @@ def progress(training, monitor, epochs):
 
 
 def as_they_end(work, items, jobs, while_waiting):
-    """Does work in threads.
+    """Does `work` on each item in threads, and yields what has ended.
 
     Args:
         work: Function of an item.
         items: List.
         jobs: Int, threads.
-        while_waiting: Function of the items that are worked on, called every
-            two seconds.
+        while_waiting: Function of the items that are worked on; it is called
+            every two seconds.
 
     Yields:
-        Lists of `(item, result)`: what has ended since the list before.
+        Lists of `(item, result)`.
     """
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     pending = {pool.submit(work, item): item for item in items}

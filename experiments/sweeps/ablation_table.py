@@ -166,59 +166,60 @@ def _draw(path, summaries, reference, heading):
 
 def markdown(summaries, heading, groups=False):
     """The tables as text, see `write`."""
-    reference = summaries[0].row.name
-    lines = [
+    parts = [
         heading,
-        "",
         "Mean over seeds ± their standard deviation; minutes until the best "
         "epoch, and in all; parameters that are trained.",
-        "",
-        *tables.markdown(
-            ["", *map(_title, MEASURES), "parameters", "minutes"],
+        tables.markdown(
+            [*_titles(MEASURES), "parameters", "minutes"],
             map(_figures, summaries),
         ),
     ]
-    if any(summary.differences for summary in summaries):
-        drawn = "videos" if groups else "queries"
-        lines += [
-            "",
-            f"Differences to *{reference}* in points, with the 95 % interval "
-            f"of a paired bootstrap over {drawn}. **Bold**: outside the noise, "
-            "the interval leaves zero out.",
-            "",
-            *tables.markdown(
-                ["", *map(_title, MEASURES)],
-                (
-                    [s.row.name, *(_points(s.differences[m]) for m in MEASURES)]
-                    for s in summaries
-                    if s.differences
-                ),
-            ),
+    compared = [summary for summary in summaries if summary.differences]
+    if compared:
+        rows = [
+            [s.row.name, *(_points(s.differences[m]) for m in MEASURES)]
+            for s in compared
+        ]
+        parts += [
+            f"Differences to *{summaries[0].row.name}* in points, with the "
+            "95 % interval of a paired bootstrap over "
+            f"{'videos' if groups else 'queries'}. **Bold**: outside the "
+            "noise, the interval leaves zero out.",
+            tables.markdown(_titles(MEASURES), rows),
         ]
     shuffled = [s for s in summaries if len(s.values("mIoU", "shuffled"))]
     if shuffled:
-        lines += ["", "With shuffled sentences, and of windows at random:", ""]
         rows = [
             [s.row.name, *(_spread(s.values(m, "shuffled")) for m in FIRST)]
             for s in shuffled
         ]
         chance = [f"{shuffled[0].values(m, 'chance')[0]:.3f}" for m in FIRST]
         rows.append(["chance (windows of the first row)", *chance])
-        lines += tables.markdown(["", *map(_title, FIRST)], rows)
-    failed = [outcome for s in summaries for outcome in s.failed]
+        parts += [
+            "With shuffled sentences, and of windows at random:",
+            tables.markdown(_titles(FIRST), rows),
+        ]
+    failed = [
+        f"- {outcome.run.name}: {outcome.error}"
+        for summary in summaries
+        for outcome in summary.failed
+    ]
     if failed:
-        lines += ["", "Failed, and left out:", ""]
-        lines += [f"- {o.run.name}: {o.error}" for o in failed]
-    lines += ["", "The flags of each row; table.csv has whole commands.", ""]
-    lines += [
+        parts += ["Failed, and left out:", "\n".join(failed)]
+    used = (
         f"- {s.row.name}: `{shlex.join(s.row.flags) or '(none)'}`"
         for s in summaries
+    )
+    parts += [
+        "The flags of each row; table.csv has whole commands.",
+        "\n".join(used),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def _title(measure):
-    return measure.replace(",", ", ")
+def _titles(measures):
+    return ["", *(measure.replace(",", ", ") for measure in measures)]
 
 
 def _figures(summary):

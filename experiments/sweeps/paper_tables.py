@@ -88,15 +88,11 @@ def recalls(results):
 def markdown(title, figures):
     """One table of the paper's form in Markdown: a row for each n."""
     rows = [
-        [
-            f"R@{n}",
-            *("" if r is None else f"{r:.3f}".lstrip("0") for r in row),
-        ]
+        [f"R@{n}"] + ["" if r is None else f"{r:.3f}".lstrip("0") for r in row]
         for n, row in figures.items()
     ]
-    heading = ["", *(f"IoU={m}" for m in IOUS)]
-    lines = [f"**{title}**", "", *tables.markdown(heading, rows), ""]
-    return "\n".join(lines)
+    table = tables.markdown(["", *(f"IoU={m}" for m in IOUS)], rows)
+    return f"**{title}**\n\n{table}\n"
 
 
 def write(folder, text, figures):

@@ -6,22 +6,24 @@ from acnn_tf.files.atomic import replacing
 
 
 def markdown(heading, rows):
-    """The lines of a table in Markdown.
+    """A table in Markdown.
 
     Args:
         heading: List of strings.
         rows: Lists of strings.
 
     Returns:
-        List of strings.
+        String.
 
     Example:
 
-    >>> markdown(["", "mIoU"], [["ours", "0.4"]])
-    ['|  | mIoU |', '|---|---|', '| ours | 0.4 |']
+    >>> print(markdown(["", "mIoU"], [["ours", "0.4"]]))
+    |  | mIoU |
+    |---|---|
+    | ours | 0.4 |
     """
     lines = [f"| {' | '.join(cells)} |" for cells in [heading, *rows]]
-    return [lines[0], "|" + "---|" * len(heading), *lines[1:]]
+    return "\n".join([lines[0], "|" + "---|" * len(heading), *lines[1:]])
 
 
 def write_csv(path, rows):
