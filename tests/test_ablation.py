@@ -3,9 +3,6 @@
 import csv
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +14,8 @@ from experiments import query_files
 from experiments.sweeps import ablation_table
 from experiments.sweeps.grid import Row
 from experiments.sweeps.runs import Run
+from tests.processes import run_module
 
-ROOT = Path(__file__).resolve().parents[1]
 QUERIES = ["a", "b", "c", "d"]
 
 
@@ -204,18 +201,6 @@ def test_a_damaged_file_of_queries_is_named(tmp_path, text, line):
     path.write_text(text)
     with pytest.raises(DataError, match=rf"queries.csv:{line}: .*evaluate"):
         query_files.read_queries(path)
-
-
-def run_module(module, *arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from experiments.sweeps import runs
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT
 
 # In place of a training: `begun` at its start, `done` at its end.
 SCRIPT = """
@@ -45,19 +43,19 @@ def train(run):
         run.train(processes)
 
 
+def begin(run):
+    """The record of a run that has begun, which is written."""
+    record = run.read()
+    os.makedirs(run.folder)
+    run.write(record)
+    return record
+
+
 def wait_for(path):
     deadline = time.monotonic() + 20
     while not os.path.exists(path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def test_command_is_that_of_train():
-    run = runs.Run("row, seed 0", "runs/no context", ("--kernel_sizes=1",))
-    assert run.command == (
-        "python -m experiments.train --kernel_sizes=1 "
-        "'--workdir=runs/no context'"
-    )
 
 
 def test_what_is_done_is_not_done_again(run):
@@ -73,8 +71,7 @@ def test_what_is_done_is_not_done_again(run):
 
 
 def test_a_failure_keeps_its_log_and_is_tried_again(run):
-    os.makedirs(run.folder)
-    run.write(run.read())
+    begin(run)
     fail = run.path("fail")
     open(fail, "w").close()
     with pytest.raises(
@@ -105,8 +102,7 @@ def test_a_folder_of_something_else_is_refused(run):
 
 
 def test_stopping_ends_what_runs_and_it_goes_on_later(run):
-    os.makedirs(run.folder)
-    run.write(run.read())
+    begin(run)
     open(run.path("wait"), "w").close()
     found = []
 
@@ -133,6 +129,7 @@ def test_told_to_end_while_it_waits_it_leaves_no_process_behind(tmp_path):
     waiting = "import os, time; print(os.getpid()); time.sleep(60)"
     ours = f"""
 from experiments.sweeps import runs
+from tests.processes import ROOT
 with runs.Processes() as processes, open("log", "wb") as log:
     processes.run(["-uc", {waiting!r}], log)
 """
@@ -154,15 +151,10 @@ with runs.Processes() as processes, open("log", "wb") as log:
         os.kill(int(lines[1]), 0)
 
 
-def run_record(run):
-    return {"flags": list(run.flags), "times": [], "trained": False}
-
-
 def test_minutes_leave_out_the_time_between_processes(run):
-    os.makedirs(run.folder)
+    record = begin(run)
     # Two minutes, an hour of nothing, three minutes.
-    times = [[1000.0, 1120.0], [4720.0, 4900.0]]
-    run.write(run_record(run) | {"times": times})
+    run.write(record | {"times": [[1000.0, 1120.0], [4720.0, 4900.0]]})
     assert run.minutes() == 5
     best = run.path("model.keras")
     open(best, "w").close()
@@ -172,8 +164,7 @@ def test_minutes_leave_out_the_time_between_processes(run):
 
 
 def test_a_killed_process_ran_until_its_log_says(run):
-    os.makedirs(run.folder)
-    run.write(run_record(run) | {"times": [[1000.0, None]]})
+    run.write(begin(run) | {"times": [[1000.0, None]]})
     open(run.path(runs.TRAIN_LOG), "w").close()
     os.utime(run.path(runs.TRAIN_LOG), (1090, 1090))
     train(run)

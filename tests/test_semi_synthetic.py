@@ -7,9 +7,6 @@ import dataclasses
 import json
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,8 +25,8 @@ from experiments.tacos.semi_synthetic import (
     blur,
     content_words,
 )
+from tests.processes import run_module
 
-ROOT = Path(__file__).resolve().parents[1]
 PLAIN = Recipe(
     clip_seconds=2.0,
     clip_dim=6,
@@ -185,19 +182,6 @@ def test_every_sentence_of_tacos_has_words_and_a_vector(shared_data):
     assert np.mean([len(each) for each in words]) > 2
 
 
-def run_tacos(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.tacos", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
-    return done
-
-
 @pytest.mark.slow
 def test_from_annotations_to_table_and_not_twice(tmp_path):
     frames = {"s1-d1": 900, "s2-d2": 700, "s3-d3": 800}
@@ -211,16 +195,18 @@ def test_from_annotations_to_table_and_not_twice(tmp_path):
         )
     workdir = tmp_path / "run"
     flags = f"--data_dir={tmp_path}", f"--workdir={workdir}", "--smoke"
-    printed = run_tacos(*flags).stdout
+    printed = run_module("experiments.tacos", *flags).stdout
     assert "semi-synthetic" in printed
     assert "m - 0.05" in printed
     assert "Largest of the processes" in printed
     made = os.stat(workdir / "features" / "c3d_train.hdf5").st_mtime_ns
-    again = run_tacos(*flags).stdout
+    again = run_module("experiments.tacos", *flags).stdout
     assert again.count("Done before") == 3
     assert again.splitlines()[-1] == printed.splitlines()[-1]
     assert made == os.stat(workdir / "features/c3d_train.hdf5").st_mtime_ns
-    error = run_tacos(*flags, "--seed=1", code=2).stderr
-    assert "steps.json: step 'features'" in error
+    # Other flags, and a file that is no record of steps.
+    other = run_module("experiments.tacos", *flags, "--seed=1", code=2)
+    assert "steps.json: step 'features'" in other.stderr
     (workdir / "steps.json").write_text("[]")
-    assert "remove it to do every step" in run_tacos(*flags, code=2).stderr
+    other = run_module("experiments.tacos", *flags, code=2)
+    assert "remove it to do every step" in other.stderr

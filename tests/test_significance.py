@@ -88,17 +88,6 @@ def test_samples_follow_from_the_seed_in_parts_or_not(monkeypatch):
     assert found == pytest.approx(paired_bootstrap(ours, theirs, seed=1))
 
 
-def test_width_is_that_of_a_normal_law():
-    # For many queries the mean is normal: +- 1.96 deviations of d over root Q.
-    rng = np.random.default_rng(0)
-    ours, theirs = rng.random((2, 2000)) < [[0.5], [0.4]]
-    found = paired_bootstrap(ours, theirs)
-    deviation = (ours * 1.0 - theirs).std() / np.sqrt(2000)
-    assert found.high - found.low == pytest.approx(
-        2 * 1.96 * deviation, rel=0.03
-    )
-
-
 def test_interval_covers_the_truth_as_often_as_it_says():
     # Queries of different difficulty; ours is hit with .05 more chance, and
     # each model has three runs, which share nothing but the queries.

@@ -5,8 +5,8 @@ import json
 import pytest
 import tensorflow as tf
 
-from experiments.strategies import check_cluster
-from tests.test_experiments import run
+from experiments.strategies import check_cluster, make_strategy
+from tests.processes import run_module
 
 WORKERS = ["host0:2222", "host1:2222"]
 
@@ -69,19 +69,16 @@ def test_what_tf_config_lacks_is_said_with_an_example(check, text, message):
     assert '"worker": ["host0:2222", "host1:2222"]' in str(told.value)
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--strategy=multi_worker", "TF_CONFIG is not set"),
-        ("--num_replicas=2", "is for --strategy=mirrored"),
-    ],
-)
-def test_a_main_ends_with_code_2_and_writes_nothing(
-    tmp_path, argument, message
-):
+def test_replicas_are_those_of_one_machine():
+    with pytest.raises(ValueError, match="is for --strategy=mirrored"):
+        make_strategy("multi_worker", num_replicas=2)
+
+
+def test_a_main_ends_with_code_2_and_writes_nothing(tmp_path):
     folder = tmp_path / "run"
-    done = run(
-        "train", "--dataset=synthetic", f"--workdir={folder}", argument, code=2
+    flags = "--dataset=synthetic", f"--workdir={folder}"
+    done = run_module(
+        "experiments.train", *flags, "--strategy=multi_worker", code=2
     )
-    assert message in done.stderr
+    assert "TF_CONFIG is not set" in done.stderr
     assert not folder.exists()

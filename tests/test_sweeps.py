@@ -4,9 +4,6 @@ import csv
 import json
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +13,8 @@ from acnn_tf.models import load_model
 from experiments import curves, datasets, query_files
 from experiments.sweeps import paper_tables
 from experiments.sweeps.published_figures import NOTE, PUBLISHED
+from tests.processes import run_module
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "--dataset=synthetic",
     "--num_scenes=3",
@@ -32,28 +29,14 @@ SMALL = (
 )
 
 
-def run(module, *arguments):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", f"experiments.sweeps.{module}"),
-            *map(str, arguments),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A grid of one row, trained: (folder, what was printed)."""
     folder = tmp_path_factory.mktemp("compared")
     (folder / "grid.txt").write_text("ours: --kernel_sizes=1,3\n")
     words = f"--grid={folder / 'grid.txt'}", f"--workdir={folder}", "--seeds=1"
-    return folder, run("ablate", *words, *SMALL)
+    done = run_module("experiments.sweeps.ablate", *words, *SMALL)
+    return folder, done.stdout
 
 
 @pytest.mark.slow
@@ -83,10 +66,10 @@ def test_ablate_trains_evaluates_and_compares(compared):
 @pytest.mark.slow
 def test_paper_tables_and_figure_of_a_run(compared, tmp_path):
     folder = compared[0] / "runs" / "ours" / "seed-1"
-    text = run(
-        *("paper_tables", f"--runs=ACNN:{folder}", "--split=val"),
-        f"--out={tmp_path}",
-    )
+    text = run_module(
+        "experiments.sweeps.paper_tables",
+        *(f"--runs=ACNN:{folder}", "--split=val", f"--out={tmp_path}"),
+    ).stdout
     assert "**ACNN: " in text
     assert "NMS keeps results of IoU <= m - 0.05" in text
     # The paper's own, in its words and numbers.

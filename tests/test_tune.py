@@ -1,19 +1,15 @@
 """Tuning: spaces in Python, what is drawn from them, and the command."""
 
 import csv
-import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from acnn_tf.files.problems import DataError
 from experiments.sweeps import spaces
 from experiments.sweeps.runs import RunError
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT, run_module
 
 
 def space(hp):
@@ -163,16 +159,6 @@ def test_bad_input_ends_the_search(tuner):
         draw(tuner, space, score)
 
 
-def test_a_small_space_is_drawn_once(tuner):
-    drawn = draw(
-        tuner,
-        lambda hp: {"a": hp.Boolean("a"), "b": hp.Boolean("b")},
-        lambda settings: 0.5,
-        count=50,
-    )
-    assert len({tuple(s.values()) for s in drawn}) == len(drawn) == 4
-
-
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
     with pytest.raises(ImportError, match=r"pip install 'acnn_tf\[tune\]'"):
@@ -203,19 +189,12 @@ def test_command_tunes_goes_on_and_writes_the_best_flags(tuner, tmp_path):
     for name, text in SPACES.items():
         (tmp_path / name).write_text(text)
     out = tmp_path / "out"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.faked_runs", "tune", out),
-            *("--space=bad.py", "--trials=6", "--window_seconds=3,6"),
-            *("--", "--space=good.py", "--", "--trials=8", "--", "--seed=1"),
-        ],
+    done = run_module(
+        *("tests.faked_runs", "tune", out, "--space=bad.py", "--trials=6"),
+        *("--window_seconds=3,6", "--", "--space=good.py", "--"),
+        *("--trials=8", "--", "--seed=1"),
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     bad, first, second, other, _ = done.stdout.split("---\n")
     # Before anything is run.
     assert "bad.py: expected flags of experiments.train, found '--ker" in bad
