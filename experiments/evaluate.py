@@ -106,7 +106,7 @@ def evaluate_model(split, strategy, **protocol):
 
 
 def run():
-    strategy = strategies.make_strategy(FLAGS.strategy, FLAGS.num_replicas)
+    strategy = strategies.make_strategy()
     if FLAGS.workdir and not FLAGS.dataset:
         use_dataset_of_run(FLAGS.workdir)
     split = datasets.load_split(

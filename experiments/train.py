@@ -70,7 +70,7 @@ flags.DEFINE_integer(
 
 
 def train():
-    strategy = strategies.make_strategy(FLAGS.strategy, FLAGS.num_replicas)
+    strategy = strategies.make_strategy()
     chief = strategy.extended.should_checkpoint
     keras.utils.set_random_seed(FLAGS.seed)
     tf.config.experimental.enable_op_determinism()
