@@ -10,9 +10,10 @@ import pytest
 from absl.testing import flagsaver
 
 from acnn_tf.models import load_model
-from experiments import curves, datasets, query_files
+from experiments import per_query_csv, splits, training_curves
 from experiments.sweeps import paper_tables
 from experiments.sweeps.published_figures import NOTE, PUBLISHED
+from export import command
 from tests.processes import run_module
 
 SMALL = (
@@ -50,7 +51,9 @@ def test_ablate_trains_evaluates_and_compares(compared):
     words = shlex.split(ours["command"])
     assert {*SMALL, "--kernel_sizes=1,3", "--seed=1"} < set(words)
     folder = out / "runs" / "ours" / "seed-1"
-    query_ids, _, hits = query_files.read_queries(folder / "queries_val.csv")
+    query_ids, _, hits = per_query_csv.read_per_query(
+        folder / "queries_val.csv"
+    )
     assert len(query_ids) == len(set(query_ids))
     results = json.loads((folder / "evaluation_val.json").read_text())
     assert float(ours["mIoU"]) == results["mIoU"]
@@ -91,28 +94,28 @@ def test_paper_tables_and_figure_of_a_run(compared, tmp_path):
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"history.csv must be .* Train the"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
     (tmp_path / "history.csv").write_text("epoch,step\n0,x\n")
     with pytest.raises(ValueError, match=r"history.csv must be"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
 
 
 def test_a_history_without_steps_is_told_from_one_without_epochs(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,val_R@1_IoU=0.5\n0,0.5\n")
     with pytest.raises(ValueError, match=r"found: no columns step\. Train"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
     path.write_text("epoch,step,val_R@1_IoU=0.5\n")
     with pytest.raises(ValueError, match="found: no epochs"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
 
 
 def test_flags_of_the_data_reach_the_evaluation():
     # Those of a test split are in no flag of a training.
     given = ["--features=t.hdf5", "--skip_bad"]
     with flagsaver.as_parsed(features="t.hdf5", skip_bad="true"):
-        assert sorted(datasets.given_flags()) == given
-    assert not datasets.given_flags()
+        assert sorted(command.flag_words(splits, only_given=True)) == given
+    assert not command.flag_words(splits, only_given=True)
     words = paper_tables.evaluation_of("r", "test", ["128", "256"], given)
     assert words[-3:] == ["--window_lengths=128,256", *given]
     plain = paper_tables.evaluation_of("r", "test")

@@ -24,7 +24,7 @@ import time
 from absl import flags
 
 from acnn_tf.files.atomic import replacing
-from experiments import query_files, train
+from experiments import per_query_csv, train
 from experiments.sweeps import ablation_table, grid, runs, training_flags
 from export import command
 
@@ -86,7 +86,7 @@ def evaluate(training, processes, split, shuffled):
         ):
             processes.run(words, log, stdout)
         results = _read_json(path)
-    return results, query_files.read_queries(queries)
+    return results, per_query_csv.read_per_query(queries)
 
 
 def _read_json(path):

@@ -34,7 +34,7 @@ class Outcome:
         seed: Int.
         error: What it failed by, or empty.
         results: What `experiments.evaluate --json` printed.
-        queries: What `experiments.query_files.read_queries` returned.
+        queries: What `experiments.per_query_csv.read_per_query` returned.
         minutes: Of training: `(until the best epoch, in all)`.
     """
 

@@ -22,14 +22,14 @@ import sys
 from absl import flags
 
 from acnn_tf.files.atomic import replacing
-from experiments import curves, datasets
+from experiments import splits, training_curves
 from experiments.sweeps import tables
 from experiments.sweeps.published_figures import IOUS, NOTE, NS, PUBLISHED
 from export import command
 
 FLAGS = flags.FLAGS
 
-flags.adopt_module_key_flags(datasets)
+flags.adopt_module_key_flags(splits)
 
 flags.DEFINE_list("runs", None, "Of experiments.train: NAME:FOLDER or FOLDER.")
 flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Of the dataset.")
@@ -117,13 +117,13 @@ def write(folder, text, figures):
 def run():
     folders = named_folders(FLAGS.runs)
     histories = {
-        name: curves.read_history(path) for name, path in folders.items()
+        name: training_curves.read_history(path)
+        for name, path in folders.items()
     }
     figures = {}
+    data = command.flag_words(splits, only_given=True)
     for name, folder in folders.items():
-        words = evaluation_of(
-            folder, FLAGS.split, FLAGS.window_lengths, datasets.given_flags()
-        )
+        words = evaluation_of(folder, FLAGS.split, FLAGS.window_lengths, data)
         done = subprocess.run(
             [sys.executable, *words],
             capture_output=True,
@@ -154,7 +154,9 @@ def run():
     if FLAGS.out:
         write(FLAGS.out, text, figures | PUBLISHED)
         try:
-            curves.draw(os.path.join(FLAGS.out, "figure_5.png"), histories)
+            training_curves.draw(
+                os.path.join(FLAGS.out, "figure_5.png"), histories
+            )
         except ImportError as error:  # no Matplotlib: the tables are there
             print(error, file=sys.stderr)
 

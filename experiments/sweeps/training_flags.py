@@ -9,6 +9,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import model_flags, train
+from export import command
 
 FLAGS = flags.FLAGS
 
@@ -62,7 +63,10 @@ def check_flags(words):
     with flagsaver.flagsaver():
         try:
             left = FLAGS(["", *words])[1:]
-            model_flags.model_arguments()
+            settings = command.flag_values(model_flags)
+            for name in ("members", "word_vectors"):  # of `make_model` alone
+                settings.pop(name, None)
+            model_flags.constructor_arguments(**settings)
         except (flags.Error, OSError, ValueError) as error:
             raise ValueError(
                 "expected values that experiments.train takes, found "

@@ -14,13 +14,12 @@ import os
 from absl import flags
 
 import acnn_tf
-from experiments import datasets
+from experiments import splits
 from experiments.tacos import semi_synthetic
 from export import command
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(datasets)
-FLAGS.set_default("dataset", "tacos")
+flags.adopt_module_key_flags(splits)
 
 flags.DEFINE_string("out", None, "Folder to fill.", required=True)
 flags.DEFINE_integer("seed", 0, "Of all random numbers.", lower_bound=0)
@@ -30,8 +29,10 @@ def run():
     recipe = semi_synthetic.Recipe(seed=FLAGS.seed)
     os.makedirs(FLAGS.out, exist_ok=True)
     moments = []
+    data = {"dataset": "tacos", **command.flag_values(splits)}
     for split in ("train", "val", "test"):
-        own = datasets.load_split(split, with_features=False).moments
+        loaded = splits.load_split(split, **data, with_features=False)
+        own = loaded.moments
         moments += own
         clips = semi_synthetic.Clips(own, recipe)
         path = os.path.join(FLAGS.out, f"c3d_{split}.hdf5")
