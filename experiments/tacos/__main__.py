@@ -131,11 +131,9 @@ def run():
             print(f"\nDone before: {name}")
             continue
         steps[name] = {"command": words, **run_step(words)}
-        with (
-            replacing(path) as partial,
-            open(partial, "w", encoding="utf-8") as file,
-        ):
-            json.dump(steps, file, indent=1)
+        with replacing(path) as partial:
+            with open(partial, "w", encoding="utf-8") as file:
+                json.dump(steps, file, indent=1)
     print("\nTACoS, semi-synthetic features: no published figure compares.\n")
     print(steps["test"]["printed"])
     for name, step in steps.items():
