@@ -351,7 +351,7 @@ def test_bad_duration_in_a_mapping_is_told(read):
     assert "duration of video 'v' must be" in problem.message
 
 
-@given(st.sampled_from(DATASETS), st.binary(max_size=60))
+@given(st.sampled_from(list(DATASETS)), st.binary(max_size=60))
 def test_no_bytes_whatever_bring_a_reader_down(
     tmp_path_factory, dataset, content
 ):
