@@ -1,28 +1,24 @@
-"""On how many devices and machines, by flags."""
+"""On how many devices and machines a main runs, and the flags that say it."""
 
 import collections
-import json
-import os
 import sys
 
-import tensorflow as tf
 from absl import flags
-
-FLAGS = flags.FLAGS
 
 flags.DEFINE_enum(
     "strategy",
-    "none",
+    None,
     ["none", "mirrored", "multi_worker"],
-    "One device; all devices of this machine; or several machines, each of "
-    "which runs this command with a TF_CONFIG of its own. The model is the "
-    "same.",
+    "What runs the command: one device; all devices of this machine; or "
+    "several machines, each of which has a checkout and runs this command in "
+    "it, with a TF_CONFIG of its own. The model is the same. Default: none, "
+    "which is one device.",
 )
 flags.DEFINE_integer(
     "num_replicas",
     None,
-    "Of --strategy=mirrored. Default: the accelerators of this machine; "
-    "without any, the processor plays this many devices.",
+    "Number of devices, with --strategy=mirrored. Without an accelerator, the "
+    "processor plays so many. Default: all accelerators of this machine.",
     lower_bound=1,
 )
 
@@ -32,96 +28,111 @@ _EXAMPLE = (
 )
 
 
-def make_strategy():
-    """The strategy that the flags name; call it before anything else.
+def make_strategy(strategy="none", num_replicas=None):
+    """Makes a distribution strategy; call it before TensorFlow does any work.
+
+    Args:
+        strategy: `"none"`, `"mirrored"` or `"multi_worker"`.
+        num_replicas: Int, devices of `"mirrored"`. Default: all accelerators.
+
+    Returns:
+        `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: If TF_CONFIG, or the number of replicas, will not do.
+        ValueError: If the number of replicas or TF_CONFIG cannot be used.
     """
-    if FLAGS.num_replicas and FLAGS.strategy != "mirrored":
+    import tensorflow as tf
+
+    if num_replicas and strategy != "mirrored":
         raise ValueError("--num_replicas is for --strategy=mirrored.")
-    if FLAGS.strategy == "mirrored":
-        return tf.distribute.MirroredStrategy(_devices(FLAGS.num_replicas))
-    if FLAGS.strategy == "multi_worker":
-        workers, index = read_tf_config(os.environ.get("TF_CONFIG"))
+    if strategy == "mirrored":
+        return tf.distribute.MirroredStrategy(_devices(num_replicas))
+    if strategy == "multi_worker":
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        workers = check_cluster(resolver)
         print(
-            f"Worker {index} of {len(workers)} at {workers[index]} waits for "
-            "the others.",
+            f"Worker {resolver.task_id} of {len(workers)} at "
+            f"{workers[resolver.task_id]} waits for the others: each machine "
+            "runs this command in a checkout of its own.",
             file=sys.stderr,
         )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     return tf.distribute.get_strategy()
 
 
 def _devices(count):
-    found = tf.config.list_physical_devices("GPU")
-    if not found and count:
+    import tensorflow as tf
+
+    accelerators = tf.config.list_physical_devices("GPU")
+    if not accelerators and count:
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * count,
         )
         return [f"CPU:{number}" for number in range(count)]
-    if count and count > len(found):
+    if count and count > len(accelerators):
         raise ValueError(
-            f"--num_replicas={count}, but this machine has {len(found)} GPUs."
+            f"--num_replicas={count}, but this machine has "
+            f"{len(accelerators)} GPUs."
         )
-    return [f"GPU:{number}" for number in range(count or len(found))] or None
+    count = count or len(accelerators)
+    return [f"GPU:{number}" for number in range(count)] or None
 
 
-def read_tf_config(text):
-    """Workers and the own number, from TF_CONFIG.
+def check_cluster(resolver):
+    """Raises unless TF_CONFIG names workers that can find one another.
+
+    TensorFlow itself would wait without end for a worker whose address is
+    wrong.
 
     Args:
-        text: Its value, or `None` where it is not set.
+        resolver: `tf.distribute.cluster_resolver.TFConfigClusterResolver`.
 
     Returns:
-        `(workers, index)`: list of `HOST:PORT`, int.
+        Dictionary from a worker's index to its `HOST:PORT`.
 
     Raises:
-        ValueError: If it is not as TensorFlow wants it.
-
-    Example:
-
-    >>> read_tf_config(
-    ...     '{"cluster": {"worker": ["a:1", "b:1"]}, '
-    ...     '"task": {"type": "worker", "index": 1}}'
-    ... )
-    (['a:1', 'b:1'], 1)
+        ValueError: Says what is wrong with TF_CONFIG, with an example.
     """
-
-    def fail(what):
-        raise ValueError(
-            f"TF_CONFIG {what}. --strategy=multi_worker needs it on each "
-            f"machine, with an `index` of its own: {_EXAMPLE}"
-        )
-
-    if not text:
-        fail("is not set")
     try:
-        config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        workers, kind, index = cluster["worker"], task["type"], task["index"]
-    except ValueError as error:
-        fail(f"is not JSON ({error})")
-    except (KeyError, TypeError):
-        fail("must have `cluster` with `worker`, and `task`")
-    if set(cluster) != {"worker"} or kind != "worker":
-        fail(
-            f"must have workers only; it has {sorted(cluster)} and this is a "
-            f"{kind!r}"
-        )
-    if not isinstance(workers, list) or not workers:
-        fail(f"must list the workers; it has {workers!r}")
-    for worker in workers:
-        host, _, port = str(worker).rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            fail(f"has {worker!r} in place of HOST:PORT")
-    twice = [w for w, n in collections.Counter(workers).items() if n > 1]
-    if twice:
-        fail(f"has {twice[0]!r} twice")
-    if type(index) is not int or not 0 <= index < len(workers):
-        fail(
-            f"has index {index!r}, which is not one of the {len(workers)} "
-            "workers, counted from 0"
-        )
-    return workers, index
+        jobs = resolver.cluster_spec().as_cluster_def().job
+        jobs = {job.name: dict(job.tasks) for job in jobs}
+        kind, index = resolver.task_type, resolver.task_id
+    except (TypeError, ValueError) as error:
+        raise _config_error(f"cannot be read ({error})") from None
+    workers = jobs.get("worker", {})
+    addresses = list(workers.values())
+    bad = [address for address in addresses if not _is_address(address)]
+    counts = collections.Counter(addresses).items()
+    twice = [address for address, count in counts if count > 1]
+    for is_wrong, message in (
+        (not jobs, "is not set, or has no `cluster`"),
+        (
+            set(jobs) != {"worker"} or kind != "worker",
+            f"must have workers only; it has {sorted(jobs)} and this is a "
+            f"{kind!r}",
+        ),
+        (not workers, "must list the workers; it has none"),
+        (bad, f"has {bad[:1]} in place of HOST:PORT"),
+        (twice, f"has {twice[:1]} twice"),
+        (
+            index not in workers,
+            f"has index {index}, which is not one of the {len(workers)} "
+            "workers, counted from 0",
+        ),
+    ):
+        if is_wrong:
+            raise _config_error(message)
+    return workers
+
+
+def _is_address(text):
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536
+
+
+def _config_error(message):
+    return ValueError(
+        f"TF_CONFIG {message}. --strategy=multi_worker needs it on each "
+        f"machine, with an `index` of its own: {_EXAMPLE}"
+    )

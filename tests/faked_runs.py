@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from acnn_tf.data.annotations import Moment
-from experiments import query_files
+from experiments import per_query_csv
 from experiments.sweeps import ablation_table, runs
 
 
@@ -39,7 +39,7 @@ def run(processes, words, log, stdout=None):
     names = [m for m in ablation_table.MEASURES if m != "mIoU"]
     hits = {name: np.array([True, True, False, False]) for name in names}
     hits["iou"] = np.array([0.5, 0.5, 0.0, 0.0])
-    query_files.write_queries(given["per_query_out"], moments, hits)
+    per_query_csv.write_per_query(given["per_query_out"], moments, hits)
     figures = dict.fromkeys(names, 0.5) | {"mIoU": 0.25}
     shuffled = {"shuffled": figures} if "shuffled" in given else {}
     text = json.dumps(

@@ -16,7 +16,7 @@ from acnn_tf import plots
 from acnn_tf.data.annotations import Moment
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import load_model
-from experiments import query_files
+from experiments import per_query_csv
 from experiments.sweeps import ablation_table
 from experiments.sweeps.grid import Row
 from experiments.sweeps.runs import Run
@@ -182,8 +182,8 @@ def test_queries_come_back_as_they_were_written(tmp_path):
         "iou": np.array([1 / 3, 0.0, 0.1 + 0.2]),
     }
     path = tmp_path / "queries.csv"
-    query_files.write_queries(path, moments, hits)
-    query_ids, video_ids, found = query_files.read_queries(path)
+    per_query_csv.write_per_query(path, moments, hits)
+    query_ids, video_ids, found = per_query_csv.read_per_query(path)
     assert query_ids == ["1", 'a,"b"\n', "ñ"]
     assert set(video_ids) == {'v,"1"'}
     assert set(found) == set(hits)
@@ -206,7 +206,7 @@ def test_a_damaged_file_of_queries_is_named(tmp_path, text, line):
     path = tmp_path / "queries.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=rf"queries.csv:{line}: .*evaluate"):
-        query_files.read_queries(path)
+        per_query_csv.read_per_query(path)
 
 
 def run_module(module, *arguments, code=0):
@@ -334,7 +334,9 @@ def test_command_trains_evaluates_and_compares(tmp_path):
     words = shlex.split(ours["command"])
     assert {*SMALL, "--kernel_sizes=1,3", "--seed=1"} < set(words)
     folder = out / "runs" / "ours" / "seed-1"
-    query_ids, _, hits = query_files.read_queries(folder / "queries_val.csv")
+    query_ids, _, hits = per_query_csv.read_per_query(
+        folder / "queries_val.csv"
+    )
     assert len(query_ids) == len(set(query_ids))
     results = json.loads((folder / "evaluation_val.json").read_text())
     assert float(ours["mIoU"]) == results["mIoU"]

@@ -5,9 +5,10 @@ import csv
 import pytest
 from absl.testing import flagsaver
 
-from experiments import curves, datasets
+from experiments import splits, training_curves
 from experiments.sweeps import paper_tables, published
 from experiments.sweeps.published import NOTE, PUBLISHED
+from export import command
 from tests.test_experiments import SMALL, run
 
 
@@ -53,28 +54,28 @@ def test_tables_and_figure_of_a_run(runs, tmp_path):
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"history.csv must be .* Train the"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
     (tmp_path / "history.csv").write_text("epoch,step\n0,x\n")
     with pytest.raises(ValueError, match=r"history.csv must be"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
 
 
 def test_a_history_without_steps_is_told_from_one_without_epochs(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,val_R@1_IoU=0.5\n0,0.5\n")
     with pytest.raises(ValueError, match=r"found: no columns step\. Train"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
     path.write_text("epoch,step,val_R@1_IoU=0.5\n")
     with pytest.raises(ValueError, match="found: no epochs"):
-        curves.read_history(tmp_path)
+        training_curves.read_history(tmp_path)
 
 
 def test_flags_of_the_data_reach_the_evaluation():
     # Those of a test split are in no flag of a training.
     given = ["--features=t.hdf5", "--skip_bad"]
     with flagsaver.as_parsed(features="t.hdf5", skip_bad="true"):
-        assert sorted(datasets.given_flags()) == given
-    assert not datasets.given_flags()
+        assert sorted(command.flag_words(splits, only_given=True)) == given
+    assert not command.flag_words(splits, only_given=True)
     words = paper_tables.evaluation_of("r", "test", ["128", "256"], given)
     assert words[-3:] == ["--window_lengths=128,256", *given]
     assert words[:6] == paper_tables.evaluation_of("r", "test")[:6]

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import tensorflow as tf
 
-from experiments.strategies import read_tf_config
+from experiments.strategies import check_cluster
 from tests.test_experiments import run
 
 WORKERS = ["host0:2222", "host1:2222"]
@@ -19,38 +20,52 @@ def config(workers=WORKERS, index=0, kind="worker", **cluster):
     )
 
 
-def test_workers_and_the_own_number_are_read():
-    assert read_tf_config(config(index=1)) == (WORKERS, 1)
+@pytest.fixture
+def check(monkeypatch):
+    def check_text(text):
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+        if text is not None:
+            monkeypatch.setenv("TF_CONFIG", text)
+        return check_cluster(
+            tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        )
+
+    return check_text
+
+
+def test_workers_are_counted_from_0(check):
+    assert check(config(index=1)) == dict(enumerate(WORKERS))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "is not set"),
-        ("", "is not set"),
-        ("{", "is not JSON"),
-        ("[]", "must have `cluster` with `worker`, and `task`"),
-        ("{}", "must have `cluster` with `worker`, and `task`"),
-        ('{"cluster": {"worker": []}}', "and `task`"),
+        ("{}", "has no `cluster`"),
+        ("[]", "has no `cluster`"),
+        ("{", r"cannot be read \(Expecting property name"),
+        ("7", "cannot be read"),
+        (config(workers="host0:1"), "cannot be read .* must be a list"),
+        (config(workers=[7]), "cannot be read"),
+        (config(index="first"), "cannot be read .*'first'"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": 7}', "cannot be read"),
+        ('{"cluster": {"worker": ["a:1"]}}', "this is a None"),
         (config(chief=["host2:1"]), r"workers only; it has \['chief', "),
         (config(kind="chief"), "this is a 'chief'"),
-        (config(workers=[]), r"must list the workers; it has \[\]"),
-        (config(workers="host0:1"), "must list the workers"),
-        (config(workers=["host0"]), "has 'host0' in place of HOST:PORT"),
+        (config(workers=[]), "must list the workers"),
+        (config(workers=["host0"]), r"has \['host0'\] in place of HOST:PORT"),
         (config(workers=["host0:x"]), "in place of HOST:PORT"),
         (config(workers=["host0:65536"]), "in place of HOST:PORT"),
         (config(workers=[":1"]), "in place of HOST:PORT"),
-        (config(workers=[7]), "has 7 in place of HOST:PORT"),
-        (config(workers=WORKERS[:1] * 2), "has 'host0:2222' twice"),
+        (config(workers=WORKERS[:1] * 2), r"has \['host0:2222'\] twice"),
         (config(index=2), "has index 2, which is not one of the 2 workers"),
         (config(index=-1), "has index -1"),
-        (config(index="0"), "has index '0'"),
-        (config(index=True), "has index True"),
+        (config(index=None), "cannot be read"),
     ],
 )
-def test_what_tf_config_lacks_is_said_with_an_example(text, message):
+def test_what_tf_config_lacks_is_said_with_an_example(check, text, message):
     with pytest.raises(ValueError, match=f"^TF_CONFIG .*{message}") as told:
-        read_tf_config(text)
+        check(text)
     assert '"worker": ["host0:2222", "host1:2222"]' in str(told.value)
 
 

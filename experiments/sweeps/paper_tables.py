@@ -22,13 +22,13 @@ import sys
 from absl import flags
 
 from acnn_tf.files.atomic import replacing
-from experiments import curves, datasets
+from experiments import splits, training_curves
 from experiments.sweeps.published import IOUS, NOTE, NS, PUBLISHED, markdown
 from export import command
 
 FLAGS = flags.FLAGS
 
-flags.adopt_module_key_flags(datasets)
+flags.adopt_module_key_flags(splits)
 
 flags.DEFINE_list("runs", None, "Of experiments.train: NAME:FOLDER or FOLDER.")
 flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Of the dataset.")
@@ -75,7 +75,10 @@ def evaluation_of(folder, split, window_lengths=None, data=()):
 def evaluate(folder):
     """What `experiments.evaluate` says of a run: dictionary."""
     words = evaluation_of(
-        folder, FLAGS.split, FLAGS.window_lengths, datasets.given_flags()
+        folder,
+        FLAGS.split,
+        FLAGS.window_lengths,
+        command.flag_words(splits, True),
     )
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -113,7 +116,7 @@ def write(folder, text, tables):
 def run():
     names = named_folders(FLAGS.runs)
     histories = {
-        name: curves.read_history(path) for name, path in names.items()
+        name: training_curves.read_history(path) for name, path in names.items()
     }
     tables = {}
     for name, folder in names.items():
@@ -136,7 +139,9 @@ def run():
     if FLAGS.out:
         write(FLAGS.out, text, tables | PUBLISHED)
         try:
-            curves.draw(os.path.join(FLAGS.out, "figure_5.png"), histories)
+            training_curves.draw(
+                os.path.join(FLAGS.out, "figure_5.png"), histories
+            )
         except ImportError as error:  # no Matplotlib: the tables are there
             print(error, file=sys.stderr)
 

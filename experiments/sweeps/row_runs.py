@@ -12,8 +12,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from acnn_tf.files.atomic import replacing
-from experiments import model_flags, query_files, train
+from experiments import model_flags, per_query_csv, train
 from experiments.sweeps import ablation_table, runs
+from export import command
 
 FLAGS = flags.FLAGS
 
@@ -64,7 +65,10 @@ def check_flags(words):
     with flagsaver.flagsaver():
         try:
             left = FLAGS(["", *words])[1:]
-            model_flags.model_arguments()
+            settings = command.flag_values(model_flags)
+            for name in ("members", "word_vectors"):
+                settings.pop(name, None)
+            model_flags.constructor_arguments(**settings)
         except (flags.Error, OSError, ValueError) as error:
             raise ValueError(
                 "expected values that experiments.train takes, found "
@@ -135,7 +139,7 @@ def finish(run, seed, processes):
     except (runs.RunError, OSError, ValueError) as error:
         outcome.error = str(error)
         return outcome
-    outcome.queries = query_files.read_queries(run.path(_queries_name()))
+    outcome.queries = per_query_csv.read_per_query(run.path(_queries_name()))
     outcome.results = results
     best = run.minutes(run.path("model.keras"))
     outcome.minutes = best, run.minutes()

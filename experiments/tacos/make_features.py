@@ -13,29 +13,31 @@ import os
 
 from absl import flags
 
-from acnn_tf.data import features, sentences
-from experiments import datasets
-from experiments.tacos import made_features as semi_synthetic
+import acnn_tf
+from experiments import splits
 from export import command
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(datasets)
-FLAGS.set_default("dataset", "tacos")
+flags.adopt_module_key_flags(splits)
 
 flags.DEFINE_string("out", None, "Folder to fill.", required=True)
 flags.DEFINE_integer("seed", 0, "Of all random numbers.", lower_bound=0)
 
 
 def run():
+    from experiments.tacos import made_features as semi_synthetic
+
     recipe = semi_synthetic.Recipe(seed=FLAGS.seed)
     os.makedirs(FLAGS.out, exist_ok=True)
     moments = []
+    data = {"dataset": "tacos", **command.flag_values(splits)}
     for split in ("train", "val", "test"):
-        own = datasets.load_split(split, with_features=False).moments
+        loaded = splits.load_split(split, **data, with_features=False)
+        own = loaded.moments
         moments += own
         clips = semi_synthetic.Clips(own, recipe)
         path = os.path.join(FLAGS.out, f"c3d_{split}.hdf5")
-        features.write_features(path, clips, recipe.clip_seconds)
+        acnn_tf.data.write_features(path, clips, recipe.clip_seconds)
         print(
             f"{path}: semi-synthetic, {len(clips)} videos, "
             f"{len(own)} sentences",
@@ -43,7 +45,7 @@ def run():
         )
     path = os.path.join(FLAGS.out, "skip_thoughts.hdf5")
     vectors = semi_synthetic.Sentences(moments, recipe)
-    sentences.write_sentence_vectors(path, vectors)
+    acnn_tf.data.write_sentence_vectors(path, vectors)
     print(f"{path}: semi-synthetic, {len(moments)} sentences")
 
 
