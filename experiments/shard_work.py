@@ -154,8 +154,9 @@ def beam_options(arguments):
         # Which would first try to download a faster one.
         standard.runner = "FnApiRunner"
         # Its processes are started with this environment.
-        paths = [CHECKOUT, os.environ.get("PYTHONPATH")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = dict.fromkeys([CHECKOUT, *filter(None, paths)])
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     else:
         print(
             f"Workers of --runner={standard.runner} import acnn_tf and "
