@@ -48,6 +48,9 @@ flags.DEFINE_enum(
 
 
 def run(beam_arguments):
+    # Not at the top: it brings TensorFlow, for which `--help` need not wait.
+    from acnn_tf.search.shard_names import find_shards
+
     if not FLAGS.features:
         raise ValueError("Give --features.")
     options = shard_work.beam_options(beam_arguments)
@@ -59,7 +62,6 @@ def run(beam_arguments):
     search = acnn_tf.search
     shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
     done = search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
-    find_shards = search.shard_names.find_shards
     for folder in find_shards(FLAGS.out)[2]:  # what a killed run left
         shutil.rmtree(folder)
     print(

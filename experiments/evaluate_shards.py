@@ -54,7 +54,9 @@ def divide(moments, grid):
 
 
 def run(beam_arguments):
-    from experiments import shard_files  # which brings TensorFlow
+    # Not at the top: they bring TensorFlow, for which `--help` need not wait.
+    from acnn_tf.search.index_files import fingerprint
+    from experiments import shard_files
 
     if not FLAGS.workdir:
         raise ValueError("Give --workdir.")
@@ -72,7 +74,7 @@ def run(beam_arguments):
     }
     shards, moments_of = divide(split.moments, model.grid)
     about = [
-        acnn_tf.search.index_files.fingerprint(model),
+        fingerprint(model),
         repr(model.grid),
         protocol,
         FLAGS.split,

@@ -11,8 +11,8 @@ r"""Counts what a dataset holds and lists all that is wrong with it.
 
 Windows slide over every video that has a query; a window that shows an
 annotated moment makes a pair with each sentence of that moment. Records that
-cannot be used are left out of every count. With --write_manifests, files that
-are sound (or, with --skip_bad, texts of which some is) get a manifest.
+cannot be used are left out of every count. With --write_manifests, files
+without problems (with --skip_bad, also text files with some) get a manifest.
 
 Exit code: 0 if there is nothing wrong, 2 if there is, 1 if a file or a flag is
 missing. With --skip_bad it is 0 as long as a query is left.
@@ -29,6 +29,7 @@ from acnn_tf.data.annotations import DATASETS, SPLITS, find_files, read_moments
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.problems import FeatureError
 from experiments import model_flags, splits
+from export import command
 
 FLAGS = flags.FLAGS
 # Defined by `splits` and `model_flags`.
@@ -53,15 +54,10 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
     "write_manifests",
     False,
-    "Write the digest of each sound file beside it, by which damage to the "
-    "file is told later.",
+    "Write a manifest beside each file without problems: its digest, by which "
+    "damage to the file is told later.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object.")
-
-
-def given(*names):
-    """The flags that were given, by name: the others leave defaults alone."""
-    return {n: FLAGS[n].value for n in names if FLAGS[n].value is not None}
 
 
 def window_grid():
@@ -84,7 +80,7 @@ def window_grid():
         raise ValueError(
             f"Window lengths are numbers, not {lengths}."
         ) from None
-    return WindowGrid(lengths, frame_rate=rate, **given("overlap"))
+    return WindowGrid(lengths, frame_rate=rate, **command.given("overlap"))
 
 
 def load(paths):
@@ -96,7 +92,7 @@ def load(paths):
         durations=paths.get("durations"),
         num_frames=paths.get("num_frames"),
         problems=problems,
-        **given("frame_rate"),
+        **command.given("frame_rate"),
     )
     dropped = sum(
         problem.dropped and problem.path == paths["annotations"]
@@ -107,7 +103,9 @@ def load(paths):
             with acnn_tf.data.open_features(
                 paths["features"], clip_seconds=FLAGS.clip_seconds
             ) as features:
-                sound, found = inspection.with_sound_features(moments, features)
+                sound, found = inspection.with_usable_features(
+                    moments, features
+                )
         except FeatureError as error:
             sound, found = [], error.problems
         dropped += len(moments) - len(sound)
@@ -123,14 +121,17 @@ def main(_):
         if not FLAGS.dataset or not (FLAGS.annotations or FLAGS.data_dir):
             raise ValueError("Give --dataset and --annotations, or --data_dir.")
         paths = find_files(
-            FLAGS.dataset, FLAGS.data_dir, FLAGS.split, **given(*splits.FILES)
+            FLAGS.dataset,
+            FLAGS.data_dir,
+            FLAGS.split,
+            **command.given(*splits.FILES),
         )
         moments, problems, dropped, features = load(paths)
         counts = {"videos": len({moment.video_id for moment in moments})}
         counts["queries"] = len(moments)
         counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))
         if grid is not None:
-            thresholds = given("min_iou", "max_niol")
+            thresholds = command.given("min_iou", "max_niol")
             counts |= inspection.count_pairs(moments, grid, **thresholds)
         counts["dropped"] = dropped
         if FLAGS.write_manifests:

@@ -81,23 +81,8 @@ def compile_model(
 ):
     """Gives a model its losses and its optimizer.
 
-    Args:
-        model: One of `acnn_tf.models`.
-        num_steps: Steps of the whole training, over which the learning rate
-            changes.
-        target_iou: Windows of the query's video above this IoU share the
-            target of `VideoAlignmentLoss`.
-        video_weight: Weight of `VideoAlignmentLoss`.
-        batch_weight: Weight of `AlignmentLoss`, between the queries and
-            windows of a batch.
-        offset_weight: Weight of `OffsetLoss`.
-        positive_weight: See `AlignmentLoss`.
-        negative_weight: See `AlignmentLoss`.
-        learning_rate: The highest.
-        schedule: `"cosine"` or `"constant"`.
-        clipnorm: Largest norm of the gradient of a weight; 0 does not clip.
-        weight_decay: Of Adam; 0 for none.
-        ema_momentum: Momentum of the averaged weights; 0 for no average.
+    The learning rate changes over `num_steps`, those of the whole training.
+    The other arguments are explained by the flags of their names.
     """
     import keras
 

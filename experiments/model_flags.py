@@ -26,163 +26,148 @@ MODELS = {
     "acrn": ("ACRN", {}),
     "ctrl": ("CTRL", {}),
 }
-_ACNN = ("acnn", "acnn_mean", "acnn_concat")
 
 
-def ints(values):
-    """Tuple of integers, from a list or from a text with commas."""
-    return tuple(map(int, _parts(values)))
+def several(kind):
+    """A kind of values, as a list or as text with commas between them."""
+    return lambda values: tuple(
+        map(kind, values.split(",") if isinstance(values, str) else values)
+    )
 
 
-def floats(values):
-    """Tuple of floats, from a list or from a text with commas."""
-    return tuple(map(float, _parts(values)))
+def or_none(kind):
+    """A kind of value that may also be `None`, or `none` as text."""
+    return lambda value: None if str(value).lower() == "none" else kind(value)
 
 
-def _parts(values):
-    return values.split(",") if isinstance(values, str) else values
+ints, floats = several(int), several(float)
 
 
 class Argument(typing.NamedTuple):
     """An argument of constructors that has a flag of its own name.
 
     Attributes:
-        kind: Its type, `bool`, `int`, `float` or `str`, or `ints` or `floats`.
+        kind: Function that makes its value of what a flag or a caller gives.
         default: The constructor's.
-        help: What it is, for `--help`.
         models: Values of --model that have it.
-        or_none: Whether it may also be `none`.
+        help: What it is, for `--help`.
     """
 
     kind: typing.Callable
     default: object
+    models: tuple[str, ...]
     help: str
-    models: tuple[str, ...] = tuple(MODELS)
-    or_none: bool = False
 
 
+_ALL = tuple(MODELS)
+_ACNN = ("acnn", "acnn_mean", "acnn_concat")
 ARGUMENTS = {
     "kernel_sizes": Argument(
-        ints,
-        (1, 3, 5),
-        "Odd widths of the convolutions over windows, counted in windows.",
-        _ACNN,
+        ints, (1, 3, 5), _ACNN, "Odd widths of the context, in windows."
     ),
     "filters": Argument(
-        int, 256, "Number of filters of each of these convolutions.", _ACNN
+        int, 256, _ACNN, "Number of filters of each width of the context."
     ),
     "context_activation": Argument(
-        str,
-        None,
-        "Activation of these convolutions, such as `relu`, or `none`.",
-        _ACNN,
-        or_none=True,
+        or_none(str), None, _ACNN, "Activation of the context, or `none`."
     ),
     "scorer_activation": Argument(
-        str,
+        or_none(str),
         "tanh",
-        "Activation of the scorer in the attention over widths, or `none`; "
-        "the paper's is `relu`.",
         ("acnn",),
-        or_none=True,
+        "Activation of the attention's scorer, or `none`; the paper's is relu.",
     ),
     "first_order_query": Argument(
         bool,
         True,
-        "Keep the query's own vector in the cross feature; the paper's printed "
-        "form does not.",
         _ACNN,
+        "Keep the query's vector in the cross feature; the paper does not.",
     ),
     "context_size": Argument(
         int,
         3,
-        "Odd number of context windows, the window itself included.",
         ("acrn", "ctrl"),
+        "Odd number of context windows, the window itself included.",
     ),
     "memory_activation": Argument(
-        str,
+        or_none(str),
         "tanh",
-        "Activation in the attention over context windows, or `none`.",
         ("acrn",),
-        or_none=True,
+        "Activation in the attention over context windows, or `none`.",
     ),
     "pool_size": Argument(
         int,
         2,
+        ("acrn",),
         "Numbers of a vector that are averaged into one before the cross "
         "feature; divides --embedding_dim.",
-        ("acrn",),
     ),
     "dilation": Argument(
         int,
         None,
+        _ALL,
         "Steps between the windows of a context; `none` is 1 / (1 - "
         "--overlap), which makes them adjacent.",
     ),
     "embedding_dim": Argument(
-        int, 128, "Width of the vectors in which windows and queries meet."
+        int,
+        128,
+        _ALL,
+        "Width of the vectors in which windows and queries meet.",
     ),
     "hidden_dim": Argument(
-        int,
+        or_none(int),
         256,
-        "Units of the head's hidden layer; `none` leaves the layer out, as the "
-        "paper does.",
-        or_none=True,
+        _ALL,
+        "Units of the head's hidden layer; the paper's is `none`.",
     ),
     "position_features": Argument(
-        bool, True, "Tell the model where in its video a window lies."
+        bool, True, _ALL, "Tell the model where in its video a window lies."
     ),
     "query_encoder": Argument(
-        str, "gru", "How words become one vector: `gru` or `mean`."
+        str, "gru", _ALL, "How words become one vector: `gru` or `mean`."
     ),
     "query_units": Argument(
-        int, 128, "Units of the GRU over words, in each direction."
+        int, 128, _ALL, "Units of the GRU over words, in each direction."
     ),
-    "word_dim": Argument(int, 300, "Width of the word vectors."),
+    "word_dim": Argument(int, 300, _ALL, "Width of the word vectors."),
     "train_words": Argument(
-        bool, True, "Let training change the word vectors."
+        bool, True, _ALL, "Let training change the word vectors."
     ),
     "dropout": Argument(
         float,
         0.3,
+        _ALL,
         "Dropout rate of query vectors, window vectors and the hidden layer.",
     ),
     "clip_dropout": Argument(
         float,
         0.3,
+        _ALL,
         "Share of the clip features that training leaves out, the same ones in "
         "all clips of a video.",
     ),
     "offset_unit": Argument(
         str,
         "window_lengths",
-        "Unit of the predicted offsets: `seconds`, `frames` or "
-        "`window_lengths`.",
+        _ALL,
+        "Unit of the offsets: `seconds`, `frames` or `window_lengths`.",
     ),
     "consensus_iou": Argument(
-        floats,
+        or_none(floats),
         (0.5,),
-        "Search adds to a window's score those of the windows whose shifted "
-        "segments overlap with its own by more than this IoU, or the average "
-        "over several such; `none` ranks by the scores alone, as the papers "
-        "do.",
-        or_none=True,
+        _ALL,
+        "Search lets windows support each other whose shifted segments have "
+        "more than this IoU, or the average over several such; `none` ranks by "
+        "the scores alone, as the papers do.",
     ),
     "decay_sigma": Argument(
-        float,
+        or_none(float),
         None,
-        "Search lowers the scores of windows that overlap with better ones; "
-        "the smaller this is, the more. `none` leaves them.",
-        or_none=True,
+        _ALL,
+        "Search lowers the scores of windows that overlap with better ones, "
+        "the smaller this is the more; `none` leaves them.",
     ),
-}
-_DEFINE = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-    ints: flags.DEFINE_list,
-    floats: flags.DEFINE_list,
 }
 
 flags.DEFINE_enum(
@@ -228,20 +213,25 @@ flags.DEFINE_float(
 )
 
 
-def help_of(argument):
-    """What `--help` says of an `Argument`."""
+def _help(argument):
     default = argument.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
     text = f"{argument.help} Default: {str(default).lower()}."
-    if argument.models != tuple(MODELS):
+    if argument.models != _ALL:
         text += f" For --model={' or '.join(argument.models)}."
     return text
 
 
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    ints: flags.DEFINE_list,
+}
 for _name, _argument in ARGUMENTS.items():
-    _kind = str if _argument.or_none else _argument.kind
-    _DEFINE[_kind](_name, None, help_of(_argument))
+    _define = _DEFINE.get(_argument.kind, flags.DEFINE_string)
+    _define(_name, None, _help(_argument))
 
 
 def make_model(split, model="acnn", members=1, word_vectors=None, **settings):
@@ -337,11 +327,7 @@ def constructor_arguments(
                 f"--{name} is no setting of --model={model}. Leave it "
                 f"out: that model has --{', --'.join(known)}."
             )
-        is_none = value is None or str(value).lower() == "none"
-        if is_none and ARGUMENTS[name].or_none:
-            arguments[name] = None
-        else:
-            arguments[name] = _converted(name, ARGUMENTS[name].kind, value)
+        arguments[name] = _converted(name, ARGUMENTS[name].kind, value)
     if overlap is not None:
         arguments["window_overlap"] = overlap
     if window_seconds:

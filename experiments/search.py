@@ -24,6 +24,7 @@ from acnn_tf.files.text import normalize, text_lines
 from export import command, indexing
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(indexing)
 # All are encoded at once.
 _MAX_QUERIES = 10_000
 
@@ -54,17 +55,6 @@ flags.DEFINE_enum(
     "Score all windows in this lower precision first, then the best of them "
     "exactly. Default: score all exactly.",
 )
-flags.DEFINE_float(
-    "clip_seconds",
-    None,
-    "Seconds from one clip to the next. Default: as the features say.",
-)
-flags.DEFINE_string(
-    "durations",
-    None,
-    "File of the seconds of each video: JSON or CSV. Default: a video lasts as "
-    "long as its clips.",
-)
 flags.DEFINE_list(
     "videos", None, "Ids of the videos of --features to add. Default: all."
 )
@@ -77,8 +67,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_float(
     "nms_threshold",
-    0.5,
-    "IoU above which, of two moments of one video, only the better is printed.",
+    None,
+    "IoU above which, of two moments of one video, only the better is printed. "
+    "Default: 0.5.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
 
@@ -126,17 +117,15 @@ def run():
         indexing.add_videos(
             index,
             FLAGS.features,
-            FLAGS.durations,
-            FLAGS.clip_seconds,
-            FLAGS.videos,
+            videos=FLAGS.videos,
+            **command.flag_values(indexing),
         )
     if not len(index):
         raise ValueError(f"{FLAGS.index} has no videos yet: give --features.")
     found = index.search(
         acnn_tf.data.Vocabulary(model.vocabulary).encode(queries),
         top_n=FLAGS.top,
-        nms_threshold=FLAGS.nms_threshold,
-        shortlist=FLAGS.shortlist,
+        **command.given("nms_threshold", "shortlist"),
     )
     for query, moments in zip(queries, found, strict=True):
         if FLAGS.json:

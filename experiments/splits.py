@@ -83,19 +83,27 @@ def load_split(
     *,
     dataset=None,
     data_dir=None,
+    annotations=None,
+    durations=None,
+    num_frames=None,
+    features=None,
     clip_seconds=None,
     sentence_vectors=None,
     skip_bad=False,
     num_scenes=400,
     with_features=True,
-    **files,
 ):
     """Loads one split of a dataset.
 
     Args:
         split: `"train"`, `"val"` or `"test"`.
         dataset: Name of the format, one of `acnn_tf.data.annotations.DATASETS`.
-        data_dir: Folder in which files are found by their usual names.
+        data_dir: Folder in which files that are not named are found by their
+            usual names.
+        annotations: Path of the sentences and their moments, or `None`.
+        durations: Path of the seconds of each video, or `None`.
+        num_frames: Path of the frames of each video, or `None`.
+        features: Path of the clip features, or `None`.
         clip_seconds: Seconds from one clip to the next, where the features do
             not say.
         sentence_vectors: Path of a vector for each query, or `None`.
@@ -104,8 +112,6 @@ def load_split(
         num_scenes: Training videos of the built-in scenes, which
             `dataset="synthetic"` makes where no files are given.
         with_features: Open the features as well; they must be there.
-        **files: Paths: `annotations`, `durations`, `num_frames`, `features`.
-            Those that are `None` are looked for in `data_dir`.
 
     Returns:
         `Split`.
@@ -119,11 +125,19 @@ def load_split(
             "--dataset must say which format the annotations have: one of "
             f"{', '.join(DATASETS)}."
         )
-    if dataset == "synthetic" and not (data_dir or files.get("annotations")):
+    if dataset == "synthetic" and not (data_dir or annotations):
         count = num_scenes if split == "train" else max(1, num_scenes // 5)
         scenes = acnn_tf.data.make_scenes(count, split=split)
         return Split(scenes.moments, Preloaded(scenes.features, scenes), None)
-    paths = find_files(dataset, data_dir, split, **files)
+    paths = find_files(
+        dataset,
+        data_dir,
+        split,
+        annotations=annotations,
+        durations=durations,
+        num_frames=num_frames,
+        features=features,
+    )
     problems = [] if skip_bad else None
     moments = read_moments(
         paths["annotations"],
@@ -144,8 +158,10 @@ def load_split(
             paths["features"], clip_seconds=clip_seconds
         )
         if skip_bad:
-            moments, unsound = inspection.with_sound_features(moments, features)
-            problems += unsound
+            moments, unusable = inspection.with_usable_features(
+                moments, features
+            )
+            problems += unusable
     if sentence_vectors:
         vectors = acnn_tf.data.read_sentence_vectors(sentence_vectors)
     for problem in problems or ():

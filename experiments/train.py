@@ -43,18 +43,10 @@ for module in (
     flags.adopt_module_key_flags(module)
 
 flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-flags.DEFINE_string(
-    "val_annotations", None, "Validation: file of sentences and moments."
-)
-flags.DEFINE_string(
-    "val_durations", None, "Validation: file of the seconds of each video."
-)
-flags.DEFINE_string(
-    "val_num_frames", None, "Validation: file of the frames of each video."
-)
-flags.DEFINE_string(
-    "val_features", None, "Validation: clip features of the videos."
-)
+for name in splits.FILES:
+    flags.DEFINE_string(
+        f"val_{name}", None, f"What --{name} is, for the validation split."
+    )
 flags.DEFINE_integer("epochs", 12, "Number of epochs.", lower_bound=1)
 flags.DEFINE_integer(
     "seed",

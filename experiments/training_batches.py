@@ -66,26 +66,11 @@ def make_batches(
     seed=0,
     first_epoch=0,
 ):
-    """Makes training batches without end.
+    """Makes the training batches of a `Split` for a model: `Batches`.
 
-    Args:
-        model: The model to train; its windows are those of the batches.
-        split: `experiments.splits.Split`.
-        batches: `"videos"` pairs each query with all windows of its video,
-            see `acnn_tf.data.training_videos`; `"pairs"` with one window that
-            shows its moment, see `acnn_tf.data.training_pairs`. Both explain
-            the arguments that follow.
-        batch_size: Queries in a batch.
-        min_iou: Windows above this IoU learn offsets, and make pairs.
-        crop: Share of videos that are cropped; of `"videos"`.
-        max_niol: Windows below this nIoL make pairs; of `"pairs"`.
-        video_negatives: Windows of low IoU for each pair; of `"pairs"`.
-        videos_in_memory: Videos held at a time, `None` for all; of `"pairs"`.
-        seed: Int; batches follow from it and the number of the epoch.
-        first_epoch: Int, the epoch with which the batches begin.
-
-    Returns:
-        `acnn_tf.data.batches.Batches`.
+    They follow from the seed and the number of the epoch. The other arguments
+    are explained by the flags of their names, and by
+    `acnn_tf.data.training_videos` and `acnn_tf.data.training_pairs`.
     """
     queries = acnn_tf.data.query_inputs(
         split.moments, model.vocabulary, split.sentence_vectors

@@ -55,6 +55,19 @@ def flag_values(module):
     }
 
 
+def given(*names):
+    """Some flags of the main itself, as keyword arguments.
+
+    Args:
+        *names: Names of flags.
+
+    Returns:
+        Dictionary from name to value, without the flags whose value is `None`.
+    """
+    values = {name: flags.FLAGS[name].value for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def flag_words(module, only_given=False):
     """The flags of a module as one types them, for another process or a file.
 

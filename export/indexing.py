@@ -1,8 +1,22 @@
-"""Adds the videos of a file of features to an index, for a main."""
+"""Adds the videos of a file of features to an index, and the flags for it."""
 
 import sys
 
+from absl import flags
+
 import acnn_tf
+
+flags.DEFINE_string(
+    "durations",
+    None,
+    "File of the seconds of each video: JSON or CSV. Default: a video lasts as "
+    "long as its clips.",
+)
+flags.DEFINE_float(
+    "clip_seconds",
+    None,
+    "Seconds from one clip to the next. Default: as the features say.",
+)
 
 
 def add_videos(index, path, durations=None, clip_seconds=None, videos=None):

@@ -22,6 +22,7 @@ from acnn_tf.files.names import check_file_name
 from export import command, indexing
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(indexing)
 
 flags.DEFINE_string(
     "workdir", None, "Folder of a run, whose model is exported.", required=True
@@ -45,30 +46,22 @@ flags.DEFINE_string(
     "a folder of .npy files.",
 )
 flags.DEFINE_string(
-    "durations",
-    None,
-    "File of the seconds of each video: JSON or CSV. Default: a video lasts as "
-    "long as its clips.",
-)
-flags.DEFINE_float(
-    "clip_seconds",
-    None,
-    "Seconds from one clip to the next. Default: as the features say.",
-)
-flags.DEFINE_string(
     "index",
     None,
     "Folder of an index that experiments.search or experiments.encode_corpus "
     "has made: the servable searches its videos.",
 )
 flags.DEFINE_integer(
-    "top_n", 10, "Number of moments in an answer.", lower_bound=1
+    "top_n",
+    None,
+    "Number of moments in an answer. Default: 10.",
+    lower_bound=1,
 )
 flags.DEFINE_float(
     "nms_threshold",
-    0.5,
+    None,
     "IoU above which, of two moments of one video, only the better is "
-    "answered.",
+    "answered. Default: 0.5.",
 )
 
 
@@ -79,7 +72,7 @@ def make_index(model):
     index = acnn_tf.search.MomentIndex(model, FLAGS.index)
     if FLAGS.corpus:
         indexing.add_videos(
-            index, FLAGS.corpus, FLAGS.durations, FLAGS.clip_seconds
+            index, FLAGS.corpus, **command.flag_values(indexing)
         )
     return index
 
@@ -153,9 +146,8 @@ def run():
         model,
         target,
         index=index,
-        top_n=FLAGS.top_n,
-        nms_threshold=FLAGS.nms_threshold,
         assets_extra=assets_extra,
+        **command.given("top_n", "nms_threshold"),
     )
     print(f"{target}: the same numbers as {path}, but for rounding:")
     for signature, error in errors.items():

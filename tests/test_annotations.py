@@ -230,8 +230,8 @@ def test_another_dataset_is_a_reader_and_a_row(tmp_path, monkeypatch):
         times = [(float(start), float(end))]
         return text, [records.Record(query, video, times, duration=9.0)]
 
-    names = records.usual_names("mine_{split}.txt")
-    monkeypatch.setitem(DATASETS, "mine", records.Dataset(read, names))
+    mine = records.Dataset(read, lambda split: [f"mine_{split}.txt"])
+    monkeypatch.setitem(DATASETS, "mine", mine)
     (tmp_path / "mine_val.txt").write_text("v|1|2|a\nv|2\nv|3|2|b\n")
     files = find_files("mine", tmp_path, "val")
     problems = []

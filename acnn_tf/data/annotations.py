@@ -76,15 +76,26 @@ class Moment:
     num_annotators: tuple[int, ...] | None = None
 
 
-def find_files(dataset, data_dir, split, **given):
+def find_files(
+    dataset,
+    data_dir,
+    split,
+    *,
+    annotations=None,
+    durations=None,
+    num_frames=None,
+    features=None,
+):
     """Finds the files of one split, by their usual names unless given.
 
     Args:
         dataset: Name of the dataset, one of `DATASETS`.
         data_dir: Folder, or `None` if all files are given.
         split: `"train"`, `"val"` or `"test"`.
-        **given: Paths that are known: `annotations`, `durations`,
-            `num_frames`, `features`. Those that are `None` are looked for.
+        annotations: Path of the annotations, if it is known.
+        durations: Path of the seconds of each video, if it is known.
+        num_frames: Path of the frames of each video, if it is known.
+        features: Path of the clip features, if it is known.
 
     Returns:
         Dictionary with the path of `"annotations"`, and of those of
@@ -102,18 +113,22 @@ def find_files(dataset, data_dir, split, **given):
     _check_dataset(dataset)
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: {split}")
-    files = {kind: path for kind, path in given.items() if path}
+    files = {
+        "annotations": annotations,
+        "durations": durations,
+        "num_frames": num_frames,
+        "features": features,
+    }
+    files = {kind: path for kind, path in files.items() if path}
     usual = {
-        "annotations": DATASETS[dataset].annotations[split],
+        "annotations": DATASETS[dataset].file_names(split),
         "features": _FEATURES,
     }
     if DATASETS[dataset].frame_rate is None:
         usual["durations"] = _DURATIONS
     else:
         usual["num_frames"] = _NUM_FRAMES
-    if data_dir is None:
-        usual = {}
-    for kind, names in usual.items():
+    for kind, names in usual.items() if data_dir is not None else ():
         for name in names:
             path = os.path.join(data_dir, name.format(split=split))
             if kind not in files and os.path.exists(path):

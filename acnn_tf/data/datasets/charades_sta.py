@@ -8,7 +8,6 @@ from acnn_tf.data.datasets.records import (
     Record,
     check_moment,
     parse_each,
-    usual_names,
 )
 from acnn_tf.files.text import text_lines
 
@@ -33,4 +32,4 @@ def _line(text):
     return (video, *times, sentence), [Record(sentence, video, times)]
 
 
-DATASET = Dataset(read, usual_names("charades_sta_{split}.txt"))
+DATASET = Dataset(read, lambda split: [f"charades_sta_{split}.txt"])

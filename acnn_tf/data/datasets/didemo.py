@@ -13,7 +13,6 @@ from acnn_tf.data.datasets.records import (
     check_moment,
     parse_each,
     positive,
-    usual_names,
     values_of,
 )
 from acnn_tf.files.text import json_items
@@ -52,4 +51,4 @@ def _query(entry):
     return record.query_id, [record]
 
 
-DATASET = Dataset(read, usual_names("{split}_data.json"))
+DATASET = Dataset(read, lambda split: [f"{split}_data.json"])

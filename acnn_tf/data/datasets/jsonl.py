@@ -15,7 +15,6 @@ from acnn_tf.data.datasets.records import (
     check_moment,
     parse_each,
     positive,
-    usual_names,
     values_of,
 )
 from acnn_tf.files.text import text_lines
@@ -60,4 +59,4 @@ def _line(text):
     return record.query_id, [record]
 
 
-DATASET = Dataset(read, usual_names("{split}.jsonl"))
+DATASET = Dataset(read, lambda split: [f"{split}.jsonl"])

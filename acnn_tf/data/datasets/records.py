@@ -22,8 +22,8 @@ class Dataset:
             and what no other entry of the file may have, or `None`. An entry
             of the wrong form is a `ValueError` in place of an item: it says
             what was expected and what was found. See `parse_each`.
-        annotations: Dictionary from split to the usual names of its
-            annotation file, see `usual_names`.
+        file_names: Function from a split to the usual names of its annotation
+            file: list, of which the first that is there is used.
         frame_rate: Frames per second, if times are counted in frames. The
             lengths of the videos are then read from a file of their numbers
             of frames, otherwise from one of their durations.
@@ -32,7 +32,7 @@ class Dataset:
     """
 
     read: collections.abc.Callable
-    annotations: dict[str, tuple[str, ...]]
+    file_names: collections.abc.Callable
     frame_rate: float | None = None
     video_id: collections.abc.Callable = str
 
@@ -66,33 +66,13 @@ class Record:
     num_annotators: tuple | None = None
 
 
-def usual_names(*patterns):
-    """The names of a file for each split.
-
-    Args:
-        *patterns: Names with `{split}` in place of the split; the first that
-            is there is used.
-
-    Returns:
-        Dictionary from split to names.
-    """
-    return {
-        split: tuple(pattern.format(split=split) for pattern in patterns)
-        for split in SPLITS
-    }
-
-
 def parse_each(entries, parse):
-    """Parses the entries of a file, one by one.
+    """Yields `(line, parse(entry))`, or the `ValueError` in its place.
 
     Args:
         entries: Iterable of `(line, entry)`, where an entry that could not be
-            read is a `ValueError`.
-        parse: Function from an entry to `(key, records)`, that raises a
-            `ValueError` if the entry has the wrong form.
-
-    Yields:
-        `(line, item)`, see `Dataset`.
+            read is a `ValueError` already.
+        parse: Function from an entry to an item, see `Dataset`.
     """
     for line, entry in entries:
         try:

@@ -14,7 +14,6 @@ from acnn_tf.data.datasets.records import (
     parse_each,
     positive,
     sentences_by_video,
-    usual_names,
 )
 from acnn_tf.files.text import text_lines
 
@@ -76,7 +75,7 @@ def _sentence(entry):
 
 DATASET = Dataset(
     read,
-    usual_names("TACoS_{split}_samples.txt", "{split}.json"),
+    lambda split: [f"TACoS_{split}_samples.txt", f"{split}.json"],
     frame_rate=29.4,
     video_id=video_id,
 )
