@@ -35,14 +35,18 @@ PARTS = [
     *("distribute", "input"),
 ]
 
-flags.DEFINE_list("parts", PARTS, "What to measure.")
+flags.DEFINE_list("parts", PARTS, "Parts of the code to measure.")
 flags.register_validator(
     "parts", lambda names: set(names) <= set(PARTS), f"are among {PARTS}."
 )
-flags.DEFINE_integer("rounds", 5, "Timed rounds.", lower_bound=1)
-flags.DEFINE_bool("smoke", False, "Tiny sizes: does it run?")
-flags.DEFINE_bool("json", False, "Print a JSON list of rows, nothing else.")
-flags.DEFINE_string("out", None, "Writes benchmark.json and .png here.")
+flags.DEFINE_integer("rounds", 5, "Number of timed rounds.", lower_bound=1)
+flags.DEFINE_bool(
+    "smoke", False, "Measure with tiny sizes, to see that it runs."
+)
+flags.DEFINE_bool("json", False, "Print a JSON list of rows, and nothing else.")
+flags.DEFINE_string(
+    "out", None, "Folder to write benchmark.json and benchmark.png to."
+)
 
 
 def machine():

@@ -8,8 +8,8 @@ r"""Encodes the videos of a large corpus in shards, on one machine or many.
 
 It is a pipeline of Apache Beam (pip install 'acnn_tf[beam]'): other flags are
 Beam's. Without them this process does all; --runner names another runner,
-whose workers need this package and must see --workdir, --features and --out
-under the same paths, on disks that they share.
+whose workers need a checkout of this code on their PYTHONPATH and must see
+--workdir, --features and --out under the same paths, on disks that they share.
 
 Each shard is the folder of an index, and takes its name once it is complete.
 Killed and started again, the command makes those that are missing; it stops
@@ -23,37 +23,43 @@ import sys
 
 from absl import flags
 
-from acnn_tf import search
-from acnn_tf.data.features import open_features
-from acnn_tf.search.shard_names import find_shards
+import acnn_tf
 from experiments import shard_work
-from export import command, corpus
+from export import command
 
 FLAGS = flags.FLAGS
 
-# Defined, with more that name data, by `datasets`.
+# Defined by `splits`, which `shard_work` imports.
 for name in ("features", "durations", "clip_seconds"):
     flags.declare_key_flag(name)
-flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
-flags.DEFINE_string("out", None, "Folder of the corpus.", required=True)
-flags.DEFINE_integer("num_shards", 16, "How many.", lower_bound=1)
+flags.DEFINE_string(
+    "workdir", None, "Folder of a run, whose model encodes.", required=True
+)
+flags.DEFINE_string(
+    "out", None, "Folder to write the shards to.", required=True
+)
+flags.DEFINE_integer("num_shards", 16, "Number of shards.", lower_bound=1)
 flags.DEFINE_enum(
     "index_dtype",
     None,
     ["float32", "float16", "bfloat16"],
-    "How the encodings are kept. Default: float32.",
+    "Type of the numbers that the shards keep. Default: float32.",
 )
 
 
 def run(beam_arguments):
+    # Not at the top: it brings TensorFlow, for which `--help` need not wait.
+    from acnn_tf.search.shard_names import find_shards
+
     if not FLAGS.features:
         raise ValueError("Give --features.")
     options = shard_work.beam_options(beam_arguments)
     model = shard_work.load_model(FLAGS.workdir)
-    with open_features(
+    with acnn_tf.data.open_features(
         FLAGS.features, clip_seconds=FLAGS.clip_seconds
     ) as features:
-        durations = corpus.video_seconds(features, FLAGS.durations)
+        durations = acnn_tf.data.video_seconds(features, FLAGS.durations)
+    search = acnn_tf.search
     shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
     done = search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
     for folder in find_shards(FLAGS.out)[2]:  # what a killed run left

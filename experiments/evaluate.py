@@ -24,64 +24,96 @@ import sys
 
 from absl import flags
 
-from acnn_tf import evaluation, metrics, segments
-from acnn_tf.data import predictions
-from acnn_tf.models import load_model
-from experiments import datasets, pictures, query_files, strategies
+import acnn_tf
+from acnn_tf.data import scenes
+from acnn_tf.segments import SUPPRESSIONS
+from experiments import evaluation_plots, per_query_csv, splits, strategies
 from export import command
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(datasets)
-flags.adopt_module_key_flags(pictures)
+flags.adopt_module_key_flags(splits)
+flags.adopt_module_key_flags(evaluation_plots)
 flags.adopt_module_key_flags(strategies)
 
-flags.DEFINE_string("workdir", None, "Folder of a run: evaluates its model.")
-flags.DEFINE_string("predictions", None, "Scores this file; needs no model.")
-flags.DEFINE_enum("split", "val", ["train", "val", "test"], "Of the dataset.")
+flags.DEFINE_string(
+    "workdir", None, "Folder of a run, whose model is evaluated."
+)
+flags.DEFINE_string(
+    "predictions",
+    None,
+    "File of predictions to score, in place of the model of a run.",
+)
+flags.DEFINE_enum(
+    "split", "val", ["train", "val", "test"], "Split of the dataset to use."
+)
 flags.DEFINE_enum(
     "suppression",
     "none",
-    segments.SUPPRESSIONS,
-    "Among the results of a query: none; NMS at a fixed IoU; or, as in the "
-    "paper's tables, for IoU=m NMS at m - 0.05. IoU is between the results "
-    "themselves, windows shifted by their offsets.",
+    SUPPRESSIONS,
+    "Which results of a query make room for others: none; those that a fixed "
+    "NMS removes; or, as in the paper's tables, for IoU=m those that NMS at m "
+    "- 0.05 removes. IoU is between the results themselves, windows shifted by "
+    "their offsets.",
 )
-flags.DEFINE_float("nms_threshold", 0.5, "IoU of --suppression=fixed.")
-flags.DEFINE_list("window_lengths", None, "Others than those of training.")
-flags.DEFINE_bool("shuffled", False, "Also with shuffled sentences: a control.")
-flags.DEFINE_integer("seed", 0, "Of --shuffled.")
-flags.DEFINE_bool("allow_missing", False, "Queries not predicted are misses.")
-flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
-flags.DEFINE_string("predictions_out", None, "Writes the predictions here.")
-flags.DEFINE_string("per_query_out", None, "Writes hits and IoU here, as CSV.")
+flags.DEFINE_float(
+    "nms_threshold",
+    0.5,
+    "IoU above which --suppression=fixed keeps the better result alone.",
+)
+flags.DEFINE_list(
+    "window_lengths",
+    None,
+    "Window lengths to search with, in the unit of the training's. Default: "
+    "those of the training.",
+)
+flags.DEFINE_bool(
+    "shuffled",
+    False,
+    "Evaluate with the sentences shuffled as well: what is found without "
+    "looking at the sentence.",
+)
+flags.DEFINE_integer("seed", 0, "Seed of the order of --shuffled.")
+flags.DEFINE_bool(
+    "allow_missing",
+    False,
+    "Count queries that --predictions leaves out as misses. Default: stop and "
+    "list them.",
+)
+flags.DEFINE_bool(
+    "json", False, "Print one JSON object, with shares from 0 to 1."
+)
+flags.DEFINE_string(
+    "predictions_out", None, "File to write the predictions to, as JSON lines."
+)
+flags.DEFINE_string(
+    "per_query_out",
+    None,
+    "CSV file to write the IoU and hits of each query to.",
+)
 
 
-def use_dataset_of_run(workdir):
-    """Lets the data's flags default to those that the model was chosen by."""
-    with open(os.path.join(workdir, "flags.txt"), encoding="utf-8") as lines:
-        used = dict(line.strip("-\n").partition("=")[::2] for line in lines)
-    names = "dataset data_dir num_scenes clip_seconds sentence_vectors".split()
-    for name in names:
-        if name in used:
-            FLAGS.set_default(name, used[name])
-    FLAGS.set_default("skip_bad", "skip_bad" in used)
-    # Files that were named one by one: those of the split that is asked for.
-    prefix = {"train": "", "val": "val_"}.get(FLAGS.split)
-    for name in ("annotations", "durations", "num_frames", "features"):
-        if prefix is not None and prefix + name in used:
-            FLAGS.set_default(name, used[prefix + name])
+def data_settings():
+    """The arguments of `load_split`: of the flags, and of the run's training.
+
+    The mains that evaluate in other ways use it, too.
+    """
+    data = command.flag_values(splits)
+    if FLAGS.workdir and not FLAGS.dataset:
+        data = splits.settings_of_run(FLAGS.workdir, FLAGS.split) | data
+    return data
 
 
-def evaluate_model(split, strategy, **protocol):
+def evaluate_model(split, strategy, render, **protocol):
     """Returns tables by their titles, and the predictions."""
-    path = os.path.join(FLAGS.workdir, "model.keras")
     with strategy.scope():
-        model = load_model(path)
+        model = acnn_tf.models.load_model(
+            os.path.join(FLAGS.workdir, "model.keras")
+        )
     if FLAGS.window_lengths:
         lengths = tuple(map(float, FLAGS.window_lengths))
         model.grid = dataclasses.replace(model.grid, lengths=lengths)
     evaluate = functools.partial(
-        evaluation.evaluate,
+        acnn_tf.evaluation.evaluate,
         model,
         split.moments,
         split.features,
@@ -89,60 +121,79 @@ def evaluate_model(split, strategy, **protocol):
         strategy=strategy,
         **protocol,
     )
-    results, found = evaluate()
+    results, predictions = evaluate()
     results["num_parameters"] = sum(
         math.prod(variable.shape) for variable in model.trainable_variables
     )
     tables = {"model": results}
     if FLAGS.shuffled:
         tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
-    tables["chance"] = evaluation.chance(split.moments, model.grid)
-    if FLAGS.timelines and strategy.extended.should_checkpoint:
+    tables["chance"] = acnn_tf.evaluation.chance(split.moments, model.grid)
+    if strategy.extended.should_checkpoint:
         try:
-            pictures.draw(FLAGS.workdir, model, split, results, found)
+            evaluation_plots.draw_evaluation(
+                FLAGS.workdir,
+                model,
+                split,
+                results,
+                predictions,
+                render=render,
+                **command.flag_values(evaluation_plots),
+            )
         except ImportError as error:  # no Matplotlib: the figures are there
             print(error, file=sys.stderr)
-    return tables, found
+    return tables, predictions
 
 
 def run():
-    strategy = strategies.make_strategy()
-    if FLAGS.workdir and not FLAGS.dataset:
-        use_dataset_of_run(FLAGS.workdir)
-    split = datasets.load_split(
-        FLAGS.split, with_features=not FLAGS.predictions
+    if not (FLAGS.predictions or FLAGS.workdir):
+        raise ValueError("Give --workdir, or --predictions.")
+    strategy = strategies.make_strategy(**command.flag_values(strategies))
+    data = data_settings()
+    split = splits.load_split(
+        FLAGS.split, **data, with_features=not FLAGS.predictions
     )
     protocol = {
         "suppression": FLAGS.suppression,
         "nms_threshold": FLAGS.nms_threshold,
     }
-    moments = split.moments
     if FLAGS.predictions:
-        found = predictions.read_predictions(
-            FLAGS.predictions, moments, FLAGS.allow_missing
+        predictions = acnn_tf.data.read_predictions(
+            FLAGS.predictions, split.moments, FLAGS.allow_missing
         )
-        results = evaluation.score_predictions(moments, found, **protocol)
+        results = acnn_tf.evaluation.score_predictions(
+            split.moments, predictions, **protocol
+        )
         tables = {"predictions": results}
-    elif FLAGS.workdir and split.features:
-        tables, found = evaluate_model(split, strategy, **protocol)
     else:
-        raise ValueError("Give --predictions, or --workdir and --features.")
+        render = scenes.render if data["dataset"] == "synthetic" else None
+        tables, predictions = evaluate_model(
+            split, strategy, render, **protocol
+        )
     if not strategy.extended.should_checkpoint:
         return  # The first of the workers says it.
     if FLAGS.predictions_out:
-        predictions.write_predictions(FLAGS.predictions_out, moments, found)
-    if FLAGS.per_query_out:
-        queries = metrics.query_hits(
-            moments, found, ns=evaluation.NS, ious=evaluation.IOUS, **protocol
+        acnn_tf.data.write_predictions(
+            FLAGS.predictions_out, split.moments, predictions
         )
-        query_files.write_queries(FLAGS.per_query_out, moments, queries)
+    if FLAGS.per_query_out:
+        evaluation = acnn_tf.evaluation
+        hits = acnn_tf.metrics.query_hits(
+            split.moments,
+            predictions,
+            ns=evaluation.NS,
+            ious=evaluation.IOUS,
+            **protocol,
+        )
+        per_query_csv.write_per_query(FLAGS.per_query_out, split.moments, hits)
     if FLAGS.json:
         results = tables.pop(next(iter(tables)))
         print(json.dumps(results | tables))
         return
     for title, results in tables.items():
         title = title if FLAGS.predictions else f"{title} on {FLAGS.split}"
-        print(evaluation.format_table(results, title=title), end="\n\n")
+        table = acnn_tf.evaluation.format_table(results, title=title)
+        print(table, end="\n\n")
 
 
 if __name__ == "__main__":

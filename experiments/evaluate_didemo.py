@@ -18,14 +18,13 @@ import os
 
 from absl import flags
 
-from acnn_tf import didemo
-from acnn_tf.data import annotations, predictions
-from acnn_tf.models import load_model
-from experiments import datasets, evaluate
+import acnn_tf
+from experiments import evaluate, splits
 from export import command
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(datasets)
+flags.adopt_module_key_flags(splits)
+# Those that both evaluations have.
 for name in (
     "workdir",
     "predictions",
@@ -39,32 +38,38 @@ for name in (
     flags.declare_key_flag(name)
 
 flags.DEFINE_string(
-    "prior_annotations", None, "Those of training: `train_data.json`."
+    "prior_annotations",
+    None,
+    "Annotations of the training split, `train_data.json`: also scores how "
+    "often its annotators chose each stretch.",
 )
 
 
 def evaluate_model(split):
     """Returns tables by their titles, and the predictions."""
-    model = load_model(os.path.join(FLAGS.workdir, "model.keras"))
+    model = acnn_tf.models.load_model(
+        os.path.join(FLAGS.workdir, "model.keras")
+    )
     measure = functools.partial(
-        didemo.evaluate,
+        acnn_tf.didemo.evaluate,
         model,
         split.moments,
         split.features,
         sentence_vectors=split.sentence_vectors,
     )
-    results, found = measure()
+    results, predictions = measure()
     tables = {"model": results}
     if FLAGS.shuffled:
         tables["shuffled"], _ = measure(shuffle_seed=FLAGS.seed)
-    return tables, found
+    return tables, predictions
 
 
 def baselines(moments):
-    """Tables of what needs no model."""
+    """Returns tables of what needs no model, by their titles."""
+    didemo = acnn_tf.didemo
     rankings = {}
     if FLAGS.prior_annotations:
-        known = annotations.read_moments(FLAGS.prior_annotations, "didemo")
+        known = acnn_tf.data.read_moments(FLAGS.prior_annotations, "didemo")
         rankings["prior"] = didemo.frequency_prior(known, moments)
     rankings["oracle"] = didemo.oracle(moments)
     tables = {
@@ -75,36 +80,34 @@ def baselines(moments):
 
 
 def run():
-    if FLAGS.workdir and not FLAGS.predictions:
-        evaluate.use_dataset_of_run(FLAGS.workdir)
-    FLAGS.set_default("dataset", FLAGS.dataset or "didemo")
-    split = datasets.load_split(
-        FLAGS.split, with_features=not FLAGS.predictions
+    with_model = FLAGS.workdir and not FLAGS.predictions
+    data = {"dataset": "didemo", **evaluate.data_settings()}
+    split = splits.load_split(
+        FLAGS.split, **data, with_features=bool(with_model)
     )
-    moments, tables, found = split.moments, {}, None
+    moments, tables, predictions = split.moments, {}, None
     if FLAGS.predictions:
-        found = predictions.read_predictions(
+        predictions = acnn_tf.data.read_predictions(
             FLAGS.predictions, moments, FLAGS.allow_missing
         )
-        tables["predictions"] = didemo.score_predictions(moments, found)
-    elif FLAGS.workdir:
-        if split.features is None:
-            raise ValueError(
-                "A model needs --features of the split, or a --data_dir that "
-                "holds them."
-            )
-        tables, found = evaluate_model(split)
+        tables["predictions"] = acnn_tf.didemo.score_predictions(
+            moments, predictions
+        )
+    elif with_model:
+        tables, predictions = evaluate_model(split)
     tables |= baselines(moments)
     if FLAGS.predictions_out:
-        if found is None:
+        if predictions is None:
             raise ValueError("--predictions_out needs --workdir.")
-        predictions.write_predictions(FLAGS.predictions_out, moments, found)
+        acnn_tf.data.write_predictions(
+            FLAGS.predictions_out, moments, predictions
+        )
     if FLAGS.json:
         print(json.dumps(tables))
         return
     for title, results in tables.items():
         title = f"{title} on {FLAGS.split}"
-        print(didemo.format_table(results, title), end="\n\n")
+        print(acnn_tf.didemo.format_table(results, title), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ import sys
 
 from absl import flags
 
-from acnn_tf import evaluation, search
-from acnn_tf.search.index_files import fingerprint
-from experiments import datasets, evaluate, shard_files, shard_work
+import acnn_tf
+from experiments import evaluate, shard_work, splits
 from export import command
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(datasets)
+flags.adopt_module_key_flags(splits)
+# Those of `evaluate` that are the same in shards.
 for name in (
     "workdir",
     "split",
@@ -36,24 +36,17 @@ for name in (
 ):
     flags.declare_key_flag(name)
 
-flags.DEFINE_string("out", None, "Folder of the shards.", required=True)
-flags.DEFINE_integer("num_shards", 16, "How many.", lower_bound=1)
-
-
-def data_flags():
-    """The flags that name the data, as a worker is given them."""
-    lines = []
-    for flag in FLAGS.get_key_flags_for_module(datasets):
-        if flag.value is not None:
-            lines += flag.serialize().split("\n")
-    return tuple(lines)
+flags.DEFINE_string(
+    "out", None, "Folder to write the files of each shard to.", required=True
+)
+flags.DEFINE_integer("num_shards", 16, "Number of shards.", lower_bound=1)
 
 
 def divide(moments, grid):
     """Durations and moments of each shard."""
     durations = {moment.video_id: moment.duration for moment in moments}
     num_shards = min(FLAGS.num_shards, len(durations))
-    shards = search.assign_videos(durations, num_shards, grid)
+    shards = acnn_tf.search.assign_videos(durations, num_shards, grid)
     return shards, [
         [moment for moment in moments if moment.video_id in shard]
         for shard in shards
@@ -61,17 +54,18 @@ def divide(moments, grid):
 
 
 def run(beam_arguments):
+    # Not at the top: they bring TensorFlow, for which `--help` need not wait.
+    from acnn_tf.search.index_files import fingerprint
+    from experiments import shard_files
+
     if not FLAGS.workdir:
         raise ValueError("Give --workdir.")
     for name in ("predictions", "shuffled", "timelines"):
         if FLAGS[name].present:
             raise ValueError(f"--{name} is for experiments.evaluate.")
     options = shard_work.beam_options(beam_arguments)
-    if not FLAGS.dataset:
-        evaluate.use_dataset_of_run(FLAGS.workdir)
-    split = datasets.load_split(FLAGS.split)
-    if not split.features:
-        raise ValueError("Give --features.")
+    data = evaluate.data_settings()
+    split = splits.load_split(FLAGS.split, **data)
     lengths = tuple(map(float, FLAGS.window_lengths or ())) or None
     model = shard_work.load_model(FLAGS.workdir, lengths)
     protocol = {
@@ -79,7 +73,12 @@ def run(beam_arguments):
         "nms_threshold": FLAGS.nms_threshold,
     }
     shards, moments_of = divide(split.moments, model.grid)
-    about = [fingerprint(model), repr(model.grid), protocol, FLAGS.split]
+    about = [
+        fingerprint(model),
+        repr(model.grid),
+        protocol,
+        FLAGS.split,
+    ]
     described = shard_files.describe(about, moments_of)
     read = functools.partial(shard_files.read_counts, FLAGS.out)
     missing = [
@@ -97,7 +96,7 @@ def run(beam_arguments):
             FLAGS.workdir,
             lengths,
             FLAGS.split,
-            data_flags(),
+            tuple(data.items()),
             tuple(protocol.items()),
             FLAGS.out,
         ),
@@ -106,15 +105,15 @@ def run(beam_arguments):
         len(shards),
         options,
     )
-    counts = evaluation.add_counts(map(read, described))
-    results = evaluation.fractions(counts, **protocol)
-    chance = evaluation.chance(split.moments, model.grid)
+    counts = acnn_tf.evaluation.add_counts(map(read, described))
+    results = acnn_tf.evaluation.fractions(counts, **protocol)
+    chance = acnn_tf.evaluation.chance(split.moments, model.grid)
     if FLAGS.json:
         print(json.dumps(results | {"chance": chance}))
         return
     for title, table in {"model": results, "chance": chance}.items():
         title = f"{title} on {FLAGS.split}"
-        print(evaluation.format_table(table, title=title), end="\n\n")
+        print(acnn_tf.evaluation.format_table(table, title=title), end="\n\n")
 
 
 if __name__ == "__main__":

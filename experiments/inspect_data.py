@@ -11,8 +11,8 @@ r"""Counts what a dataset holds and lists all that is wrong with it.
 
 Windows slide over every video that has a query; a window that shows an
 annotated moment makes a pair with each sentence of that moment. Records that
-cannot be used are left out of every count. With --write_manifests, files that
-are sound (or, with --skip_bad, texts of which some is) get a manifest.
+cannot be used are left out of every count. With --write_manifests, files
+without problems (with --skip_bad, also text files with some) get a manifest.
 
 Exit code: 0 if there is nothing wrong, 2 if there is, 1 if a file or a flag is
 missing. With --skip_bad it is 0 as long as a query is left.
@@ -23,37 +23,41 @@ import sys
 
 from absl import app, flags
 
+import acnn_tf
 from acnn_tf.data import inspection
-from acnn_tf.data.annotations import DATASETS, read_moments
-from acnn_tf.data.features import open_features
-from acnn_tf.data.known_files import SPLITS, known_files
+from acnn_tf.data.annotations import DATASETS, SPLITS, find_files, read_moments
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.problems import FeatureError
+from experiments import model_flags, splits
+from export import command
 
 FLAGS = flags.FLAGS
+# Defined by `splits` and `model_flags`.
+for name in (
+    *("dataset", "data_dir", *splits.FILES, "clip_seconds", "skip_bad"),
+    *("window_frames", "window_seconds", "frame_rate", "overlap"),
+):
+    flags.declare_key_flag(name)
 
-flags.DEFINE_enum("dataset", None, DATASETS, "Format of the annotations.")
-flags.DEFINE_string("data_dir", None, "Folder: files not named are found here.")
 flags.DEFINE_enum("split", "train", SPLITS, "Split to find in --data_dir.")
-flags.DEFINE_string("annotations", None, "File of queries and their moments.")
-flags.DEFINE_string("durations", None, "JSON: seconds of each video.")
-flags.DEFINE_string("num_frames", None, "JSON: frames of each video (TACoS).")
-flags.DEFINE_string("features", None, "HDF5, .npy folder or TFRecord to check.")
-flags.DEFINE_float("clip_seconds", None, "Of a clip, if --features lacks it.")
-flags.DEFINE_list("window_frames", None, "Window lengths in frames.")
-flags.DEFINE_list("window_seconds", None, "Window lengths in seconds.")
-flags.DEFINE_float("frame_rate", None, "Frames per second; TACoS has 29.4.")
-flags.DEFINE_float("overlap", None, "Share common to neighbours; default 0.8.")
-flags.DEFINE_float("min_iou", None, "Windows pair above this IoU; default 0.5.")
-flags.DEFINE_float("max_niol", None, "And below this nIoL; default 0.15.")
-flags.DEFINE_bool("skip_bad", False, "Do without the bad records, exit with 0.")
-flags.DEFINE_bool("write_manifests", False, "So that damage is told.")
+flags.DEFINE_float(
+    "min_iou",
+    None,
+    "Windows above this IoU with a moment make pairs. Default: 0.5.",
+)
+flags.DEFINE_float(
+    "max_niol",
+    None,
+    "Windows below this nIoL (share of the window outside the moment) make "
+    "pairs. Default: 0.15.",
+)
+flags.DEFINE_bool(
+    "write_manifests",
+    False,
+    "Write a manifest beside each file without problems: its digest, by which "
+    "damage to the file is told later.",
+)
 flags.DEFINE_bool("json", False, "Print one JSON object.")
-
-
-def given(*names):
-    """The flags that were given, by name: the others leave defaults alone."""
-    return {n: FLAGS[n].value for n in names if FLAGS[n].value is not None}
 
 
 def window_grid():
@@ -65,43 +69,43 @@ def window_grid():
         return None
     rate = None
     if FLAGS.window_frames:
-        rate = FLAGS.frame_rate or (29.4 if FLAGS.dataset == "tacos" else None)
+        rate = FLAGS.frame_rate
+        if FLAGS.dataset:
+            rate = rate or DATASETS[FLAGS.dataset].frame_rate
         if rate is None:
             raise ValueError("--window_frames needs --frame_rate.")
     try:
-        lengths = sorted(map(float, lengths))
+        lengths = sorted(model_flags.floats(lengths))
     except ValueError:
         raise ValueError(
             f"Window lengths are numbers, not {lengths}."
         ) from None
-    return WindowGrid(lengths, frame_rate=rate, **given("overlap"))
+    return WindowGrid(lengths, frame_rate=rate, **command.given("overlap"))
 
 
-def load():
+def load(paths):
     """Reads: `(moments, problems, number of records dropped, features)`."""
-    paths, features = {}, None
-    if FLAGS.data_dir and FLAGS.dataset:
-        paths = known_files(
-            FLAGS.dataset, FLAGS.data_dir, FLAGS.split, FLAGS.annotations
-        )
-    for name in ("annotations", "durations", "num_frames", "features"):
-        FLAGS[name].value = FLAGS[name].value or paths.get(name)
-    if not FLAGS.dataset or not FLAGS.annotations:
-        raise ValueError("Give --dataset and --annotations, or --data_dir.")
-    problems = []
+    problems, features = [], None
     moments = read_moments(
-        FLAGS.annotations,
+        paths["annotations"],
         FLAGS.dataset,
+        durations=paths.get("durations"),
+        num_frames=paths.get("num_frames"),
         problems=problems,
-        **given("durations", "num_frames", "frame_rate"),
+        **command.given("frame_rate"),
     )
-    dropped = sum(p.dropped and p.path == FLAGS.annotations for p in problems)
-    if FLAGS.features:
+    dropped = sum(
+        problem.dropped and problem.path == paths["annotations"]
+        for problem in problems
+    )
+    if "features" in paths:
         try:
-            with open_features(
-                FLAGS.features, clip_seconds=FLAGS.clip_seconds
+            with acnn_tf.data.open_features(
+                paths["features"], clip_seconds=FLAGS.clip_seconds
             ) as features:
-                sound, found = inspection.with_sound_features(moments, features)
+                sound, found = inspection.with_usable_features(
+                    moments, features
+                )
         except FeatureError as error:
             sound, found = [], error.problems
         dropped += len(moments) - len(sound)
@@ -114,18 +118,29 @@ def main(_):
     """Reads, counts, prints; returns the exit code."""
     try:
         grid = window_grid()
-        moments, problems, dropped, features = load()
+        if not FLAGS.dataset or not (FLAGS.annotations or FLAGS.data_dir):
+            raise ValueError("Give --dataset and --annotations, or --data_dir.")
+        paths = find_files(
+            FLAGS.dataset,
+            FLAGS.data_dir,
+            FLAGS.split,
+            **command.given(*splits.FILES),
+        )
+        moments, problems, dropped, features = load(paths)
         counts = {"videos": len({moment.video_id for moment in moments})}
         counts["queries"] = len(moments)
         counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))
         if grid is not None:
-            thresholds = given("min_iou", "max_niol")
+            thresholds = command.given("min_iou", "max_niol")
             counts |= inspection.count_pairs(moments, grid, **thresholds)
         counts["dropped"] = dropped
         if FLAGS.write_manifests:
-            paths = FLAGS.annotations, FLAGS.durations, FLAGS.num_frames
+            texts = [
+                paths.get(name)
+                for name in ("annotations", "durations", "num_frames")
+            ]
             written = inspection.save_manifests(
-                moments, problems, paths, features, FLAGS.skip_bad
+                moments, problems, texts, features, FLAGS.skip_bad
             )
             counts["manifests"] = len(written)
     except (OSError, ValueError) as error:

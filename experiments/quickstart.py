@@ -24,9 +24,15 @@ from export import command
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("workdir", "runs/quickstart", "Folder to fill.")
-flags.DEFINE_integer("num_scenes", 400, "Training videos.", lower_bound=5)
-flags.DEFINE_bool("smoke", False, "As little of everything as will run.")
+flags.DEFINE_string(
+    "workdir", "runs/quickstart", "Folder that is filled with everything."
+)
+flags.DEFINE_integer(
+    "num_scenes", 400, "Number of training videos to make.", lower_bound=5
+)
+flags.DEFINE_bool(
+    "smoke", False, "Make and train as little as possible, to see that it runs."
+)
 
 FLAGFILE = "experiments/flags/quickstart.flags"
 

@@ -18,46 +18,60 @@ import os
 
 from absl import flags
 
-from acnn_tf import search
-from acnn_tf.data.sentences import Vocabulary
+import acnn_tf
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import normalize, text_lines
-from acnn_tf.models import load_model
-from export import command, corpus
+from export import command, indexing
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(indexing)
 # All are encoded at once.
 _MAX_QUERIES = 10_000
 
-flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 flags.DEFINE_string(
-    "features", None, "HDF5, TFRecord or folder of .npy: videos to search."
+    "workdir", None, "Folder of a run, whose model searches.", required=True
 )
-flags.DEFINE_string("index", None, "Folder to keep the encoded windows in.")
+flags.DEFINE_string(
+    "features",
+    None,
+    "Clip features of the videos to search: HDF5, TFRecord or a folder of "
+    ".npy files.",
+)
+flags.DEFINE_string(
+    "index",
+    None,
+    "Folder in which the encoded windows are kept for later searches.",
+)
 flags.DEFINE_enum(
     "index_dtype",
     None,
     ["float32", "float16", "bfloat16"],
-    "How a new index keeps its encodings. Default: float32.",
+    "Type of the numbers that a new index keeps. Default: float32.",
 )
 flags.DEFINE_enum(
     "shortlist",
     None,
     ["bfloat16"],
-    "Score in lower precision first, then rank the best exactly.",
+    "Score all windows in this lower precision first, then the best of them "
+    "exactly. Default: score all exactly.",
 )
-flags.DEFINE_float(
-    "clip_seconds", None, "Seconds of a clip, where the features do not say."
+flags.DEFINE_list(
+    "videos", None, "Ids of the videos of --features to add. Default: all."
 )
-flags.DEFINE_string("durations", None, "JSON file: seconds of each video.")
-flags.DEFINE_list("videos", None, "Add only these of --features. Default: all.")
 flags.DEFINE_string("query", None, "Sentence to search for.")
-flags.DEFINE_string("queries_file", None, "Text file: a sentence a line.")
-flags.DEFINE_integer("top", 5, "Results of a sentence.", lower_bound=1)
-flags.DEFINE_float(
-    "nms_threshold", 0.5, "IoU that two results of one video may have."
+flags.DEFINE_string(
+    "queries_file", None, "Text file of sentences to search for, one a line."
 )
-flags.DEFINE_bool("json", False, "Print one JSON object a sentence.")
+flags.DEFINE_integer(
+    "top", 5, "Number of moments to print for a sentence.", lower_bound=1
+)
+flags.DEFINE_float(
+    "nms_threshold",
+    None,
+    "IoU above which, of two moments of one video, only the better is printed. "
+    "Default: 0.5.",
+)
+flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
 
 
 def read_queries():
@@ -90,28 +104,28 @@ def run():
     if not (FLAGS.features or FLAGS.index):
         raise ValueError("Give --features, --index or both.")
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = load_model(path)
+    model = acnn_tf.models.load_model(path)
     if model.vocabulary is None:
         raise ValueError(
             f"{path} takes sentence vectors, and nothing here makes them of "
             "sentences: see acnn_tf.search.MomentIndex."
         )
-    index = search.MomentIndex(model, FLAGS.index, dtype=FLAGS.index_dtype)
+    index = acnn_tf.search.MomentIndex(
+        model, FLAGS.index, dtype=FLAGS.index_dtype
+    )
     if FLAGS.features:
-        corpus.add_videos(
+        indexing.add_videos(
             index,
             FLAGS.features,
-            FLAGS.durations,
-            FLAGS.clip_seconds,
-            FLAGS.videos,
+            videos=FLAGS.videos,
+            **command.flag_values(indexing),
         )
     if not len(index):
         raise ValueError(f"{FLAGS.index} has no videos yet: give --features.")
     found = index.search(
-        Vocabulary(model.vocabulary).encode(queries),
+        acnn_tf.data.Vocabulary(model.vocabulary).encode(queries),
         top_n=FLAGS.top,
-        nms_threshold=FLAGS.nms_threshold,
-        shortlist=FLAGS.shortlist,
+        **command.given("nms_threshold", "shortlist"),
     )
     for query, moments in zip(queries, found, strict=True):
         if FLAGS.json:

@@ -1,8 +1,7 @@
 """What is done for each shard, and Apache Beam to do it on any machines.
 
-A worker is another process, perhaps elsewhere: it is given paths and flags,
-not models or files, and opens each once. Only what `run_shards` does needs
-Beam.
+A worker is another process, perhaps on another machine: it is given paths, not
+models or arrays, and opens each once. Only what `run_shards` does needs Beam.
 """
 
 import contextlib
@@ -13,12 +12,10 @@ import sys
 import threading
 import time
 
-from absl import flags
+import acnn_tf
+from experiments import splits
 
-from acnn_tf import evaluation, models, search
-from acnn_tf.data.features import open_features
-from experiments import datasets, shard_files
-
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LOCK = threading.RLock()
 
 
@@ -35,7 +32,7 @@ def _once(function):
 
 @_once
 def load_model(workdir, window_lengths=None):
-    model = models.load_model(os.path.join(workdir, "model.keras"))
+    model = acnn_tf.models.load_model(os.path.join(workdir, "model.keras"))
     if window_lengths:
         model.grid = dataclasses.replace(model.grid, lengths=window_lengths)
     return model
@@ -43,14 +40,12 @@ def load_model(workdir, window_lengths=None):
 
 @_once
 def _features(path, clip_seconds):
-    return open_features(path, clip_seconds=clip_seconds)
+    return acnn_tf.data.open_features(path, clip_seconds=clip_seconds)
 
 
 @_once
-def _split(name, lines):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["worker", *lines])
-    return datasets.load_split(name)
+def _split(name, data):
+    return splits.load_split(name, **dict(data))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +54,11 @@ class EncodeShard:
 
     Attributes:
         workdir: Folder of a run.
-        features: See `open_features`.
-        clip_seconds: Likewise.
+        features: Path of the clip features, for `open_features`.
+        clip_seconds: Seconds from one clip to the next, or `None` where the
+            features say.
         out: Folder of the corpus.
-        dtype: See `MomentIndex`.
+        dtype: How the encodings are kept, see `MomentIndex`.
     """
 
     workdir: str
@@ -73,7 +69,7 @@ class EncodeShard:
 
     def __call__(self, element):
         durations, shard = element
-        search.encode_shard(
+        acnn_tf.search.encode_shard(
             load_model(self.workdir),
             _features(self.features, self.clip_seconds),
             durations,
@@ -92,39 +88,45 @@ class EvaluateShard:
         workdir: Folder of a run.
         window_lengths: Others than those of the model, or `None`.
         split: `"train"`, `"val"` or `"test"`.
-        lines: Tuple of the flags that name the data.
-        protocol: Pairs: `suppression` and `nms_threshold`.
+        data: Arguments of `load_split`, as a tuple of (name, value).
+        protocol: `suppression` and `nms_threshold`, as such a tuple.
         out: Folder.
     """
 
     workdir: str
     window_lengths: tuple | None
     split: str
-    lines: tuple
+    data: tuple
     protocol: tuple
     out: str
 
     def __call__(self, element):
+        from experiments import shard_files  # which brings TensorFlow
+
         durations, shard = element
-        split = _split(self.split, self.lines)
+        split = _split(self.split, self.data)
         moments = [m for m in split.moments if m.video_id in durations]
-        _, found = evaluation.evaluate(
+        protocol = dict(self.protocol)
+        _, predictions = acnn_tf.evaluation.evaluate(
             load_model(self.workdir, self.window_lengths),
             moments,
             split.features,
             sentence_vectors=split.sentence_vectors,
-            **dict(self.protocol),
+            **protocol,
         )
-        counts = evaluation.count_hits(moments, found, **dict(self.protocol))
-        shard_files.write_shard(self.out, shard, moments, found, counts)
+        counts = acnn_tf.evaluation.count_hits(moments, predictions, **protocol)
+        shard_files.write_shard(self.out, shard, moments, predictions, counts)
         return shard["number"]
 
 
 def beam_options(arguments):
-    """Reads the flags of Beam, before hours go by.
+    """Reads the flags of Beam, and sees to it that workers find this code.
+
+    Those that this machine starts do. Where Beam is told to use a runner of
+    other machines, what they need is printed.
 
     Args:
-        arguments: List of them; without any, this process does all.
+        arguments: List of Beam's flags; without any, this process does all.
 
     Returns:
         Beam's `PipelineOptions`.
@@ -151,6 +153,17 @@ def beam_options(arguments):
     if standard.runner in (None, "DirectRunner"):
         # Which would first try to download a faster one.
         standard.runner = "FnApiRunner"
+        # Its processes are started with this environment.
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = dict.fromkeys([CHECKOUT, *filter(None, paths)])
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    else:
+        print(
+            f"Workers of --runner={standard.runner} import acnn_tf and "
+            "experiments: on each of their machines, a checkout such as "
+            f"{CHECKOUT} must be on PYTHONPATH.",
+            file=sys.stderr,
+        )
     return options
 
 

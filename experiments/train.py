@@ -17,126 +17,167 @@ with exit code 2.
 """
 
 import os
+import sys
 
-import keras
-import tensorflow as tf
 from absl import flags
 
-from acnn_tf import callbacks, evaluation, training
+import acnn_tf
 from experiments import (
-    curves,
-    datasets,
+    losses_and_optimizer,
     model_flags,
-    objective,
+    splits,
     strategies,
     training_batches,
+    training_curves,
 )
 from export import command
 
 FLAGS = flags.FLAGS
 for module in (
-    datasets,
+    splits,
     model_flags,
-    objective,
-    strategies,
     training_batches,
+    losses_and_optimizer,
+    strategies,
 ):
     flags.adopt_module_key_flags(module)
 
 flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-flags.DEFINE_string("val_annotations", None, "As --annotations, validation.")
-flags.DEFINE_string("val_durations", None, "As --durations, validation.")
-flags.DEFINE_string("val_num_frames", None, "As --num_frames, validation.")
-flags.DEFINE_string("val_features", None, "As --features, validation.")
-flags.DEFINE_integer("epochs", 12, "Epochs.", lower_bound=1)
+for name in splits.FILES:
+    flags.DEFINE_string(
+        f"val_{name}", None, f"What --{name} is, for the validation split."
+    )
+flags.DEFINE_integer("epochs", 12, "Number of epochs.", lower_bound=1)
+flags.DEFINE_integer(
+    "seed",
+    0,
+    "Seed of the first weights, the order of batches, crops and dropout.",
+)
 flags.DEFINE_integer(
     "checkpoint_steps",
     None,
-    "Steps that a run which is killed does twice, at most. Default: an epoch.",
+    "Steps from one checkpoint to the next: a run that is killed repeats at "
+    "most so many. Default: an epoch.",
     lower_bound=1,
 )
-flags.DEFINE_string("monitor", "val_mIoU", "What decides which is the best.")
+flags.DEFINE_string(
+    "monitor",
+    "val_mIoU",
+    "Column of history.csv that decides which epoch's model is the best.",
+)
 flags.register_validator(
     "monitor", lambda name: name.startswith("val_"), "starts with val_."
 )
-flags.DEFINE_bool("smoke", False, "One epoch of 64 queries: does it run?")
-
 flags.DEFINE_integer(
     "train_queries",
     0,
-    "Search for so many training queries, too: their lead is learnt by heart.",
+    "Also search for so many training queries after every epoch: their lead "
+    "over validation is what the model has learned by heart.",
     lower_bound=0,
+)
+flags.DEFINE_bool(
+    "smoke", False, "Train one epoch on 64 queries, to see that it runs."
 )
 
 
 def train():
-    strategy = strategies.make_strategy()
-    chief = strategy.extended.should_checkpoint
+    import keras
+    import tensorflow as tf
+
+    strategy = strategies.make_strategy(**command.flag_values(strategies))
+    is_chief = strategy.extended.should_checkpoint
     keras.utils.set_random_seed(FLAGS.seed)
     tf.config.experimental.enable_op_determinism()
-    split = datasets.preload(
-        datasets.load_split("train"), in_memory=FLAGS.videos_in_memory is None
-    )
-    val = datasets.preload(datasets.load_split("val", prefix="val_"))
-    if FLAGS.smoke:
-        split = split._replace(moments=split.moments[:64])
-        val = val._replace(moments=val.moments[:64])
-        FLAGS.epochs = 1
-    os.makedirs(FLAGS.workdir, exist_ok=True)
+    epochs = 1 if FLAGS.smoke else FLAGS.epochs
 
     def in_workdir(name):
         return os.path.join(FLAGS.workdir, name)
 
-    def make_batches(epoch):
-        return training_batches.make_batches(model, split, first_epoch=epoch)
+    # Data.
+    data = command.flag_values(splits)
+    split = splits.load_split("train", **data)
+    if FLAGS.videos_in_memory is None:
+        split = splits.preload(split)
+    for name in splits.FILES:
+        data[name] = FLAGS[f"val_{name}"].value
+    val = splits.preload(splits.load_split("val", **data))
+    if FLAGS.smoke:
+        split = split._replace(moments=split.moments[:64])
+        val = val._replace(moments=val.moments[:64])
 
     with strategy.scope():
-        model = model_flags.make_model(split)
-        # The file may hold other videos as well.
+        # Model. The file of features may hold other videos as well.
+        model = model_flags.make_model(
+            split, **command.flag_values(model_flags)
+        )
         videos = dict.fromkeys(moment.video_id for moment in split.moments)
         model.adapt(split.features[video] for video in videos)
-        data = make_batches(0)
-        model(next(iter(data.dataset))[0])  # builds it
-        objective.compile_model(model, FLAGS.epochs * data.steps_per_epoch)
-    validation = callbacks.Validation(
+
+        # Batches.
+        def make_batches(epoch):
+            return training_batches.make_batches(
+                model,
+                split,
+                **command.flag_values(training_batches),
+                seed=FLAGS.seed,
+                first_epoch=epoch,
+            )
+
+        batches = make_batches(0)
+        model(next(iter(batches.dataset))[0])  # builds it
+
+        # Losses and optimizer.
+        losses_and_optimizer.compile_model(
+            model,
+            epochs * batches.steps_per_epoch,
+            **command.flag_values(losses_and_optimizer),
+        )
+
+    # Evaluate after every epoch, and save the best model.
+    os.makedirs(FLAGS.workdir, exist_ok=True)
+    validation = acnn_tf.callbacks.Validation(
         val.moments,
         val.features,
-        in_workdir("model.keras") if chief else None,
+        in_workdir("model.keras") if is_chief else None,
         FLAGS.monitor,
         sentence_vectors=val.sentence_vectors,
     )
-    resume = training.ResumableTraining(
+    watch = training_curves.watch_training_queries(
+        split, FLAGS.train_queries, FLAGS.seed
+    )
+    chance = acnn_tf.evaluation.chance(val.moments, model.grid)["R@1,IoU=0.5"]
+
+    def draw_curves(_, logs):
+        training_curves.draw_epochs(
+            in_workdir("training.png"),
+            [*resume.history, logs],
+            batches.steps_per_epoch,
+            chance,
+        )
+
+    def save_flags(_):
+        with open(in_workdir("flags.txt"), "w", encoding="utf-8") as file:
+            file.write("\n".join([*command.flag_words(sys.argv[0]), ""]))
+
+    log = [
+        # Not before: a refused folder keeps the flags of its own run.
+        keras.callbacks.LambdaCallback(
+            on_train_begin=save_flags, on_epoch_end=draw_curves
+        ),
+        keras.callbacks.TensorBoard(in_workdir("tensorboard")),
+    ]
+
+    # Fit, from the last checkpoint if there is one.
+    resume = acnn_tf.training.ResumableTraining(
         model,
         in_workdir("checkpoints"),
         every=FLAGS.checkpoint_steps,
         history_path=in_workdir("history.csv"),
     )
-
-    def draw(_, logs):
-        rows = [*resume.history, logs]
-        curves.draw_epochs(
-            in_workdir("training.png"), rows, data.steps_per_epoch, chance
-        )
-
-    chance = evaluation.chance(val.moments, model.grid)["R@1,IoU=0.5"]
-    of_chief = [
-        # Not before: a refused folder keeps the flags of its own run.
-        keras.callbacks.LambdaCallback(
-            on_train_begin=lambda _: datasets.save_flags(
-                in_workdir("flags.txt")
-            ),
-            on_epoch_end=draw,
-        ),
-        keras.callbacks.TensorBoard(in_workdir("tensorboard")),
-    ]
     resume.fit(
         make_batches,
-        epochs=FLAGS.epochs,
-        callbacks=[
-            validation,
-            *curves.watch(split, FLAGS.train_queries, FLAGS.seed),
-            *(of_chief if chief else []),
-        ],
+        epochs=epochs,
+        callbacks=[validation, *watch, *(log if is_chief else [])],
     )
     print(
         f"Best {FLAGS.monitor}: {validation.best:.4f}. "

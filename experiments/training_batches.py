@@ -1,29 +1,36 @@
-"""Training batches, by flags."""
+"""The batches of a training, and their flags."""
 
 from absl import flags
 
-from acnn_tf.data import batches, pair_batches, sentences
+import acnn_tf
 
-FLAGS = flags.FLAGS
-
-flags.DEFINE_integer("seed", 0, "Of weights, order, crops and dropout.")
-flags.DEFINE_integer("batch_size", 32, "Queries in a batch.", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size", None, "Queries in a batch. Default: 32.", lower_bound=1
+)
 flags.DEFINE_enum(
     "batches",
-    "videos",
+    None,
     ["videos", "pairs"],
-    "Each query with all windows of its video, or, as in the paper, with one "
-    "window that answers it.",
+    "What a query is trained with: all windows of its video, or, as in the "
+    "paper, one window that shows its moment. Default: videos.",
 )
-flags.DEFINE_float("crop", 0.5, "Share of videos cropped, of --batches=videos.")
+flags.DEFINE_float(
+    "crop",
+    None,
+    "Share of the videos that are cropped, with --batches=videos. Default: "
+    "0.5.",
+)
 flags.DEFINE_integer(
-    "video_negatives", 0, "Windows of low IoU a pair, of --batches=pairs."
+    "video_negatives",
+    None,
+    "Windows of low IoU from the same video that each pair brings along, with "
+    "--batches=pairs. Default: 0.",
 )
 flags.DEFINE_integer(
     "videos_in_memory",
     None,
-    "Read the videos anew each epoch and hold so many of them at a time, of "
-    "--batches=pairs. Default: hold all.",
+    "Videos that are held in memory at a time, with --batches=pairs: they are "
+    "then read anew in each epoch. Default: all.",
     lower_bound=1,
 )
 flags.register_multi_flags_validator(
@@ -32,28 +39,56 @@ flags.register_multi_flags_validator(
     "--videos_in_memory is for --batches=pairs.",
 )
 flags.DEFINE_float(
-    "min_iou", 0.5, "Windows above this IoU learn offsets, and make pairs."
+    "min_iou",
+    None,
+    "Windows above this IoU with the moment learn offsets, and make pairs. "
+    "Default: 0.5.",
 )
-flags.DEFINE_float("max_niol", 0.15, "And below this nIoL, with pairs.")
+flags.DEFINE_float(
+    "max_niol",
+    None,
+    "Windows below this nIoL (share of the window outside the moment) make "
+    "pairs, with --batches=pairs. Default: 0.15.",
+)
 
 
-def make_batches(model, split, first_epoch=0):
-    """Training batches from the given epoch on."""
-    queries = sentences.query_inputs(
+def make_batches(
+    model,
+    split,
+    *,
+    batches="videos",
+    batch_size=32,
+    min_iou=0.5,
+    crop=0.5,
+    max_niol=0.15,
+    video_negatives=0,
+    videos_in_memory=None,
+    seed=0,
+    first_epoch=0,
+):
+    """Makes the training batches of a `Split` for a model: `Batches`.
+
+    They follow from the seed and the number of the epoch. The other arguments
+    are explained by the flags of their names, and by
+    `acnn_tf.data.training_videos` and `acnn_tf.data.training_pairs`.
+    """
+    queries = acnn_tf.data.query_inputs(
         split.moments, model.vocabulary, split.sentence_vectors
     )
     settings = {
-        "batch_size": FLAGS.batch_size,
-        "min_iou": FLAGS.min_iou,
-        "seed": FLAGS.seed,
+        "batch_size": batch_size,
+        "min_iou": min_iou,
+        "seed": seed,
         "first_epoch": first_epoch,
     }
-    if FLAGS.batches == "videos":
-        make = batches.training_videos
-        settings["crop"] = FLAGS.crop
+    if batches == "videos":
+        make = acnn_tf.data.training_videos
+        settings |= {"crop": crop}
     else:
-        make = pair_batches.training_pairs
-        settings["max_niol"] = FLAGS.max_niol
-        settings["video_negatives"] = FLAGS.video_negatives
-        settings["videos_in_memory"] = FLAGS.videos_in_memory
+        make = acnn_tf.data.training_pairs
+        settings |= {
+            "max_niol": max_niol,
+            "video_negatives": video_negatives,
+            "videos_in_memory": videos_in_memory,
+        }
     return make(split.moments, queries, split.features, model, **settings)

@@ -19,8 +19,8 @@ As a library:
       (moments,) = client.search(["a person opens the door"])
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
-file, merging.py, tensors.py, rest_connection.py and grpc_connection.py are
-all of it.
+file and merging.py, tensors.py, rest_client.py and grpc_client.py of
+export/protocol are all of it.
 """
 
 import argparse
@@ -347,24 +347,55 @@ def main(argv=None):
         "--server",
         action="append",
         required=True,
-        help="grpc://HOST:PORT or http://HOST:PORT; repeat it for each shard",
+        help="grpc://HOST:PORT or http://HOST:PORT; give it again for the "
+        "server of each further shard",
     )
-    add("--query", action="append", default=[], help="sentence; repeat it")
-    add("--features", help=".npy or HDF5 file: find moments in this video")
-    add("--video", default="", help="the video of --features")
+    add(
+        "--query",
+        action="append",
+        default=[],
+        help="sentence to find; give it again for each further sentence",
+    )
+    add(
+        "--features",
+        help="file of clip features, .npy or HDF5: search this video, not the "
+        "server's",
+    )
+    add("--video", default="", help="id of the video in an HDF5 file")
     add(
         "--duration",
         type=float,
         default=0,
-        help="its seconds; default: its clips'",
+        help="seconds of that video; default: as long as its clips",
     )
-    add("--json", action="store_true", help="one JSON object a sentence")
-    add("--status", action="store_true", help="print versions and states")
-    add("--metadata", action="store_true", help="print the signatures")
-    add("--model", default="acnn", help="name on the server")
-    add("--version", type=int, help="default: the latest")
-    add("--timeout", type=float, default=10, help="seconds of a call")
-    add("--retries", type=int, default=3, help="where no server answers")
+    add(
+        "--json", action="store_true", help="print one JSON object per sentence"
+    )
+    add(
+        "--status",
+        action="store_true",
+        help="print the versions of the model and the state of each",
+    )
+    add(
+        "--metadata",
+        action="store_true",
+        help="print the signatures of the model",
+    )
+    add("--model", default="acnn", help="name of the model; default: acnn")
+    add("--version", type=int, help="version to ask; default: the latest")
+    add(
+        "--timeout",
+        type=float,
+        default=10,
+        help="seconds that a call may take; default: 10",
+    )
+    add(
+        "--retries",
+        type=int,
+        default=3,
+        help="times that a call is made again where no server answers; "
+        "default: 3",
+    )
     args = parser.parse_args(argv)
     try:
         if any(server.startswith("grpc:") for server in args.server):

@@ -1,4 +1,8 @@
-"""How a main starts, and how it ends where its input is bad."""
+"""How a main starts and ends, and how it passes its flags on.
+
+Only mains read flags. The functions that they call take plain arguments, so
+that a notebook or a worker process can call them as well.
+"""
 
 import sys
 
@@ -31,6 +35,55 @@ def run(function, other_flags=False):
             sys.exit(2)
 
     app.run(main, **({"flags_parser": _known_flags} if other_flags else {}))
+
+
+def flag_values(module):
+    """The flags that a module defines, as keyword arguments.
+
+    Args:
+        module: Module that defines flags and a function with an argument for
+            each of them.
+
+    Returns:
+        Dictionary from name to value. It leaves out flags whose value is
+        `None`: for them the function has its own default.
+    """
+    return {
+        flag.name: flag.value
+        for flag in flags.FLAGS.get_key_flags_for_module(module)
+        if flag.value is not None
+    }
+
+
+def given(*names):
+    """Some flags of the main itself, as keyword arguments.
+
+    Args:
+        *names: Names of flags.
+
+    Returns:
+        Dictionary from name to value, without the flags whose value is `None`.
+    """
+    values = {name: flags.FLAGS[name].value for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def flag_words(module, only_given=False):
+    """The flags of a module as one types them, for another process or a file.
+
+    Args:
+        module: Module, or the name of a main, `sys.argv[0]`.
+        only_given: Bool: leave out flags that are not on the command line.
+
+    Returns:
+        List of `--name=value`, without the flags whose value is `None`.
+    """
+    return [
+        word
+        for flag in flags.FLAGS.get_key_flags_for_module(module)
+        if flag.value is not None and (flag.present or not only_given)
+        for word in flag.serialize().split("\n")
+    ]
 
 
 def _known_flags(argv):

@@ -13,46 +13,66 @@ BUILD.md for how to serve it.
 
 import os
 import sys
+import tempfile
 
 from absl import flags
 
-from acnn_tf import search, servable
+import acnn_tf
 from acnn_tf.files.names import check_file_name
-from acnn_tf.models import load_model
-from export import command, corpus, warmup
+from export import command, indexing
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(indexing)
 
-flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
-flags.DEFINE_string("export_dir", None, "Where to.", required=True)
-flags.DEFINE_string("name", "acnn", "Name of the model on the server.")
+flags.DEFINE_string(
+    "workdir", None, "Folder of a run, whose model is exported.", required=True
+)
+flags.DEFINE_string(
+    "export_dir", None, "Folder to export into, as NAME/VERSION.", required=True
+)
+flags.DEFINE_string(
+    "name", "acnn", "Name of the model, by which clients ask for it."
+)
 flags.DEFINE_integer(
-    "version", None, "Default: one more than the highest there.", lower_bound=1
+    "version",
+    None,
+    "Number of the version. Default: one more than the highest in EXPORT_DIR.",
+    lower_bound=1,
 )
 flags.DEFINE_string(
-    "corpus", None, "HDF5, TFRecord or folder of .npy: videos to search in."
-)
-flags.DEFINE_string("durations", None, "JSON file: seconds of each video.")
-flags.DEFINE_float(
-    "clip_seconds", None, "Seconds of a clip, where the features do not say."
+    "corpus",
+    None,
+    "Clip features of the videos that the servable searches: HDF5, TFRecord or "
+    "a folder of .npy files.",
 )
 flags.DEFINE_string(
-    "index", None, "Folder of an index of the corpus (experiments.search)."
+    "index",
+    None,
+    "Folder of an index that experiments.search or experiments.encode_corpus "
+    "has made: the servable searches its videos.",
 )
-flags.DEFINE_integer("top_n", 10, "Moments of an answer.", lower_bound=1)
+flags.DEFINE_integer(
+    "top_n",
+    None,
+    "Number of moments in an answer. Default: 10.",
+    lower_bound=1,
+)
 flags.DEFINE_float(
-    "nms_threshold", 0.5, "IoU that two moments of one video may have."
+    "nms_threshold",
+    None,
+    "IoU above which, of two moments of one video, only the better is "
+    "answered. Default: 0.5.",
 )
 
 
 def make_index(model):
-    """The index that the flags ask for, or `None`."""
+    """The index of the videos to search, or `None` where there are none."""
     if not (FLAGS.corpus or FLAGS.index):
         return None
-    index = search.MomentIndex(model, FLAGS.index)
+    index = acnn_tf.search.MomentIndex(model, FLAGS.index)
     if FLAGS.corpus:
-        corpus.add_videos(
-            index, FLAGS.corpus, FLAGS.durations, FLAGS.clip_seconds
+        indexing.add_videos(
+            index, FLAGS.corpus, **command.flag_values(indexing)
         )
     return index
 
@@ -63,6 +83,50 @@ def next_version(folder):
     return 1 + max([int(name) for name in there if name.isdecimal()], default=0)
 
 
+def warmup_requests(model_name, model, index=None):
+    """Requests that a server answers before a version counts as available.
+
+    The first request of a graph is slow: operations are placed and memory is
+    found. TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`
+    when it loads a version, and answers what it holds.
+
+    Args:
+        model_name: Its name on the server.
+        model: One of `acnn_tf.models`.
+        index: As for `acnn_tf.servable.export`.
+
+    Returns:
+        Dictionary from the name of the file to its bytes, with a request for
+        each signature: what `export` takes as `assets_extra`.
+
+    Raises:
+        ImportError: If the protos of TensorFlow Serving are not installed.
+    """
+    import tensorflow as tf
+
+    try:
+        from tensorflow_serving.apis import prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(
+            "Warm-up requests need the protos of TensorFlow Serving: "
+            "pip install 'acnn_tf[serving]'."
+        ) from error
+    inputs = acnn_tf.servable.example_inputs(model)
+    if index is None:
+        del inputs["search"]
+    with tempfile.NamedTemporaryFile() as file:
+        with tf.io.TFRecordWriter(file.name) as writer:
+            for signature, arrays in inputs.items():
+                log = prediction_log_pb2.PredictionLog()
+                request = log.predict_log.request
+                request.model_spec.name = model_name
+                request.model_spec.signature_name = signature
+                for name, array in arrays.items():
+                    request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+                writer.write(log.SerializeToString())
+        return {"tf_serving_warmup_requests": file.read()}
+
+
 def run():
     check_file_name(FLAGS.name)
     folder = os.path.join(FLAGS.export_dir, FLAGS.name)
@@ -71,20 +135,19 @@ def run():
     if os.path.exists(target):  # before videos are encoded for hours
         raise FileExistsError(f"{target} is there already.")
     path = os.path.join(FLAGS.workdir, "model.keras")
-    model = load_model(path)
+    model = acnn_tf.models.load_model(path)
     index = make_index(model)
     try:
-        assets_extra = warmup.files(FLAGS.name, model, index)
+        assets_extra = warmup_requests(FLAGS.name, model, index)
     except ImportError as error:
         print(error, file=sys.stderr)
         assets_extra = None
-    errors = servable.export(
+    errors = acnn_tf.servable.export(
         model,
         target,
         index=index,
-        top_n=FLAGS.top_n,
-        nms_threshold=FLAGS.nms_threshold,
         assets_extra=assets_extra,
+        **command.given("top_n", "nms_threshold"),
     )
     print(f"{target}: the same numbers as {path}, but for rounding:")
     for signature, error in errors.items():

@@ -18,26 +18,31 @@ import signal
 import socket
 import sys
 
-import uvicorn
 from absl import app, flags, logging
 
-from export.protocol import grpc_server as rpc
-from export.protocol import rest_server as rest
-from export.protocol.answers import Metrics, Service
-from export.protocol.batching import Batcher
-from export.protocol.versions import Versions
-
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model_base_path", None, "Folder of the model's versions.")
-flags.DEFINE_string("model_name", "default", "What requests call the model.")
+flags.DEFINE_string(
+    "model_base_path", None, "Folder of the versions of the model."
+)
+flags.DEFINE_string(
+    "model_name", "default", "Name by which requests ask for the model."
+)
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
-flags.DEFINE_integer("port", 8500, "Of gRPC. 0: any that is free.")
-flags.DEFINE_integer("rest_api_port", 8501, "Of REST. 0: any that is free.")
+flags.DEFINE_integer("port", 8500, "Port of gRPC; 0 takes any that is free.")
+flags.DEFINE_integer(
+    "rest_api_port", 8501, "Port of REST; 0 takes any that is free."
+)
 flags.DEFINE_float(
-    "file_system_poll_wait_seconds", 1, "Between looks for new versions.", 0.01
+    "file_system_poll_wait_seconds",
+    1,
+    "Seconds from one look for new versions to the next.",
+    0.01,
 )
 flags.DEFINE_integer(
-    "num_threads", 2, "Requests or batches that run at a time.", lower_bound=1
+    "num_threads",
+    2,
+    "Number of requests, or batches of them, that run at a time.",
+    lower_bound=1,
 )
 flags.DEFINE_integer(
     "max_batch_size",
@@ -47,7 +52,10 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_integer(
-    "batch_timeout_micros", 0, "How long a batch waits to fill.", lower_bound=0
+    "batch_timeout_micros",
+    0,
+    "Microseconds that a batch waits for more requests.",
+    lower_bound=0,
 )
 flags.DEFINE_integer(
     "max_queue",
@@ -55,13 +63,15 @@ flags.DEFINE_integer(
     "Requests that may wait. Others are refused: RESOURCE_EXHAUSTED, 429.",
     lower_bound=1,
 )
-flags.DEFINE_float("max_body_mb", 64, "Largest request.", lower_bound=0.01)
-flags.DEFINE_float("drain_seconds", 10, "To finish in, after SIGTERM.", 0)
-
-
-class _HTTPServer(uvicorn.Server):
-    # The signals are this main's.
-    capture_signals = contextlib.nullcontext
+flags.DEFINE_float(
+    "max_body_mb", 64, "Size of the largest request, in MiB.", lower_bound=0.01
+)
+flags.DEFINE_float(
+    "drain_seconds",
+    10,
+    "Seconds that requests have to finish in after SIGTERM.",
+    0,
+)
 
 
 async def serve(versions):
@@ -70,6 +80,13 @@ async def serve(versions):
     Returns:
         Whether every request was answered.
     """
+    import uvicorn
+
+    from export.protocol import grpc_server as rpc
+    from export.protocol import rest_server as rest
+    from export.protocol.answers import Metrics, Service
+    from export.protocol.batching import Batcher
+
     loop = asyncio.get_running_loop()
     is_over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,7 +119,8 @@ async def serve(versions):
         access_log=False,
         timeout_graceful_shutdown=FLAGS.drain_seconds,
     )
-    http_server = _HTTPServer(config)
+    http_server = uvicorn.Server(config)
+    http_server.capture_signals = contextlib.nullcontext  # they are ours
     http = asyncio.create_task(http_server.serve([listener]))
     versions.watch(FLAGS.file_system_poll_wait_seconds)
     address = f"{FLAGS.host}:{listener.getsockname()[1]}"
@@ -122,6 +140,8 @@ async def serve(versions):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {argv[1:]}")
+    from export.protocol.versions import Versions
+
     versions = Versions(
         FLAGS.model_name,
         FLAGS.model_base_path,

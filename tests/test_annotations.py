@@ -1,18 +1,23 @@
-"""Annotation files of every dataset."""
+"""Annotation files of every dataset, whole and broken."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from acnn_tf.data.annotations import (
+    DATASETS,
+    DataError,
     Moment,
-    known_files,
+    Problem,
+    find_files,
     read_moments,
     write_jsonl,
 )
-from acnn_tf.files.text import normalize
+from acnn_tf.data.datasets import records
+from acnn_tf.files.text import normalize, text_lines
 
 RECORD = {
     "qid": 1,
@@ -35,10 +40,6 @@ FRAMES = {
     "timestamps": [[147, 294], [147, 294]],
     "sentences": ["he cuts", "he cuts"],
 }
-
-
-def changed(record, **values):
-    return {**record, **values}
 
 
 def without(record, key):
@@ -88,7 +89,7 @@ def test_tacos_samples_are_a_moment_per_sentence_in_seconds(read):
 
 def test_tacos_json_says_its_own_frame_rate_and_may_repeat_a_sentence(read):
     moments, problems = read(
-        {"v.avi": changed(FRAMES, fps=14.7)}, "tacos", ".json", num_frames=None
+        {"v.avi": FRAMES | {"fps": 14.7}}, "tacos", ".json", num_frames=None
     )
     assert problems == []
     assert [m.query_id for m in moments] == ["v_147_294_0", "v_147_294_1"]
@@ -133,7 +134,7 @@ def test_didemo_pieces_are_five_seconds_and_the_most_chosen_comes_first(read):
 
 
 def test_last_piece_of_didemo_ends_with_its_video(read):
-    content = [changed(PIECES, times=[[5, 5]])]
+    content = [PIECES | {"times": [[5, 5]]}]
     (moment,), problems = read(content, "didemo", durations={"v.mov": 28.5})
     assert problems == []
     assert moment.segments == ((25.0, 28.5),)
@@ -149,7 +150,7 @@ def test_didemo_ends_where_its_annotators_stopped_looking(read):
 def test_didemo_tells_how_many_annotators_chose_each_segment(read):
     times = [[0, 0], [1, 2], [1, 2], [3, 3], [1, 2]]
     (moment,), problems = read(
-        [changed(PIECES, times=times)], "didemo", durations=None
+        [PIECES | {"times": times}], "didemo", durations=None
     )
     assert problems == []
     assert moment.segments == ((5.0, 15.0), (0.0, 5.0), (15.0, 20.0))
@@ -179,9 +180,6 @@ def test_durations_come_from_json_or_csv(read, tmp_path, suffix):
     assert moments[0].duration == 25.5
 
 
-ANET = "activitynet_captions"
-
-
 def test_end_past_the_video_is_cut_and_does_not_raise(read, tmp_path):
     moments, problems = read("v 25.0 31.5##a", "charades_sta")
     assert moments[0].segments == ((25.0, 30.0),)
@@ -207,11 +205,39 @@ def test_rounding_of_an_end_is_no_problem(read):
 
 
 @pytest.mark.parametrize(
-    "dataset, flag", [("charades_sta", "durations"), ("tacos", "num_frames")]
+    "dataset, content, argument",
+    [
+        ("charades_sta", "v 1 2##a", "durations"),
+        ("tacos", "v_1_9:a#", "num_frames"),
+        ("jsonl", without(RECORD, "duration"), "durations"),
+    ],
 )
-def test_missing_durations_say_what_to_give(dataset, flag):
-    with pytest.raises(ValueError, match=f"`{flag}` must be given"):
-        read_moments("a.txt", dataset)
+def test_missing_durations_say_what_to_give(
+    tmp_path, dataset, content, argument
+):
+    path = tmp_path / "a.txt"
+    path.write_bytes(as_bytes(content))
+    with pytest.raises(ValueError, match=f"`{argument}` must be given"):
+        read_moments(path, dataset)
+
+
+def test_another_dataset_is_a_reader_and_a_row(tmp_path, monkeypatch):
+    def read(path):
+        return records.parse_each(text_lines(path), parse)
+
+    def parse(text):
+        video, start, end, query = text.split("|")
+        times = [(float(start), float(end))]
+        return text, [records.Record(query, video, times, duration=9.0)]
+
+    mine = records.Dataset(read, lambda split: [f"mine_{split}.txt"])
+    monkeypatch.setitem(DATASETS, "mine", mine)
+    (tmp_path / "mine_val.txt").write_text("v|1|2|a\nv|2\nv|3|2|b\n")
+    files = find_files("mine", tmp_path, "val")
+    problems = []
+    (moment,) = read_moments(files["annotations"], "mine", problems=problems)
+    assert (moment.query, moment.segments) == ("a", ((1.0, 2.0),))
+    assert [problem.line for problem in problems] == [2, 3]
 
 
 def test_unknown_dataset_lists_the_known_ones():
@@ -263,23 +289,254 @@ def test_reading_what_was_written_gives_the_same_moments(
     ]
 
 
-def test_known_files_are_found_by_name(tmp_path):
+def test_find_files_are_found_by_name(tmp_path):
     for name in (
         "charades_sta_val.txt",
         "durations_val.json",
         "clip_vitb32_1fps_val.hdf5",
     ):
         (tmp_path / name).touch()
-    files = known_files("charades_sta", tmp_path, "val")
+    files = find_files("charades_sta", tmp_path, "val")
     assert files == {
         "annotations": str(tmp_path / "charades_sta_val.txt"),
         "durations": str(tmp_path / "durations_val.json"),
         "features": str(tmp_path / "clip_vitb32_1fps_val.hdf5"),
     }
+    given = {"features": "mine.hdf5", "durations": None}
+    found = find_files("charades_sta", tmp_path, "val", **given)
+    assert found == files | {"features": "mine.hdf5"}
     with pytest.raises(FileNotFoundError, match=r"charades_sta_test\.txt"):
-        known_files("charades_sta", tmp_path, "test")
+        find_files("charades_sta", tmp_path, "test")
     with pytest.raises(ValueError, match="`split`"):
-        known_files("charades_sta", tmp_path, "dev")
+        find_files("charades_sta", tmp_path, "dev")
+
+
+LINE = "v 1 2##a\n"
+# Dataset -> content, line of the problem, words of its message.
+BAD_RECORDS = {
+    "charades_sta": [
+        ("\n \n", 1, "no records"),
+        (LINE + "v 1", 2, "expected"),
+        (LINE + "v 1 2##", 2, "sentence"),
+        (LINE + "v 1 2 3##a", 2, "expected"),
+        (LINE + "v nan 2##a", 2, "finite"),
+        (LINE + "v 1 inf##a", 2, "finite"),
+        (LINE.encode() + b"v 1 2##\xff", 2, "UTF"),
+        (LINE + LINE, 2, "duplicate of"),
+        (LINE + "w 1 2##a", 2, "'w' has no"),
+        (LINE + "v 2 1##a", 2, "ends before it starts"),
+        (LINE + "v 2 2##a", 2, "no length"),
+        (LINE + "v -1 2##a", 2, "starts before its"),
+        (LINE + "v 30 31##a", 2, "after the end"),
+        (LINE + "v 0 34##a", 2, "longer than"),
+    ],
+    "tacos": [
+        ("v_1_", 1, "expected `VIDEO_START"),
+        ("v_1_9:a#\nv_2_9:he ta", 2, "cut short"),
+        ("v_1_9:#", 1, "expected"),
+        ("v_1.5_9:a#", 1, "expected"),
+        ("v_1_9:a#\nv.avi_1_9:b#", 2, "duplicate"),
+        ("w_1_9:a#", 1, "'w' has no"),
+        ("v_9_1:a#", 1, "9 to 1 frames ends"),
+        (b"v_1_9:\xe9#", 1, "UTF-8: byte 0xe9"),
+        ({"v": FRAMES | {"fps": 0}}, 1, "`fps` must be"),
+        ({"v": FRAMES | {"num_frames": "9"}}, 1, "`num_frames` must"),
+        ({"v": FRAMES | {"timestamps": [[1.5, 9]] * 2}}, 1, "in frames"),
+    ],
+    "activitynet_captions": [
+        ("", 1, "no records"),
+        ("{}", 1, "no records"),
+        ('{"w": {},\n "v": {"dura', 2, "cut short"),
+        ("[]", 1, "expected {"),
+        ('{"v": 1} x', 1, "the end"),
+        ('{"v": ' + "[" * 100_000, 1, "nested"),
+        (b'{"v":\n"\xff"}', 2, "UTF-8"),
+        ('{"v": [1]}', 1, "video 'v': expected lists"),
+        (f'{{"v": {json.dumps(VIDEO)},\n"v": {{}}}}', 2, "expected lists"),
+        (
+            f'{{"v": {json.dumps(VIDEO)},\n"v": {json.dumps(VIDEO)}}}',
+            2,
+            "twice",
+        ),
+        ({"v": VIDEO | {"sentences": []}}, 1, "one length"),
+        ({"v": VIDEO | {"timestamps": [[0, math.nan]]}}, 1, "finite"),
+        ({"v": VIDEO | {"duration": math.nan}}, 1, "`duration` must be"),
+        ({"v": without(VIDEO, "duration")}, 1, "found None"),
+        ({"v": VIDEO | {"sentences": [3]}}, 1, "a sentence, found 3"),
+        ({"v": VIDEO | {"timestamps": [[1]]}}, 1, "sentence 1: expected times"),
+        ({"v": {k: v * 2 for k, v in VIDEO.items()}}, 1, "duplicate"),
+    ],
+    "didemo": [
+        ("[]", 1, "no records"),
+        (json.dumps([PIECES, PIECES])[:-9], 1, "cut short"),
+        ([PIECES, PIECES], 1, "duplicate"),
+        ([without(PIECES, "annotation_id")], 1, "annotation_id"),
+        ([PIECES | {"times": [[2, 1]]}], 1, "before it starts"),
+        ([PIECES | {"times": [[2, 0]]}], 1, "before it starts"),
+        ([PIECES | {"times": [[6, 6]]}], 1, "after the end"),
+        ([PIECES | {"times": [[0.5, 1]]}], 1, "whole `times`"),
+        ([PIECES | {"num_segments": 0}], 1, "`num_segments`"),
+    ],
+    "jsonl": [
+        ("", 1, "no records"),
+        (json.dumps(RECORD)[:-5], 1, "is not JSON"),
+        ("[1]", 1, "expected an object"),
+        (without(RECORD, "relevant_windows"), 1, "expected"),
+        (RECORD | {"relevant_windows": []}, 1, "expected times"),
+        (
+            RECORD | {"relevant_windows": [[1, 2], [4, 3]]},
+            1,
+            "before it starts",
+        ),
+        (RECORD | {"duration": True}, 1, "`duration`"),
+        (RECORD | {"duration": 10**400}, 1, "`duration`"),
+        (
+            json.dumps(RECORD) + "\n" + json.dumps(RECORD | {"query": "b"}),
+            2,
+            "duplicate of line 1: 1",
+        ),
+        (b'{"qid": "\xff"}', 1, "UTF-8"),
+        (RECORD | {"query": " "}, 1, "a sentence"),
+    ],
+}
+
+
+@pytest.mark.parametrize("dataset", BAD_RECORDS)
+def test_bad_records_are_left_out_and_told_with_their_lines(read, dataset):
+    for content, line, words in BAD_RECORDS[dataset]:
+        suffix = ".txt"
+        if dataset == "tacos" and isinstance(content, dict):
+            suffix = ".json"
+        moments, problems = read(content, dataset, suffix)
+        told = [p.message for p in problems if p.line == line]
+        assert any(words in message for message in told), (content, problems)
+        assert all(p.dropped and "\n" not in str(p) for p in problems)
+        with pytest.raises(DataError, match=r"annotations\.\w+:\d"):
+            read_moments(
+                problems[0].path,
+                dataset,
+                durations={"v": 30},
+                num_frames={"v": 294},
+            )
+        # What stands before the bad record is read.
+        if line == 2 and dataset == "charades_sta":
+            assert [m.query for m in moments] == ["a"]
+
+
+def test_all_problems_of_a_file_are_told_at_once(read, tmp_path):
+    moments, problems = read(
+        "v 1 2##a\nv 2 1##b\nw 1 2##c\nv 1 2##a\n??\nv 29 31##d\n",
+        "charades_sta",
+    )
+    assert [m.query for m in moments] == ["a", "d"]
+    assert sorted((p.line, p.dropped) for p in problems) == [
+        (2, True),
+        (3, True),
+        (4, True),
+        (5, True),
+        (6, False),
+    ]
+    path = tmp_path / "annotations.txt"
+    with pytest.raises(DataError) as error:
+        read_moments(path, "charades_sta", durations={"v": 30})
+    assert len(error.value.problems) == 4
+    assert str(error.value).count("\n") == 3
+
+
+def test_long_lists_of_problems_are_counted_in_the_message():
+    problems = [Problem("a.txt", line, "bad") for line in range(1, 31)]
+    error = DataError(problems)
+    assert error.problems == problems
+    assert str(error).endswith("a.txt:20: bad\n... and 10 more")
+
+
+@pytest.mark.parametrize(
+    "content, line, words",
+    [
+        ('{"v": 30,\n"w": -1}', 2, "video 'w': expected a number"),
+        ('{"v": 30,\n"v": 31}', 2, "twice"),
+        ('{"v": 30, "w": NaN}', 1, "found nan"),
+        ('{"v": 30', 1, "cut short"),
+        (b'{"v\xff": 30}', 1, "UTF-8"),
+        ("", 1, "no records"),
+        ("[30]", 1, "expected {"),
+    ],
+)
+def test_bad_durations_name_their_own_file(tmp_path, content, line, words):
+    annotations = tmp_path / "a.txt"
+    annotations.write_text(LINE)
+    durations = tmp_path / "durations.json"
+    durations.write_bytes(as_bytes(content))
+    with pytest.raises(DataError) as error:
+        read_moments(annotations, "charades_sta", durations=durations)
+    (problem,) = error.value.problems
+    assert (problem.path, problem.line) == (str(durations), line)
+    assert words in problem.message
+
+
+@pytest.mark.parametrize(
+    "content", ["name,length\nv,3\n", "id,length\nv,\n", "id,length\nv\n"]
+)
+def test_bad_csv_of_durations_is_told(tmp_path, content):
+    annotations = tmp_path / "a.txt"
+    annotations.write_text(LINE)
+    durations = tmp_path / "durations.csv"
+    durations.write_text(content)
+    with pytest.raises(DataError, match=r"durations.csv:\d"):
+        read_moments(annotations, "charades_sta", durations=durations)
+
+
+def test_bad_duration_in_a_mapping_is_told(read):
+    _, (problem,) = read(LINE, "charades_sta", durations={"v": float("nan")})
+    assert "duration of video 'v' must be" in problem.message
+
+
+@given(st.sampled_from(list(DATASETS)), st.binary(max_size=60))
+def test_no_bytes_whatever_bring_a_reader_down(
+    tmp_path_factory, dataset, content
+):
+    for suffix in (".txt", ".json") if dataset == "tacos" else (".txt",):
+        path = tmp_path_factory.mktemp("bytes") / f"a{suffix}"
+        path.write_bytes(content)
+        problems = []
+        moments = read_moments(
+            path,
+            dataset,
+            durations={"v": 30},
+            num_frames={"v": 30},
+            problems=problems,
+        )
+        assert moments or problems
+
+
+@given(st.integers(0, 200))
+def test_cut_json_is_never_taken_for_whole(tmp_path_factory, length):
+    text = json.dumps([PIECES, PIECES | {"annotation_id": 8}])
+    path = tmp_path_factory.mktemp("cut") / "a.json"
+    path.write_text(text[: min(length, len(text) - 1)])
+    with pytest.raises(DataError):
+        read_moments(path, "didemo")
+
+
+def test_two_durations_of_one_video_are_a_problem(tmp_path):
+    path = tmp_path / "a.jsonl"
+    line = (
+        '{"qid": %d, "query": "a", "vid": "v.avi", "duration": %d, '
+        '"relevant_windows": [[1, 2]]}\n'
+    )
+    path.write_text(line % (1, 30) + line % (2, 300))
+    with pytest.raises(DataError, match=r"a.jsonl:2: .*300 s here, but 30 s"):
+        read_moments(path, "jsonl")
+
+
+def test_durations_are_found_by_the_ids_of_the_annotations(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"qid": 1, "query": "a", "vid": "v.avi", '
+        '"relevant_windows": [[1, 2]]}\n'
+    )
+    (moment,) = read_moments(path, "jsonl", durations={"v.avi": 22.0})
+    assert moment.duration == 22.0
 
 
 @pytest.mark.parametrize(
@@ -305,33 +562,26 @@ def test_tacos_has_its_published_number_of_queries(
     )
     assert len(moments) == number
     assert len({m.query_id for m in moments}) == number
-    assert (
-        len({m.video_id for m in moments})
-        == {
-            "train": 75,
-            "val": 27,
-            "test": 25,
-        }[split]
-    )
+    videos = {"train": 75, "val": 27, "test": 25}
+    assert len({m.video_id for m in moments}) == videos[split]
 
 
 @pytest.mark.parametrize(
-    "dataset, folder, split, number, cut, dropped",
+    "dataset, split, number, cut, dropped",
     [
-        ("charades_sta", "charades_sta_clip", "train", 2594, 398, 0),
-        ("charades_sta", "charades_sta_clip", "val", 392, 44, 0),
+        ("charades_sta", "train", 2594, 398, 0),
+        ("charades_sta", "val", 392, 44, 0),
         # 37,421 with four moments that have no length.
-        (ANET, ANET, "train", 37417, 29, 4),
-        (ANET, ANET, "val", 17505, 5, 0),
-        (ANET, ANET, "test", 17031, 1, 0),
-        ("didemo", "didemo", "val", 4180, 0, 0),
-        ("didemo", "didemo", "test", 4021, 0, 0),
+        ("activitynet_captions", "train", 37417, 29, 4),
+        ("activitynet_captions", "val", 17505, 5, 0),
+        ("activitynet_captions", "test", 17031, 1, 0),
+        ("didemo", "val", 4180, 0, 0),
+        ("didemo", "test", 4021, 0, 0),
     ],
 )
-def test_real_annotations(
-    shared_data, dataset, folder, split, number, cut, dropped
-):
-    files = known_files(dataset, shared_data / folder, split)
+def test_real_annotations(shared_data, dataset, split, number, cut, dropped):
+    folder = dataset.replace("charades_sta", "charades_sta_clip")
+    files = find_files(dataset, shared_data / folder, split)
     problems = []
     moments = read_moments(
         files["annotations"],

@@ -63,6 +63,16 @@ def test_flags_that_nobody_knows_are_told():
     shard_work.beam_options([])
 
 
+def test_workers_find_the_checkout_or_are_told_to(monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    shard_work.beam_options(["--direct_running_mode=multi_processing"])
+    assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}elsewhere"
+    assert capsys.readouterr().err == ""
+    shard_work.beam_options(["--runner=FlinkRunner"])
+    told = capsys.readouterr().err
+    assert f"a checkout such as {ROOT} must be on PYTHONPATH" in told
+
+
 def test_a_worker_that_fails_is_told_in_one_line(tmp_path):
     work = shard_work.EncodeShard(str(tmp_path), "no.hdf5", None, "out", None)
     options = shard_work.beam_options([])

@@ -11,7 +11,7 @@ import pytest
 
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.inspection import count_pairs, with_sound_features
+from acnn_tf.data.inspection import count_pairs, with_usable_features
 from acnn_tf.data.windows import WindowGrid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,7 +187,7 @@ def test_moments_of_bad_or_missing_videos_are_left_out(tmp_path):
         for query, video, source in [("a", "v", "x:1"), ("b", "w", "x:2")]
     ]
     with open_features(tmp_path / "f.hdf5") as features:
-        sound, (problem,) = with_sound_features(moments, features)
+        sound, (problem,) = with_usable_features(moments, features)
     assert sound == moments[:1]
     assert (problem.path, problem.line) == ("x", 2)
 

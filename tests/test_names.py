@@ -1,6 +1,5 @@
 """Ids as names of files: in their folder, and each its own."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from acnn_tf import evaluation, plots
+from acnn_tf.data.annotations import Moment
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.files.names import check_file_name, file_name
+from experiments import evaluation_plots, splits
 
 # Also halves of letters, as names that are not UTF-8 have.
 IDS = st.text(max_size=300) | st.text(
@@ -116,40 +118,22 @@ def test_features_that_are_written_are_read_again(tmp_path_factory, ids):
     assert os.listdir(folder) == ["npy"]
 
 
-def test_pictures_stay_in_their_folder_one_for_each_query(
-    tmp_path, monkeypatch
-):
-    from experiments import pictures
-
-    @dataclasses.dataclass
-    class Query:
-        query_id: str
-        query: str = "a door"
-        video_id: str = "v"
-        duration: float = 9.0
-        segments: tuple = ((0.0, 3.0),)
-
+def test_plots_stay_in_their_folder_one_for_each_query(tmp_path, monkeypatch):
     ids = ["../../x", "/x", "a/b", "a_b", "a\\b", "..", "", "y" * 400, "\0"]
     drawn = []
-    monkeypatch.setattr(pictures.plots, "recall_table", lambda *_: "table.png")
+    monkeypatch.setattr(plots, "recall_table", lambda *_: "table.png")
     monkeypatch.setattr(
-        pictures.plots, "timeline", lambda path, **_: drawn.append(path) or path
+        plots, "timeline", lambda path, **_: drawn.append(path) or path
     )
-    monkeypatch.setattr(pictures.evaluation, "attention", lambda *_: None)
-
-    @dataclasses.dataclass
-    class Split:
-        moments: list
-        features: dict
-
-    @dataclasses.dataclass
-    class Flags:
-        timelines: int = len(ids)
-        dataset: str = "jsonl"
-
-    monkeypatch.setattr(pictures, "FLAGS", Flags())
-    split = Split([Query(name) for name in ids], {})
-    found = [np.array([[0.0, 3.0, 1.0]])] * len(ids)
-    pictures.draw(str(tmp_path), None, split, {"protocol": ""}, found)
+    monkeypatch.setattr(evaluation, "attention", lambda *_: None)
+    moments = [Moment(name, "a door", "v", 9.0, ((0.0, 3.0),)) for name in ids]
+    evaluation_plots.draw_evaluation(
+        str(tmp_path),
+        None,
+        splits.Split(moments, {}, None),
+        {"protocol": ""},
+        [np.array([[0.0, 3.0, 1.0]])] * len(ids),
+        timelines=len(ids),
+    )
     assert len(set(drawn)) == len(ids)
     assert {Path(path).parent for path in drawn} == {tmp_path / "timelines"}

@@ -1,18 +1,12 @@
 """Files of predictions: written, read, and scored by the main."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from acnn_tf import evaluation
 from acnn_tf.data.annotations import DataError, Moment, write_jsonl
-from acnn_tf.data.features import write_features
 from acnn_tf.data.predictions import read_predictions
-from acnn_tf.models import ACNN
+from tests.test_experiments import run
 
 MOMENTS = [
     Moment("1", "a man", "v1", 10.0, ((0.0, 5.0),)),
@@ -99,17 +93,6 @@ def test_annotations_must_tell_queries_apart(tmp_path):
         read_predictions(tmp_path / "none", [MOMENTS[0], MOMENTS[0]])
 
 
-def _run(*arguments):
-    root = Path(__file__).parents[1]
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_main_scores_a_file_of_predictions(tmp_path):
     annotations = tmp_path / "annotations.jsonl"
     second = Moment("2", "b", "v2", 10.0, ((5.0, 9.0), (0.0, 1.0)))
@@ -125,9 +108,7 @@ def test_main_scores_a_file_of_predictions(tmp_path):
         "--suppression=fixed",
         "--json",
     ]
-    done = _run(*arguments)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    results = json.loads(run("evaluate", *arguments).stdout)
     assert results["num_queries"] == 2
     assert results["R@1,IoU=0.5"] == 0.5
     assert results["R@5,IoU=0.5"] == 1.0  # .25 with the first: both stay
@@ -135,51 +116,7 @@ def test_main_scores_a_file_of_predictions(tmp_path):
     assert "NMS" in results["protocol"]
 
     predictions.write_text(_line(windows="[[0, NaN, 1]]"))
-    done = _run(*arguments)
-    assert done.returncode == 2
+    done = run("evaluate", *arguments, code=2)
     assert done.stdout == ""
     assert "predictions.jsonl:1: a window must be" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_main_evaluates_the_model_of_a_run(tmp_path):
-    model = ACNN(
-        window_lengths=(2.0, 4.0),
-        kernel_sizes=(1, 3),
-        filters=4,
-        embedding_dim=4,
-        vocabulary=["a", "man"],
-        word_dim=4,
-    )
-    model.build({"clip": (None, None, 3), "query": (None, None)})
-    model.save(tmp_path / "model.keras")
-    rng = np.random.default_rng(0)
-    features = {
-        video: rng.normal(size=(10, 3)).astype("float32")
-        for video in ("v1", "v2")
-    }
-    write_features(tmp_path / "features_val.hdf5", features, 1.0)
-    write_jsonl(MOMENTS, tmp_path / "val.jsonl")
-    (tmp_path / "flags.txt").write_text(
-        f"--dataset=jsonl\n--data_dir={tmp_path}\n--nodraw\n--epochs=3\n"
-    )
-    out = tmp_path / "out.jsonl"
-    done = _run(
-        f"--workdir={tmp_path}",
-        "--suppression=per_threshold",
-        f"--predictions_out={out}",
-        "--shuffled",
-        "--timelines=2",
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
-    assert results["num_queries"] == 2
-    assert set(results) >= {"shuffled", "chance", "mIoU", "R@10,IoU=0.1"}
-    again = evaluation.score_predictions(
-        MOMENTS, read_predictions(out, MOMENTS), suppression="per_threshold"
-    )
-    assert again == {key: results[key] for key in again}
-    pictures = sorted(path.name for path in tmp_path.glob("timelines/*"))
-    assert pictures == ["1.png", "2.png"]

@@ -1,43 +1,48 @@
-"""Annotation files -> `Moment` records, in seconds.
+"""Annotation files -> `Moment`s, in seconds.
 
-| dataset | file |
-|---|---|
-| `tacos` | lines `VIDEO_START_END:sentence#sentence#`, in frames; or `.json` |
-| `charades_sta` | lines `VIDEO START END##sentence` |
-| `activitynet_captions` | `{video: {duration, timestamps, sentences}}` |
-| `didemo` | list of objects; times in pieces of 5 s, one per annotator |
-| `jsonl`, `synthetic` | a line each: `{qid, query, vid, duration, |
-|   | relevant_windows: [[start, end], ...]}` |
+How the files of each dataset look is said in `acnn_tf.data.datasets`, a file
+for each.
 """
 
+import collections
 import dataclasses
-import json
 import os
 
-from acnn_tf.data.known_files import known_files
-from acnn_tf.data.records import read_records, video_name
+from acnn_tf.data.datasets import DATASETS, jsonl
+from acnn_tf.data.datasets.records import SPLITS
 from acnn_tf.files.manifests import check_file, replacing_with_manifest
 from acnn_tf.files.problems import DataError, Problem
-from acnn_tf.files.text import is_number, read_numbers
+from acnn_tf.files.text import is_number, normalize, read_numbers
 
 __all__ = [
     "DATASETS",
+    "SPLITS",
     "DataError",
     "Moment",
     "Problem",
-    "known_files",
+    "find_files",
     "read_moments",
     "write_jsonl",
 ]
 
-DATASETS = (
-    "tacos",
-    "charades_sta",
-    "activitynet_captions",
-    "didemo",
-    "jsonl",
-    "synthetic",
+# Usual names of files that any dataset may have.
+_FEATURES = (
+    "clip_vitb32_1fps_{split}.hdf5",
+    "features_{split}.hdf5",
+    "features_{split}.h5",
+    "features_{split}.tfrecord",
+    "features_{split}",
+    "features.hdf5",
+    "features.h5",
+    "features.tfrecord",
+    "features",
 )
+_DURATIONS = (
+    "durations_{split}.json",
+    "durations.json",
+    "Charades_v1_{split}.csv",
+)
+_NUM_FRAMES = ("num_frames.json",)
 
 # An end past the video's end is mostly a matter of decoding. But a moment so
 # much longer than its video belongs to another video, or another unit.
@@ -46,7 +51,7 @@ _LONGER = 1.1
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """A sentence and where in its video it is true.
+    """A sentence and where in its video it is true: an annotation.
 
     Args:
         query_id: Id of the query, one of its kind in its file.
@@ -71,13 +76,84 @@ class Moment:
     num_annotators: tuple[int, ...] | None = None
 
 
+def find_files(
+    dataset,
+    data_dir,
+    split,
+    *,
+    annotations=None,
+    durations=None,
+    num_frames=None,
+    features=None,
+):
+    """Finds the files of one split, by their usual names unless given.
+
+    Args:
+        dataset: Name of the dataset, one of `DATASETS`.
+        data_dir: Folder, or `None` if all files are given.
+        split: `"train"`, `"val"` or `"test"`.
+        annotations: Path of the annotations, if it is known.
+        durations: Path of the seconds of each video, if it is known.
+        num_frames: Path of the frames of each video, if it is known.
+        features: Path of the clip features, if it is known.
+
+    Returns:
+        Dictionary with the path of `"annotations"`, and of those of
+        `"durations"` or `"num_frames"` and `"features"` that are there.
+
+    Raises:
+        FileNotFoundError: If there are no annotations; says what was looked
+            for.
+
+    Example:
+
+    >>> find_files("jsonl", None, "val", annotations="mine.jsonl")
+    {'annotations': 'mine.jsonl'}
+    """
+    _check_dataset(dataset)
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {SPLITS}. Received: {split}")
+    files = {
+        "annotations": annotations,
+        "durations": durations,
+        "num_frames": num_frames,
+        "features": features,
+    }
+    files = {kind: path for kind, path in files.items() if path}
+    usual = {
+        "annotations": DATASETS[dataset].file_names(split),
+        "features": _FEATURES,
+    }
+    if DATASETS[dataset].frame_rate is None:
+        usual["durations"] = _DURATIONS
+    else:
+        usual["num_frames"] = _NUM_FRAMES
+    for kind, names in usual.items() if data_dir is not None else ():
+        for name in names:
+            path = os.path.join(data_dir, name.format(split=split))
+            if kind not in files and os.path.exists(path):
+                files[kind] = path
+    if "annotations" in files:
+        return files
+    if data_dir is None:
+        raise ValueError(
+            f"There are no annotations of the {split} split: give "
+            "`annotations`, or `data_dir`."
+        )
+    raise FileNotFoundError(
+        f"{os.fspath(data_dir)} holds no {split} annotations of {dataset}: "
+        f"looked for {' or '.join(usual['annotations'])}. Name the file of "
+        "annotations, or choose another folder or split."
+    )
+
+
 def read_moments(
     path,
     dataset,
     *,
     durations=None,
     num_frames=None,
-    frame_rate=29.4,
+    frame_rate=None,
     problems=None,
 ):
     """Reads the moments of an annotation file.
@@ -89,14 +165,16 @@ def read_moments(
     is not as its manifest says (see `acnn_tf.files.manifests`) is not read.
 
     Args:
-        path: Annotation file; see the top of this module.
-        dataset: One of `DATASETS`.
+        path: Annotation file.
+        dataset: Name of its format, one of `DATASETS`.
         durations: Seconds of each video: a mapping, a JSON file of one, or a
             CSV file with the columns `id` and `length`. Needed where the
             annotations do not say. For DiDeMo, the end of the last piece;
             what comes after it was not shown to its annotators.
-        num_frames: Likewise, frames of each video, for TACoS.
-        frame_rate: Frames per second of TACoS, unless its file says.
+        num_frames: Number of frames of each video, in the same forms, for
+            TACoS.
+        frame_rate: Frames per second of TACoS, unless its file says. Default:
+            29.4.
         problems: List that takes every `Problem`, in which case none is
             raised.
 
@@ -106,7 +184,7 @@ def read_moments(
     Raises:
         DataError: Lists every record that would have been dropped.
         FileNotFoundError: If a file is not there.
-        ValueError: If durations are needed and not given.
+        ValueError: If nothing says how long any video is.
 
     Example:
 
@@ -122,127 +200,61 @@ def read_moments(
     ('person turn a light on.', ((24.3, 30.0),))
     """
     path = os.fspath(path)
-    if dataset not in DATASETS:
-        raise ValueError(
-            f"`dataset` must be one of {DATASETS}. Received: {dataset}"
-        )
-    in_frames = dataset == "tacos"
-    given, name = (
-        (num_frames, "num_frames") if in_frames else (durations, "durations")
-    )
-    if given is None and (
-        dataset == "charades_sta" or (in_frames and not path.endswith(".json"))
+    _check_dataset(dataset)
+    dataset = DATASETS[dataset]
+    unit, name, given = "s", "durations", durations
+    if dataset.frame_rate is not None:
+        unit, name, given = "frames", "num_frames", num_frames
+    found = []
+    lengths, source = _video_lengths(given, name, dataset.video_id, found)
+    damage = check_file(path)
+    found += damage
+    records = []
+    # Without lengths every record would be a problem, and none of them new.
+    if not damage and (lengths or not found):
+        records = _records(path, dataset, found)
+    if (
+        given is None
+        and records
+        and all(record.duration is None for _, record in records)
     ):
         raise ValueError(
             f"`{name}` must be given: {path} does not say how long its videos "
             "are. A JSON file that maps each video to a number will do."
         )
-    found = []
-    lengths, lengths_name = _video_lengths(given, f"`{name}`", found)
-    if in_frames:
-        lengths = {video_name(video): lengths[video] for video in lengths}
     moments, durations_seen = [], {}
-    damage = check_file(path)
-    found += damage
-    # Without lengths every record would be a problem, and none of them new.
-    if not damage and (lengths or not found):
-        for record in read_records(path, dataset, found):
-            moment = _moment(
-                record,
-                path,
-                lengths,
-                lengths_name,
-                in_frames,
-                frame_rate,
-                found,
+    for line, record in records:
+        try:
+            length = _length(record, lengths, source)
+            times, cuts = _within_video(record, length, unit)
+            rate = 1.0
+            if unit == "frames":
+                rate = record.frame_rate or frame_rate or dataset.frame_rate
+            _check_duration(record.video_id, length / rate, durations_seen)
+        except ValueError as error:
+            message = f"query {record.query_id!r}: {error}"
+            found.append(Problem(path, line, message))
+            continue
+        for cut in cuts:
+            message = f"query {record.query_id!r}: {cut}"
+            found.append(Problem(path, line, message, dropped=False))
+        moments.append(
+            Moment(
+                record.query_id,
+                record.query,
+                record.video_id,
+                length / rate,
+                tuple((start / rate, end / rate) for start, end in times),
+                tuple(times) if unit == "frames" else None,
+                f"{path}:{line}",
+                record.num_annotators,
             )
-            if moment is None:
-                continue
-            first = durations_seen.setdefault(moment.video_id, moment.duration)
-            if abs(first - moment.duration) > 0.01:
-                message = (
-                    f"query {moment.query_id!r}: video {moment.video_id!r} "
-                    f"lasts {moment.duration:g} s here, but {first:g} s before"
-                )
-                found.append(Problem(path, record.line, message))
-                continue
-            moments.append(moment)
+        )
     if problems is not None:
         problems.extend(found)
     elif any(problem.dropped for problem in found):
         raise DataError([problem for problem in found if problem.dropped])
     return moments
-
-
-def _video_lengths(given, name, problems):
-    """`({video: length}, what to call its source)`."""
-    if given is None:
-        return {}, "the annotations"
-    if isinstance(given, (str, os.PathLike)):
-        name = os.fspath(given)
-        given = read_numbers(given, problems)
-    return dict(given), name
-
-
-def _moment(
-    record, path, lengths, lengths_name, in_frames, frame_rate, problems
-):
-    """The `Moment` of a record, or `None`; what is wrong goes to `problems`."""
-    unit = "frames" if in_frames else "s"
-
-    def problem(message, dropped=True):
-        message = f"query {record.query_id!r}: {message}"
-        problems.append(Problem(path, record.line, message, dropped))
-
-    # DiDeMo only counts pieces; a duration that is given is nearer the truth.
-    length = record.duration
-    if length is None or (record.slack >= 1 and record.video_id in lengths):
-        length = lengths.get(record.video_id)
-    if length is None:
-        return problem(
-            f"video {record.video_id!r} has no duration: it is not in "
-            f"{lengths_name}; add it, or remove the record"
-        )
-    if not is_number(length) or length <= 0:
-        return problem(
-            f"the duration of video {record.video_id!r} must be a number above "
-            f"0, found {length!r:.40}"
-        )
-    if record.duration is not None:
-        length = min(length, record.duration)
-    times = []
-    for start, end in record.times:
-        what = f"moment {start:g} to {end:g} {unit}"
-        video = f"video {record.video_id!r} of {length:g} {unit}"
-        if start < 0:
-            return problem(f"{what} starts before its video does")
-        if end <= start:
-            return problem(
-                f"{what} "
-                + ("has no length" if end == start else "ends before it starts")
-            )
-        if start >= length:
-            return problem(f"{what} starts after the end of its {video}")
-        if end - start > length * _LONGER + record.slack:
-            return problem(f"{what} is longer than its {video}")
-        if end > length + record.slack:
-            problem(f"{what} was cut: it ends after its {video}", False)
-        times.append((start, min(end, length)))
-    return _in_seconds(record, path, times, length, in_frames, frame_rate)
-
-
-def _in_seconds(record, path, times, length, in_frames, frame_rate):
-    rate = (record.frame_rate or frame_rate) if in_frames else 1.0
-    return Moment(
-        record.query_id,
-        record.query,
-        record.video_id,
-        length / rate,
-        tuple((start / rate, end / rate) for start, end in times),
-        tuple(times) if in_frames else None,
-        f"{path}:{record.line}",
-        record.num_annotators,
-    )
 
 
 def write_jsonl(moments, path):
@@ -261,15 +273,119 @@ def write_jsonl(moments, path):
     with replacing_with_manifest(path, len(moments)) as partial:
         with open(partial, "w", encoding="utf-8") as file:
             for moment in moments:
-                file.write(_to_json(moment) + "\n")
+                file.write(jsonl.to_line(moment) + "\n")
 
 
-def _to_json(moment):
-    record = {
-        "qid": moment.query_id,
-        "query": moment.query,
-        "vid": moment.video_id,
-        "duration": moment.duration,
-        "relevant_windows": [list(pair) for pair in moment.segments],
-    }
-    return json.dumps(record, ensure_ascii=False)
+def _check_dataset(dataset):
+    if dataset not in DATASETS:
+        raise ValueError(
+            f"`dataset` must be one of {tuple(DATASETS)}. Received: {dataset}"
+        )
+
+
+def _video_lengths(given, name, video_id, problems):
+    """`({video: length}, what to call its source)`."""
+    if given is None:
+        return {}, "the annotations"
+    name = f"`{name}`"
+    if isinstance(given, (str, os.PathLike)):
+        name = os.fspath(given)
+        given = read_numbers(given, problems)
+    return {video_id(video): given[video] for video in given}, name
+
+
+def _records(path, dataset, problems):
+    """`(line, record)` of each record of the right form: list.
+
+    Queries are normalised and have ids; what is wrong goes to `problems`.
+    """
+    records, lines, counts = [], {}, collections.Counter()
+    line = None
+    for line, item in dataset.read(path):
+        try:
+            if isinstance(item, ValueError):
+                raise item
+            key, entry = item
+            if key in lines:
+                raise ValueError(
+                    f"duplicate of line {lines[key]}: {str(key)[:80]}; remove "
+                    "one of the two"
+                )
+            queries = [_query(record.query) for record in entry]
+        except ValueError as error:
+            problems.append(Problem(path, line, str(error)))
+            continue
+        if key is not None:
+            lines[key] = line
+        for record, query in zip(entry, queries, strict=True):
+            query_id = record.query_id
+            if query_id is None:
+                name = "_".join(map(str, (record.video_id, *record.times[0])))
+                query_id = f"{name}_{counts[name]}"
+                counts[name] += 1
+            record = dataclasses.replace(record, query=query, query_id=query_id)
+            records.append((line, record))
+    if line is None:
+        problems.append(Problem(path, 1, "the file holds no records"))
+    return records
+
+
+def _query(sentence):
+    query = normalize(sentence).strip()
+    if not query:
+        raise ValueError(f"expected a sentence, found {sentence!a:.40}")
+    return query
+
+
+def _length(record, lengths, source):
+    """The length of a record's video, in seconds or frames."""
+    is_rough = record.piece and record.video_id in lengths
+    if record.duration is not None and not is_rough:
+        return record.duration
+    length = lengths.get(record.video_id)
+    if length is None:
+        raise ValueError(
+            f"video {record.video_id!r} has no duration: it is not in "
+            f"{source}; add it, or remove the record"
+        )
+    if not is_number(length) or length <= 0:
+        raise ValueError(
+            f"the duration of video {record.video_id!r} must be a number above "
+            f"0, found {length!r:.40}"
+        )
+    if record.piece:
+        # What comes after the last piece was not shown to the annotators.
+        length = min(length, record.duration)
+    return length
+
+
+def _within_video(record, length, unit):
+    """`(times, cuts)`: ends cut at the video's, and a message for each."""
+    slack = max(record.piece, 1e-6)
+    video = f"video {record.video_id!r} of {length:g} {unit}"
+    cuts = []
+    for start, end in record.times:
+        moment = f"moment {start:g} to {end:g} {unit}"
+        if start < 0:
+            raise ValueError(f"{moment} starts before its video does")
+        if end == start:
+            raise ValueError(f"{moment} has no length")
+        if end < start:
+            raise ValueError(f"{moment} ends before it starts")
+        if start >= length:
+            raise ValueError(f"{moment} starts after the end of its {video}")
+        if end - start > length * _LONGER + slack:
+            raise ValueError(f"{moment} is longer than its {video}")
+        if end > length + slack:
+            cuts.append(f"{moment} was cut: it ends after its {video}")
+    return [(start, min(end, length)) for start, end in record.times], cuts
+
+
+def _check_duration(video_id, duration, seen):
+    """Notes how long a video lasts; raises if it lasted otherwise before."""
+    first = seen.setdefault(video_id, duration)
+    if abs(first - duration) > 0.01:
+        raise ValueError(
+            f"video {video_id!r} lasts {duration:g} s here, but {first:g} s "
+            "before"
+        )

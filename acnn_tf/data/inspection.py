@@ -1,4 +1,4 @@
-"""What can be told of a dataset before training on it."""
+"""Checks and counts of a dataset before training, and its files' manifests."""
 
 import os
 
@@ -10,8 +10,8 @@ from acnn_tf.files.problems import Problem
 from acnn_tf.files.text import read_numbers
 
 
-def with_sound_features(moments, features):
-    """Leaves out the moments whose videos cannot be used.
+def with_usable_features(moments, features):
+    """Keeps the moments whose videos have features that can be used.
 
     Reads every video once.
 
@@ -20,13 +20,13 @@ def with_sound_features(moments, features):
         features: `acnn_tf.data.features.ClipFeatures`.
 
     Returns:
-        `(moments, problems)`: those whose videos have sound features, and a
-        list of `Problem`: one for each bad video of the features, and one for
-        each query whose video is missing.
+        `(moments, problems)`: the moments that are left, and a list of
+        `Problem`: one for each video whose features are bad, and one for each
+        moment whose video has none.
     """
     bad = features.problems()
     problems = list(bad.values())
-    sound = []
+    usable = []
     for moment in moments:
         if moment.video_id not in features:
             path, _, line = moment.source.rpartition(":")
@@ -36,14 +36,15 @@ def with_sound_features(moments, features):
             )
             problems.append(Problem(path, int(line) if line else None, message))
         elif moment.video_id not in bad:
-            sound.append(moment)
-    return sound, problems
+            usable.append(moment)
+    return usable, problems
 
 
 def count_pairs(moments, grid, **thresholds):
     """Counts windows, and the pairs that they make with sentences.
 
-    See `acnn_tf.data.windows.video_pairs` for what makes a pair.
+    A window makes a pair with each sentence whose moment it shows; see
+    `acnn_tf.data.windows.pair_windows`.
 
     Args:
         moments: List of `Moment`.
@@ -51,8 +52,8 @@ def count_pairs(moments, grid, **thresholds):
         **thresholds: `min_iou` and `max_niol` of `pair_windows`.
 
     Returns:
-        Dictionary: `"windows"` of all videos together, `"pairs"`, and
-        `"paired_windows"`, those windows that are in a pair.
+        Dictionary of ints: `"windows"` of all videos together, `"pairs"`, and
+        `"paired_windows"`, the windows that are in any pair.
 
     Reference: paper, section 4.1.
     """
@@ -65,19 +66,20 @@ def count_pairs(moments, grid, **thresholds):
 
 
 def save_manifests(moments, problems, paths, features=None, skip_bad=False):
-    """Writes a manifest for each file that was found sound.
+    """Writes a manifest beside each file in which nothing is wrong.
 
-    One that is there already stays: a file that does not agree with it is
-    damaged, or else its manifest is to be removed.
+    A manifest holds the file's digest, by which damage to it is told later.
+    One that is there already stays: if the file does not agree with it, the
+    file is damaged, or was changed and its manifest has to be removed.
 
     Args:
         moments: List of `Moment`, those that can be used.
-        problems: List of `Problem` that were found in any of the files.
-        paths: File of the moments, then those of durations and of counts of
+        problems: List of `Problem`, all that was found in the files.
+        paths: Paths of the annotations, the durations and the numbers of
             frames, `None` where there is none.
-        features: `acnn_tf.data.features.ClipFeatures`, if any.
-        skip_bad: Take files of text for sound in which only some of the
-            records are bad.
+        features: `acnn_tf.data.features.ClipFeatures`, or `None`.
+        skip_bad: Bool: also write those of text files of which some records
+            are bad.
 
     Returns:
         List of the paths of the manifests that were written.

@@ -4,8 +4,9 @@
      "pred_relevant_windows": [[3.2, 9.0, 0.91], ...]}
 
 Each window is start, end (seconds) and score. Libraries for moment retrieval
-share the format, so that the predictions of any of them can be scored here,
-and ours elsewhere.
+share this format and its keys, so that the predictions of any of them can be
+scored here, and ours elsewhere. That is why the keys are `qid` and `vid`, where
+everything else here says `query_id` and `video_id`.
 """
 
 import json
@@ -44,8 +45,8 @@ def read_predictions(path, moments, allow_missing=False):
     Args:
         path: File to read.
         moments: List of `Moment`, each with a query id of its own.
-        allow_missing: Let queries without predictions pass, as queries with
-            an empty list.
+        allow_missing: Bool: give queries that the file leaves out an empty
+            list, in place of raising.
 
     Returns:
         For each moment `float64 [N, 3]`: start, end, score; as in the file,
@@ -56,6 +57,17 @@ def read_predictions(path, moments, allow_missing=False):
             a query or video that the annotations do not have, or has a window
             that is not finite or ends before it starts; or the queries
             without predictions.
+        ValueError: If two moments have one query id.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.data.annotations import Moment
+    >>> path = tempfile.mkdtemp() + "/predictions.jsonl"
+    >>> moment = Moment("7", "a man runs", "v1", 30.0, ((3.0, 9.0),))
+    >>> write_predictions(path, [moment], [[[3.2, 9.0, 0.91]]])
+    >>> read_predictions(path, [moment])
+    [array([[3.2 , 9.  , 0.91]])]
     """
     by_id = {moment.query_id: moment for moment in moments}
     if len(by_id) < len(moments):

@@ -13,12 +13,11 @@ import numpy as np
 
 from acnn_tf.data import annotations
 from acnn_tf.data import features as features_lib
-from acnn_tf.data.annotations import Moment
+from acnn_tf.data.annotations import SPLITS, Moment
 from acnn_tf.data.descriptors import describe
 from acnn_tf.data.scenes import FRAME_RATE, generator, plan, render
 
 CLIP_SECONDS = 0.5
-SPLITS = ("train", "val", "test")
 VIDEOS_IN_SPLIT = 100_000
 
 # What the shapes and motions of a scene are called.

@@ -1,30 +1,48 @@
 """A whole training step of ACNN, and where its time goes.
 
 The step is what `model.fit` runs: next batch, losses, gradients, optimizer.
-Shapes are those of the paper's experiment, losses and optimizer come from its
-flagfile; the head has a hidden layer. The plain model has the same weights and
+Shapes, losses and optimizer are those of the paper's experiment; the head has
+a hidden layer. The plain model has the same weights and
 makes the same numbers with Keras's own layers and Adam, and with the literal
 outer product.
 """
 
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags
-from absl.testing import flagsaver
 
 from acnn_tf.models import ACNN
-from experiments import model_flags, objective
+from experiments import losses_and_optimizer
 from experiments.benchmarks import measure, plain_model, trace
 
-FLAGS = flags.FLAGS
-FLAGFILE = Path(__file__).resolve().parents[1] / "flags" / "tacos_paper.flags"
-
-SETTINGS = ["--filters=256", "--embedding_dim=128", "--hidden_dim=64"]
-SMOKE_SETTINGS = ["--filters=8", "--embedding_dim=8", "--hidden_dim=8"]
+# Of experiments/flags/tacos_paper.flags, as arguments of ACNN and of
+# `compile_model`.
+NETWORK = {
+    "window_lengths": (64, 128, 256, 512),
+    "frame_rate": 29.4,
+    "window_overlap": 0.8,
+    "kernel_sizes": (1, 3, 5),
+    "scorer_activation": "relu",
+    "context_activation": None,
+    "first_order_query": False,
+    "position_features": False,
+    "dropout": 0.0,
+    "clip_dropout": 0.0,
+    "consensus_iou": None,
+    "offset_unit": "frames",
+}
+OBJECTIVE = {
+    "video_weight": 0.0,
+    "batch_weight": 1.0,
+    "offset_weight": 0.01,
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "clipnorm": 0.0,
+    "weight_decay": 0.0,
+    "ema_momentum": 0.0,
+}
+SIZES = {"filters": 256, "embedding_dim": 128, "hidden_dim": 64}
+SMOKE_SIZES = {"filters": 8, "embedding_dim": 8, "hidden_dim": 8}
 # Batch, features of a window, features of a sentence.
 SHAPE = (64, 4096, 4800)
 SMOKE_SHAPE = (4, 16, 12)
@@ -99,29 +117,20 @@ def model_and_data(smoke):
 def _models(smoke):
     """ACNN and the plain model, ready to train, and a dataset for them."""
     model, plain, dataset = _compiled([ACNN, plain_model.PlainACNN], smoke)
-    with flagsaver.flagsaver():
-        _parse(smoke)
-        plain.optimizer = keras.optimizers.Adam(FLAGS.learning_rate)
+    plain.optimizer = keras.optimizers.Adam(OBJECTIVE["learning_rate"])
     plain.copy_weights(model)
     return model, plain, dataset
 
 
-def _parse(smoke):
-    settings = SMOKE_SETTINGS if smoke else SETTINGS
-    # The file's flags of data and batches are not known here: set aside.
-    FLAGS([sys.argv[0], f"--flagfile={FLAGFILE}", *settings], known_only=True)
-
-
 def _compiled(kinds, smoke):
-    with flagsaver.flagsaver():
-        _parse(smoke)
-        keras.utils.set_random_seed(0)
-        models = [kind(**model_flags.model_arguments()) for kind in kinds]
-        dataset = _make_dataset(models[0], *(SMOKE_SHAPE if smoke else SHAPE))
-        inputs, _ = next(iter(dataset))
-        for model in models:
-            model(inputs)  # builds it
-            objective.compile_model(model, num_steps=1)
+    keras.utils.set_random_seed(0)
+    sizes = SMOKE_SIZES if smoke else SIZES
+    models = [kind(**NETWORK, **sizes) for kind in kinds]
+    dataset = _make_dataset(models[0], *(SMOKE_SHAPE if smoke else SHAPE))
+    inputs, _ = next(iter(dataset))
+    for model in models:
+        model(inputs)  # builds it
+        losses_and_optimizer.compile_model(model, num_steps=1, **OBJECTIVE)
     return *models, dataset
 
 

@@ -1,6 +1,7 @@
-"""Files of what became of each query: CSV, a line for each.
+"""CSV files of how well each query was answered, a line for each.
 
-Columns `qid`, `vid`, `iou` (of the first result) and, 1 or 0, `R@n,IoU=m`.
+Columns are `query_id`, `video_id`, `iou` (of the first result with the moment)
+and `R@n,IoU=m`, which is 1 where one of the first n results has this IoU.
 """
 
 import csv
@@ -11,10 +12,11 @@ import numpy as np
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.problems import DataError, Problem
 
-_IDS = ("qid", "vid")
+_IDS = ("query_id", "video_id")
+_OLD_IDS = ("qid", "vid")  # what they were called at first
 
 
-def write_queries(path, moments, hits):
+def write_per_query(path, moments, hits):
     """Writes the file.
 
     Args:
@@ -35,8 +37,8 @@ def write_queries(path, moments, hits):
             writer.writerow([moment.query_id, moment.video_id, *values])
 
 
-def read_queries(path):
-    """Reads such a file.
+def read_per_query(path):
+    """Reads what `write_per_query` wrote.
 
     Args:
         path: File.
@@ -50,7 +52,8 @@ def read_queries(path):
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))
     heading = lines[0] if lines else []
-    if tuple(heading[:2]) != _IDS or len(heading) < 3 or len(lines) < 2:
+    is_known = tuple(heading[:2]) in (_IDS, _OLD_IDS)
+    if not is_known or len(heading) < 3 or len(lines) < 2:
         _fail(path, 1, f"expected the columns {', '.join(_IDS)}, iou, ...")
     values = np.empty((len(lines) - 1, len(heading) - 2))
     for row, line in enumerate(lines[1:]):

@@ -1,4 +1,4 @@
-"""R@1, IoU=0.5 over training steps: the paper's Figure 5."""
+"""Curves of R@1, IoU=0.5 over training steps, as the paper's Figure 5."""
 
 import csv
 import math
@@ -7,9 +7,9 @@ import os
 import numpy as np
 from absl import logging
 
-from acnn_tf import callbacks, plots
+import acnn_tf
 
-# Lines of the picture -> columns of history.csv.
+# Curve -> its column of history.csv.
 CURVES = {
     "training": "train_R@1_IoU=0.5",
     "validation": "val_R@1_IoU=0.5",
@@ -17,7 +17,17 @@ CURVES = {
 
 
 def read_history(folder):
-    """Rows of history.csv: list of dictionaries of floats."""
+    """Reads the history.csv of a run.
+
+    Args:
+        folder: Folder of a run of experiments.train.
+
+    Returns:
+        List of dictionaries of floats, one for each epoch.
+
+    Raises:
+        ValueError: Says what is wrong with the file, and what to do.
+    """
     path = os.path.join(folder, "history.csv")
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -39,12 +49,13 @@ def read_history(folder):
 
 
 def draw(path, histories, chance=None):
-    """Draws the columns of `CURVES` that the rows have.
+    """Draws the curves of one run or more, each in a panel of its own.
 
     Args:
-        path: Where to write the picture.
-        histories: Heading -> dictionaries with `"step"`, one an epoch.
-        chance: What guessing gets.
+        path: PNG file to write.
+        histories: Dictionary from the title of a panel to the rows of its
+            run, as `read_history` returns them.
+        chance: Float, what guessing gets, or `None`.
     """
     panels = {
         title: (
@@ -57,11 +68,18 @@ def draw(path, histories, chance=None):
         )
         for title, rows in histories.items()
     }
-    plots.recall_curves(path, panels, chance=chance)
+    acnn_tf.plots.recall_curves(path, panels, chance=chance)
 
 
 def draw_epochs(path, history, steps_per_epoch, chance):
-    """`draw` of the logs of all epochs so far, where there is Matplotlib."""
+    """Draws the curves of a training so far, where there is Matplotlib.
+
+    Args:
+        path: PNG file to write.
+        history: List of dictionaries, the logs of each epoch.
+        steps_per_epoch: Int.
+        chance: Float, what guessing gets.
+    """
     rows = [
         {"step": (epoch + 1) * steps_per_epoch, **logs}
         for epoch, logs in enumerate(history)
@@ -72,13 +90,13 @@ def draw_epochs(path, history, steps_per_epoch, chance):
         logging.log_first_n(logging.WARNING, "No curve: %s", 1, error)
 
 
-def watch(split, count, seed):
+def watch_training_queries(split, count, seed):
     """Callbacks that search for some training queries after every epoch.
 
     Args:
-        split: `datasets.Split` that is trained on.
-        count: Int, how many; 0 asks for none.
-        seed: Which ones.
+        split: `experiments.splits.Split` that is trained on.
+        count: Int, how many queries; 0 asks for none.
+        seed: Int, which decides on the queries.
 
     Returns:
         List, for `fit`; what they log begins with `train_`.
@@ -87,7 +105,7 @@ def watch(split, count, seed):
         return []
     order = np.random.default_rng(seed).permutation(len(split.moments))
     return [
-        callbacks.Validation(
+        acnn_tf.callbacks.Validation(
             [split.moments[index] for index in sorted(order[:count])],
             split.features,
             monitor=None,

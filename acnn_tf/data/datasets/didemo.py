@@ -1,0 +1,54 @@
+"""DiDeMo, in pieces of five seconds, of which several annotators chose some.
+
+    [{annotation_id, video, description, num_segments, times: [[first, last]]}]
+
+`times` holds the first and the last piece that each annotator chose.
+"""
+
+import collections
+
+from acnn_tf.data.datasets.records import (
+    Dataset,
+    Record,
+    check_moment,
+    parse_each,
+    positive,
+    values_of,
+)
+from acnn_tf.files.text import json_items
+
+PIECE_SECONDS = 5
+
+
+def read(path):
+    """Reads a JSON file, see `Dataset`."""
+    return parse_each(json_items(path, list), _query)
+
+
+def _query(entry):
+    keys = ("annotation_id", "video", "description", "times")
+    query_id, video, sentence, times = values_of(entry, keys)
+    place = f"annotation {query_id}"
+    check_moment(times, sentence, place)
+    num_pieces = positive(entry, "num_segments", place)
+    if any(piece != int(piece) for pair in times for piece in pair):
+        raise ValueError(f"{place}: expected whole `times`, found {times}")
+    # What most of the annotators chose comes first.
+    chosen = collections.Counter(map(tuple, times)).most_common()
+    record = Record(
+        sentence.strip(),
+        str(video),
+        [
+            # An end before the start stays one.
+            (first * PIECE_SECONDS, (last + (last >= first)) * PIECE_SECONDS)
+            for (first, last), _ in chosen
+        ],
+        num_pieces * PIECE_SECONDS,
+        piece=PIECE_SECONDS,
+        query_id=str(query_id),
+        num_annotators=tuple(count for _, count in chosen),
+    )
+    return record.query_id, [record]
+
+
+DATASET = Dataset(read, lambda split: [f"{split}_data.json"])

@@ -1,0 +1,62 @@
+"""A dataset of your own: one JSON object a line, times in seconds.
+
+    {"qid": 7, "query": "a man runs", "vid": "v1", "duration": 30.0,
+     "relevant_windows": [[3.2, 9.0]]}
+
+Libraries for moment retrieval share this format and its keys, so these stay
+as they are, where everything else here says `query_id` and `video_id`.
+"""
+
+import json
+
+from acnn_tf.data.datasets.records import (
+    Dataset,
+    Record,
+    check_moment,
+    parse_each,
+    positive,
+    values_of,
+)
+from acnn_tf.files.text import text_lines
+
+
+def read(path):
+    """Reads a file of lines, see `Dataset`."""
+    return parse_each(text_lines(path), _line)
+
+
+def to_line(moment):
+    """A `Moment` as a line of such a file, without its end."""
+    entry = {
+        "qid": moment.query_id,
+        "query": moment.query,
+        "vid": moment.video_id,
+        "duration": moment.duration,
+        "relevant_windows": [list(pair) for pair in moment.segments],
+    }
+    return json.dumps(entry, ensure_ascii=False)
+
+
+def _line(text):
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}; found {text[:60]!r}") from None
+    keys = ("qid", "vid", "query", "relevant_windows")
+    query_id, video, sentence, times = values_of(entry, keys)
+    place = f"query {query_id}"
+    check_moment(times, sentence, place)
+    duration = None
+    if "duration" in entry:
+        duration = positive(entry, "duration", place)
+    record = Record(
+        sentence.strip(),
+        str(video),
+        [tuple(window) for window in times],
+        duration,
+        query_id=str(query_id),
+    )
+    return record.query_id, [record]
+
+
+DATASET = Dataset(read, lambda split: [f"{split}.jsonl"])

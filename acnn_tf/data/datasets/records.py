@@ -1,0 +1,164 @@
+"""What a dataset's file defines, and what its reader returns.
+
+A reader only looks at the form of a record. Whether its times make sense is
+seen in `acnn_tf.data.annotations`, once for all datasets.
+"""
+
+import collections.abc
+import dataclasses
+
+from acnn_tf.files.text import is_number, json_items
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset: how to read its annotations, and what its files are called.
+
+    Args:
+        read: Function from the path of an annotation file to `(line, item)`
+            for each entry. An item is `(key, records)`: a list of `Record`,
+            and what no other entry of the file may have, or `None`. An entry
+            of the wrong form is a `ValueError` in place of an item: it says
+            what was expected and what was found. See `parse_each`.
+        file_names: Function from a split to the usual names of its annotation
+            file: list, of which the first that is there is used.
+        frame_rate: Frames per second, if times are counted in frames. The
+            lengths of the videos are then read from a file of their numbers
+            of frames, otherwise from one of their durations.
+        video_id: Function from the name of a video, in such a file, to its id
+            in the annotations.
+    """
+
+    read: collections.abc.Callable
+    file_names: collections.abc.Callable
+    frame_rate: float | None = None
+    video_id: collections.abc.Callable = str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One sentence of an annotation file.
+
+    Args:
+        query: The sentence.
+        video_id: The video.
+        times: List of (start, end), in seconds, or in frames if the dataset
+            has a frame rate.
+        duration: Of the video, in the same unit, if the file says.
+        frame_rate: Frames per second, if the file says.
+        piece: Seconds of the pieces in which times and duration are counted,
+            if they are. A video's last piece may be shorter, so `duration` is
+            then the longest that it can be.
+        query_id: As in the file. Default: made of video, times and a counter.
+        num_annotators: How many annotators chose each of `times`, if several
+            were asked.
+    """
+
+    query: str
+    video_id: str
+    times: list
+    duration: float | None = None
+    frame_rate: float | None = None
+    piece: float = 0.0
+    query_id: str | None = None
+    num_annotators: tuple | None = None
+
+
+def parse_each(entries, parse):
+    """Yields `(line, parse(entry))`, or the `ValueError` in its place.
+
+    Args:
+        entries: Iterable of `(line, entry)`, where an entry that could not be
+            read is a `ValueError` already.
+        parse: Function from an entry to an item, see `Dataset`.
+    """
+    for line, entry in entries:
+        try:
+            if isinstance(entry, ValueError):
+                raise entry
+            item = parse(entry)
+        except ValueError as error:
+            item = error
+        yield line, item
+
+
+def sentences_by_video(path):
+    """Reads JSON of `{video: {timestamps: [...], sentences: [...], ...}}`.
+
+    Yields:
+        `(line, (place, video, times, sentence, value))` for each sentence:
+        `value` is the video's whole object, and `place` is for messages,
+        since such files tend to be a single line.
+    """
+    seen = set()
+    for line, item in json_items(path, dict):
+        if isinstance(item, ValueError):
+            yield line, item
+            continue
+        video, value = item
+        found = sorted(value) if isinstance(value, dict) else value
+        times = sentences = None
+        if isinstance(value, dict):
+            times, sentences = value.get("timestamps"), value.get("sentences")
+        if not (
+            isinstance(times, list)
+            and isinstance(sentences, list)
+            and len(times) == len(sentences)
+        ):
+            error = (
+                "expected lists `timestamps` and `sentences` of one length, "
+                f"found {found!r:.60}"
+            )
+        elif video in seen:
+            error = "is in the file twice; remove one of the two"
+        else:
+            seen.add(video)
+            pairs = zip(times, sentences, strict=True)
+            for number, pair in enumerate(pairs, start=1):
+                place = f"video {video!r}, sentence {number}"
+                yield line, (place, video, *pair, value)
+            continue
+        yield line, ValueError(f"video {video!r}: {error}")
+
+
+def values_of(entry, keys):
+    """The values of an object's keys, all of which it must have: a list."""
+    if not isinstance(entry, dict) or not set(keys) <= set(entry):
+        found = sorted(entry) if isinstance(entry, dict) else entry
+        raise ValueError(
+            f"expected an object with {', '.join(keys)}; found {found!r:.80}"
+        )
+    return [entry[key] for key in keys]
+
+
+def positive(entry, key, place):
+    """The number above 0 that an object has under a key."""
+    number = entry.get(key)
+    if not is_number(number) or number <= 0:
+        raise ValueError(
+            f"{place}: `{key}` must be a number above 0, found {number!r:.40}"
+        )
+    return number
+
+
+def check_moment(times, sentence, place=""):
+    """Raises unless `times` are pairs of numbers and `sentence` is text."""
+    place = place and f"{place}: "
+    if not isinstance(sentence, str) or not sentence.strip():
+        raise ValueError(f"{place}expected a sentence, found {sentence!r:.40}")
+    if (
+        not isinstance(times, list)
+        or not times
+        or not all(
+            isinstance(pair, (list, tuple))
+            and len(pair) == 2
+            and all(map(is_number, pair))
+            for pair in times
+        )
+    ):
+        raise ValueError(
+            f"{place}expected times [start, end] in finite numbers, found "
+            f"{times!r:.60}"
+        )

@@ -1,0 +1,59 @@
+"""The plots of an evaluation: its table, and queries with what was found."""
+
+import os
+import sys
+
+import numpy as np
+from absl import flags
+
+import acnn_tf
+from acnn_tf.files.names import file_name
+
+flags.DEFINE_integer(
+    "timelines",
+    None,
+    "Number of queries to draw, each with its moment and what was found, into "
+    "WORKDIR/timelines; with any, the table is drawn as well. Default: 3.",
+)
+
+
+def draw_evaluation(
+    workdir, model, split, results, predictions, timelines=3, render=None
+):
+    """Draws the table, and queries from all over the split.
+
+    Args:
+        workdir: Folder to draw into.
+        model: The model that was evaluated.
+        split: `experiments.splits.Split`.
+        results: The figures that `acnn_tf.evaluation.evaluate` returned.
+        predictions: The moments that it returned, for each query.
+        timelines: Int, how many queries to draw; 0 draws nothing at all.
+        render: Function from a video id to its frames, to draw some of them.
+    """
+    if not timelines:
+        return
+    plots = acnn_tf.plots
+    path = os.path.join(workdir, "table.png")
+    drawn = [plots.recall_table(path, results, results["protocol"])]
+    for index in np.linspace(0, len(predictions) - 1, timelines).astype(int):
+        moment, predicted = split.moments[index], predictions[index]
+        path = plots.timeline(
+            os.path.join(
+                workdir, "timelines", file_name(moment.query_id, ".png")
+            ),
+            query=moment.query,
+            duration=moment.duration,
+            truth=moment.segments,
+            predictions=predicted[:5].tolist(),
+            attention=acnn_tf.evaluation.attention(
+                model,
+                moment,
+                split.features,
+                predicted[0, 1] - predicted[0, 0],
+            ),
+            frames=render(moment.video_id) if render else None,
+        )
+        drawn.append(path)
+    for path in drawn:
+        print(f"drew {path}", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""Adds the videos of a file of features to an index, and the flags for it."""
+
+import sys
+
+from absl import flags
+
+import acnn_tf
+
+flags.DEFINE_string(
+    "durations",
+    None,
+    "File of the seconds of each video: JSON or CSV. Default: a video lasts as "
+    "long as its clips.",
+)
+flags.DEFINE_float(
+    "clip_seconds",
+    None,
+    "Seconds from one clip to the next. Default: as the features say.",
+)
+
+
+def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
+    """Encodes the videos that an index does not have yet; shows progress.
+
+    Args:
+        index: `acnn_tf.search.MomentIndex`.
+        path: HDF5, TFRecord or folder of `.npy`: features of clips.
+        durations: File of the seconds of each video, see `video_seconds`.
+        clip_seconds: Seconds from one clip to the next, where the features do
+            not say.
+        videos: Ids, to add only these. Default: all.
+
+    Raises:
+        DataError: If `durations` is malformed.
+    """
+    known = set(index.video_ids)
+    with acnn_tf.data.open_features(
+        path, clip_seconds=clip_seconds
+    ) as features:
+        new = [video for video in videos or features if video not in known]
+        seconds = acnn_tf.data.video_seconds(features, durations, new)
+        index.append(features, seconds, _print_progress)
+
+
+def _print_progress(done, total):
+    print(
+        f"\r{done:,} of {total:,} windows encoded",
+        end="\n" if done == total else "",
+        file=sys.stderr,
+    )

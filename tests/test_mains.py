@@ -1,0 +1,171 @@
+"""The mains: what they answer before any work, and helpers without flags."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from acnn_tf.data import synthetic
+from acnn_tf.data.features import write_features
+from acnn_tf.files.problems import DataError
+from experiments import (
+    losses_and_optimizer,
+    model_flags,
+    splits,
+    training_batches,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for folder in ("experiments", "export")
+    for path in sorted(ROOT.glob(f"{folder}/**/*.py"))
+}
+MAINS = [
+    path
+    for path, text in SOURCES.items()
+    if 'if __name__ == "__main__"' in text and "benchmarks" not in path
+]
+HELP = """
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+except SystemExit:
+    pass
+print("IMPORTED", *sorted({"tensorflow", "keras", "torch"} & set(sys.modules)))
+"""
+
+
+def test_help_waits_for_no_tensorflow():
+    offenders = {}
+    for path in MAINS:
+        main = path.removesuffix(".py").replace("/", ".")
+        done = subprocess.run(
+            [sys.executable, "-c", HELP, main],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        printed, _, imported = done.stdout.rpartition("IMPORTED")
+        if imported.strip() or "--" not in printed:
+            offenders[main] = imported + done.stderr[-300:]
+    assert len(MAINS) > 10
+    assert not offenders
+
+
+def test_only_mains_read_flags():
+    offenders = [
+        path
+        for path, text in SOURCES.items()
+        if path not in MAINS
+        and "FLAGS" in text
+        # How mains read them; the second checks those of other processes.
+        and path not in ("export/command.py", "experiments/sweeps/row_runs.py")
+    ]
+    assert not offenders
+
+
+@pytest.fixture
+def no_flags():
+    """Flags as they are in a notebook: none is read."""
+    was_parsed = flags.FLAGS.is_parsed()
+    flags.FLAGS.unparse_flags()
+    yield
+    if was_parsed:
+        flags.FLAGS.mark_as_parsed()
+
+
+def test_a_notebook_can_train_with_the_helpers(no_flags):
+    split = splits.load_split("train", dataset="synthetic", num_scenes=2)
+    model = model_flags.make_model(
+        split, "acnn", filters=4, embedding_dim=4, hidden_dim=None, word_dim=4
+    )
+    model.adapt(split.features.values())
+    batches = training_batches.make_batches(model, split, batch_size=4)
+    model(next(iter(batches.dataset))[0])
+    losses_and_optimizer.compile_model(model, num_steps=1, learning_rate=0.01)
+    history = model.fit(
+        batches.dataset, steps_per_epoch=1, shuffle=False, verbose=0
+    )
+    assert history.history["loss"][0] > 0
+
+
+def test_splits_are_loaded_from_files_by_name_or_by_folder(no_flags, tmp_path):
+    scenes = synthetic.make_scenes(2, split="val")
+    synthetic.write(scenes, tmp_path, "val")
+    by_folder = splits.load_split("val", dataset="jsonl", data_dir=tmp_path)
+    by_name = splits.load_split(
+        "train",
+        dataset="jsonl",
+        annotations=str(tmp_path / "val.jsonl"),
+        features=str(tmp_path / "features_val.hdf5"),
+        data_dir=None,
+    )
+    assert by_folder.moments == by_name.moments
+    assert set(by_folder.features) == set(by_name.features)
+    held = splits.preload(by_name._replace(moments=by_name.moments[:1]))
+    assert list(held.features) == [by_name.moments[0].video_id]
+    assert held.features.clip_seconds == scenes.clip_seconds
+
+
+def test_what_a_split_lacks_is_said(no_flags, tmp_path):
+    (tmp_path / "val.jsonl").write_text(
+        '{"qid": 1, "vid": "v", "query": "a", "duration": 9, '
+        '"relevant_windows": [[1, 2]]}'
+    )
+    for settings, message in (
+        ({}, "--dataset must say"),
+        ({"dataset": "jsonl"}, "no annotations of the val split"),
+        ({"dataset": "jsonl", "data_dir": tmp_path}, "no features of the val"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            splits.load_split("val", **settings)
+
+
+def test_bad_videos_are_left_out_if_asked(no_flags, tmp_path, capsys):
+    scenes = synthetic.make_scenes(2, split="val")
+    synthetic.write(scenes, tmp_path, "val")
+    (kept, clips), (lost, _) = scenes.features.items()
+    features = tmp_path / "one.hdf5"
+    write_features(features, {kept: clips}, scenes.clip_seconds)
+    settings = {"dataset": "jsonl", "data_dir": tmp_path, "features": features}
+    whole = splits.load_split("val", **settings)
+    assert {moment.video_id for moment in whole.moments} == {kept, lost}
+    split = splits.load_split("val", **settings, skip_bad=True)
+    assert {moment.video_id for moment in split.moments} == {kept}
+    assert f"left out: {tmp_path / 'val.jsonl'}:" in capsys.readouterr().err
+    (tmp_path / "val.jsonl").write_text("no JSON")
+    (tmp_path / "val.jsonl.manifest.json").unlink()
+    with pytest.raises(DataError, match=r"val\.jsonl:1"):
+        splits.load_split("val", **settings)
+
+
+def test_a_run_says_what_it_was_trained_on(tmp_path):
+    lines = [
+        "--dataset=jsonl",
+        "--data_dir=data-",
+        "--noskip_bad",
+        "--num_scenes=40",
+        "--annotations=a=b.jsonl",
+        "--val_features=v.hdf5",
+        "--epochs=3",
+        "--clip_seconds=0.5",
+    ]
+    (tmp_path / "flags.txt").write_text("\n".join(lines) + "\n")
+    common = {
+        "dataset": "jsonl",
+        "data_dir": "data-",
+        "num_scenes": 40,
+        "clip_seconds": 0.5,
+        "skip_bad": False,
+    }
+    for split, own in (
+        ("train", {"annotations": "a=b.jsonl"}),
+        ("val", {"features": "v.hdf5"}),
+        ("test", {}),
+    ):
+        assert splits.settings_of_run(tmp_path, split) == common | own
