@@ -46,7 +46,8 @@ class TemporalContext(keras.layers.Layer):
 
     Example:
 
-    >>> layer = TemporalContext(kernel_sizes=(1, 3), filters=8)
+    >>> import acnn_tf, keras
+    >>> layer = acnn_tf.layers.TemporalContext(kernel_sizes=(1, 3), filters=8)
     >>> tuple(layer(keras.ops.ones((2, 5, 4))).shape)
     (2, 5, 2, 8)
 
