@@ -8,14 +8,13 @@ from acnn_tf import replicas
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class AlignmentLoss(keras.losses.Loss):
-    """Tells matching query-window pairs of a batch from the others.
+    """Cross-entropy of matching and other query-window pairs of a batch.
 
         L = sum_P a1 log(1 + exp(-s)) + sum_N a2 log(1 + exp(s))
 
-    over the block of every query of the batch against every window, divided
-    by the number of pairs in it. A pair is positive if query and window
-    belong to the same moment, so that two sentences of one moment in a batch
-    are not taken for negatives of each other. Where several replicas share a
+    over the pairs of every query with every window of the batch, divided by
+    their number. P are the pairs of one moment, N the others: two sentences of
+    one moment are no negatives of each other. Where several replicas share a
     batch, each has some of its queries and all of its windows.
 
     Args:
@@ -24,13 +23,19 @@ class AlignmentLoss(keras.losses.Loss):
         negative_weight: a2. Defaults to `1 / B`.
 
     Call arguments:
-        y_true: `[B]`, the id of each example's moment.
+        y_true: int `[B]`, the id of each example's moment.
         y_pred: `[B, B]`, scores of query i and the window of example j; on
             each of several replicas `[b, B]` for the `[b]` of `y_true`.
 
+    Returns:
+        Scalar; by Keras's `reduction`.
+
     Example:
 
-    >>> loss = AlignmentLoss(positive_weight=1.0, negative_weight=1.0)
+    >>> import acnn_tf, keras
+    >>> loss = acnn_tf.losses.AlignmentLoss(
+    ...     positive_weight=1.0, negative_weight=1.0
+    ... )
     >>> ids, scores = keras.ops.array([0, 1]), keras.ops.zeros((2, 2))
     >>> round(float(loss(ids, scores)), 4)  # log 2
     0.6931
@@ -80,31 +85,35 @@ class AlignmentLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class VideoAlignmentLoss(keras.losses.Loss):
-    """Finds the moment among the windows of its own video.
+    """Cross-entropy of a query's scores over the windows of its own video.
 
-    Cross-entropy between the softmax of the scores over the windows of one
-    video and a target that shares itself out by IoU:
+    Windows that overlap the moment share the target by their IoU:
 
         p_w  proportional to  max(0, iou_w - min_iou);
         L = -sum_w p_w log softmax(s)_w
 
-    Where no window is above `min_iou`, the best one is the target.
+    Where no window is above `min_iou`, the one of highest IoU is the target.
 
     Args:
-        min_iou: Float in `[0, 1)`: at and below this IoU a window is a
-            negative. Low, since search weighs a window by those that it
-            overlaps (`acnn_tf.search.consensus`). Defaults to 0.3.
+        min_iou: Float in `[0, 1)`. A window of this IoU or less is a
+            negative. The default, 0.3, is low because search raises the score
+            of a window by those that it overlaps.
 
     Call arguments:
         y_true: `[B, W]`, IoU of each window with the query's moment, -1 for
             padding.
         y_pred: `[B, W]`, scores.
 
+    Returns:
+        Scalar; by Keras's `reduction`.
+
     Example:
 
+    >>> import acnn_tf, keras
+    >>> loss = acnn_tf.losses.VideoAlignmentLoss()
     >>> iou = keras.ops.array([[1.0, 0.2, -1.0]])
     >>> scores = keras.ops.array([[0.0, 0.0, 9.0]])
-    >>> round(float(VideoAlignmentLoss()(iou, scores)), 4)  # log 2
+    >>> round(float(loss(iou, scores)), 4)  # log 2
     0.6931
     """
 
@@ -119,8 +128,8 @@ class VideoAlignmentLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         real = y_true >= 0
         best = ops.max(y_true, axis=-1, keepdims=True)
-        # The second term keeps one target where none is above the bound.
         target = ops.maximum(y_true - self.min_iou, 0.0)
+        # Without a window above the bound, the best one is the target.
         target = ops.where(
             best > self.min_iou,
             target,
@@ -134,7 +143,7 @@ class VideoAlignmentLoss(keras.losses.Loss):
         )
         zeros = ops.zeros_like(y_pred)
         shifted = ops.where(real, y_pred - ops.stop_gradient(highest), zeros)
-        # Padding leaves the sum, rather than entering it as a huge negative.
+        # Padding is left out of the sum, not added as a huge negative number.
         partition = ops.sum(
             ops.where(real, ops.exp(shifted), zeros), axis=-1, keepdims=True
         )
@@ -146,23 +155,28 @@ class VideoAlignmentLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class OffsetLoss(keras.losses.Loss):
-    """L1 loss of the boundary offsets, on positive windows alone.
+    """L1 loss of the boundary offsets of positive windows.
 
         L = sum_P |d*_s - d_s| + |d*_e - d_e|
 
-    averaged over the positive windows of each example and then, as any Keras
-    loss, over the batch.
+    averaged over the positive windows P of each example, and then over the
+    batch.
 
     Call arguments:
         y_true: `[B, W, 3]`: the offsets of start and end, from
             `acnn_tf.segments.encode_offsets`, and the weight of the window,
-            0 where it is not a positive.
-        y_pred: `[B, W, 2]`.
+            which is 0 where it is no positive.
+        y_pred: `[B, W, 2]`, the predicted offsets.
+
+    Returns:
+        Scalar; by Keras's `reduction`.
 
     Example:
 
+    >>> import acnn_tf, keras
+    >>> loss = acnn_tf.losses.OffsetLoss()
     >>> true = keras.ops.array([[[1.0, -1.0, 1.0], [9.0, 9.0, 0.0]]])
-    >>> float(OffsetLoss()(true, keras.ops.zeros((1, 2, 2))))
+    >>> float(loss(true, keras.ops.zeros((1, 2, 2))))
     2.0
 
     Reference: paper, Eq. 10.

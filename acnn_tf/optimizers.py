@@ -1,30 +1,30 @@
-"""Keras optimizers that go through memory once."""
+"""An optimizer that reads and writes the weights once a step."""
 
 import keras
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, each weight updated in one pass.
+    """`keras.optimizers.Adam`, with one pass over the weights a step.
 
         m += (1 - b1) (g - m);  v += (1 - b2) (g^2 - v)
         w -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)
 
-    Keras writes these lines as a dozen operations, each of which reads and
-    writes all weights; at 11 million of them that takes longer than the
-    forward pass. TensorFlow has one operation for all of it, which this
-    class calls. Arguments, state and numbers are those of Keras. On other
-    backends, for sparse gradients (those of word vectors) and with `amsgrad`
-    it is Keras's own update.
+    Keras computes this by a dozen operations, each of which reads and writes
+    all weights; with 11 million weights that takes longer than the forward
+    pass. This class calls TensorFlow's one operation for all of it. Arguments,
+    state and results are those of Keras. Other backends, sparse gradients
+    (those of word vectors) and `amsgrad` take Keras's own update.
 
     Args:
-        **kwargs: Those of `keras.optimizers.Adam`; with a `weight_decay` it
-            is AdamW.
+        **kwargs: Arguments of `keras.optimizers.Adam`. With `weight_decay`
+            this is AdamW.
 
     Example:
 
+    >>> import acnn_tf, keras
     >>> weight = keras.Variable([1.0, 2.0])
-    >>> optimizer = FusedAdam(learning_rate=0.5)
+    >>> optimizer = acnn_tf.optimizers.FusedAdam(learning_rate=0.5)
     >>> optimizer.apply([keras.ops.array([3.0, -4.0])], [weight])
     >>> keras.ops.convert_to_numpy(weight).round(4).tolist()
     [0.5, 2.5]

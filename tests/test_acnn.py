@@ -266,6 +266,7 @@ def test_match_equals_the_literal_model():
 @pytest.mark.parametrize("arguments", VARIANTS)
 def test_archive_after_training_keeps_the_numbers(arguments, tmp_path):
     model = compiled(ACNN(**{**SMALL, **arguments}))
+    model.run_eagerly = True  # quicker, for one step
     model.adapt(np.concatenate(clips()))
     inputs, targets = training_batch(model)
     model.fit(inputs, targets, batch_size=2, epochs=1, verbose=0)
@@ -340,6 +341,33 @@ def test_attention_weights_sum_to_one():
     weights = np.asarray(model.attention_weights(inputs))
     assert weights.shape[-1] == 3
     np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, layer",
+    [
+        ("attention", layers.AttentionPooling),
+        ("mean", layers.MeanPooling),
+        ("concat", layers.ConcatPooling),
+    ],
+)
+def test_a_name_is_short_for_a_layer(name, layer):
+    results = []
+    for pooling in (name, layer()):
+        keras.utils.set_random_seed(0)
+        model = ACNN(**SMALL, context_pooling=pooling)
+        inputs, _ = video_inputs(model, [np.ones((9, 4), "float32")])
+        model.build({"clip": (None, None, 4), "query": (None, 8)})
+        results.append(model.encode_windows(inputs))
+        weights = model.attention_weights(inputs)
+        assert (weights is None) == (name != "attention")
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_layer_must_pool():
+    model = ACNN(**SMALL, context_pooling=keras.layers.Dense(3))
+    with pytest.raises(ValueError, match=r"must make \[\.\.\., F'\]"):
+        model.build({"clip": (None, None, 4), "query": (None, 8)})
 
 
 def test_word_vectors_land_on_their_words():

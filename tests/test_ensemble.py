@@ -6,15 +6,17 @@ import keras
 import numpy as np
 import pytest
 
-from acnn_tf import losses, search, servable
+from acnn_tf import layers, losses, search, servable
 from acnn_tf.models import (
     ACNN,
     ACRN,
     CTRL,
     Ensemble,
+    ModelFileError,
     load_model,
-    model_checks,
+    save_model,
 )
+from tests import hostile_archives
 
 RNG = np.random.default_rng(0)
 SETTINGS = {"embedding_dim": 4, "hidden_dim": 4, "query_encoder": "mean"}
@@ -142,25 +144,56 @@ def test_the_file_brings_every_network_back(tmp_path):
         np.testing.assert_array_equal(value, numbers(loaded(inputs))[name])
 
 
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """What the file of an ensemble holds, by name."""
+    path = tmp_path_factory.mktemp("ensemble") / "model.keras"
+    save_model(make_model(members=2), path)
+    return hostile_archives.read(path)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
         (lambda c: c.update(network="acnn_tf>ClipNormalization"), "a model"),
         (lambda c: c.update(network="acnn_tf>Ensemble"), "a model"),
-        (lambda c: c.update(members="3"), "a model"),
+        (lambda c: c.update(members="3"), "TypeError"),
+        (lambda c: c.update(members=33), "from 1 to 32"),
         (lambda c: c.update(members=10**6), "at most 1,000"),
-        (lambda c: c["settings"].update(layers=[]), "the settings"),
-        (lambda c: c.update(layers=[]), "the settings"),
-        (lambda c: c.pop("settings"), "a model"),
+        (lambda c: c["settings"].update(layers=[]), r"settings of .*'layers'"),
+        (lambda c: c.update(layers=[]), r"settings of .*'layers'"),
+        (lambda c: c["settings"].update(embedding_dim=10**9), "ask for"),
+        (lambda c: c.pop("settings"), "KeyError: 'settings'"),
     ],
 )
-def test_a_file_of_other_settings_is_refused(change, words):
-    model = make_model(members=2)
-    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
-    model_checks.check_config(json.dumps(config).encode(), 2**30)
+def test_a_file_of_other_settings_is_refused(change, words, members, tmp_path):
+    config = json.loads(members["config.json"])
     change(config["config"])
-    with pytest.raises(ValueError, match=words):
-        model_checks.check_config(json.dumps(config).encode(), 2**30)
+    changed = {**members, "config.json": json.dumps(config)}
+    hostile_archives.pack(tmp_path / "model.keras", changed.items())
+    with pytest.raises(ModelFileError, match=words):
+        load_model(tmp_path / "model.keras")
+
+
+def test_every_network_gets_a_layer_of_its_own(tmp_path):
+    pooling = layers.AttentionPooling("relu")
+    model = make_model(context_pooling=pooling)
+    found = [network.pooling for network in model.networks]
+    assert len({id(one) for one in [pooling, *found]}) == 4
+    assert {one.activation for one in found} == {keras.activations.relu}
+    save_model(model, tmp_path / "model.keras")
+    inputs = make_inputs(model)
+    for load in (load_model, keras.saving.load_model):
+        loaded = load(tmp_path / "model.keras")
+        for name, value in numbers(model(inputs)).items():
+            np.testing.assert_array_equal(value, numbers(loaded(inputs))[name])
+
+
+def test_a_built_model_is_adapted():
+    model = make_model(CTRL, members=2)
+    model.adapt([np.array([[1.0] * 3, [3.0] * 3])])
+    for network in model.networks:
+        np.testing.assert_array_equal(network.normalization.mean, 2.0)
 
 
 @pytest.mark.parametrize(

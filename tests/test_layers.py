@@ -31,6 +31,8 @@ CASES = [
     ),
     (layers.AttentionPooling, {"activation": "relu"}, (normal(2, 5, 3, 4),)),
     (layers.AttentionPooling, {"activation": None}, (normal(5, 3, 4),)),
+    (layers.MeanPooling, {}, (normal(2, 5, 3, 4),)),
+    (layers.ConcatPooling, {}, (normal(2, 5, 3, 4),)),
     (layers.ClipNormalization, {"per_feature": False}, (normal(2, 5, 4),)),
     (layers.CrossFeature, {}, (normal(2, 4), normal(3, 4))),
     (

@@ -1,4 +1,4 @@
-"""The context of windows: its three ways in, against plain sums."""
+"""The context of windows: by hand, and the three kinds of input alike."""
 
 import keras
 import numpy as np
@@ -43,11 +43,12 @@ def test_context_sees_dilated_neighbours():
     )
 
 
-@pytest.mark.parametrize("num_windows", [1, 2, 7, 12])
-@pytest.mark.parametrize("dilation", [1, 2, 5])
+@pytest.mark.parametrize(
+    "num_windows, dilation", [(1, 1), (2, 5), (7, 2), (12, 5)]
+)
 def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
-    # In float64, forward and backward, for every way of grouping the taps.
-    sizes = (1, 3, 5, 7, 9, 11)
+    # In float64, forward and backward.
+    sizes = (1, 3, 7)
     layer = layers.TemporalContext(
         sizes, filters=3, dilation=dilation, dtype="float64"
     )
@@ -56,7 +57,7 @@ def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
     layer(window)
 
     def plain(window):
-        reach = 5 * dilation
+        reach = 3 * dilation
         padded = tf.pad(window, ((0, 0), (reach, reach), (0, 0)))
         outputs = []
         for size, taps in zip(sizes, layer.kernels):
@@ -79,29 +80,25 @@ def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
         np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
-def test_context_equals_one_keras_convolution_per_kernel():
-    sizes, dilation = (1, 3, 5), 2
-    layer = layers.TemporalContext(sizes, filters=6, dilation=dilation)
-    window = normal(2, 11, 4)
-    outputs = layer(window)
-    for index, size in enumerate(sizes):
-        conv = keras.layers.Conv1D(
-            6, size, padding="same", dilation_rate=dilation
-        )
-        conv.build(window.shape)
-        conv.set_weights([np.stack(layer.kernels[index]), layer.biases[index]])
-        np.testing.assert_allclose(
-            outputs[:, :, index], conv(window), atol=1e-5
-        )
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_sequences_contexts_and_clips_give_the_same_numbers(dilation):
+    layer = layers.TemporalContext((1, 3, 5), filters=6, dilation=dilation)
+    clip = normal(2, 10, 4)
+    share = RNG.random((2, 9, 10)).astype("float32")  # [B, W, T]
+    sequence = share @ clip
 
+    def contexts(array):
+        """Each row of `[B, W, X]` with those around it, `[B, W, 5, X]`."""
+        reach = 2 * dilation
+        padded = np.pad(array, ((0, 0), (reach, reach), (0, 0)))
+        rows = [padded[:, w : w + 2 * reach + 1 : dilation] for w in range(9)]
+        return np.stack(rows, axis=1)
 
-def test_context_of_one_window_equals_that_of_the_sequence():
-    layer = layers.TemporalContext((1, 5), filters=3)
-    sequence = normal(1, 9, 4)
-    whole = layer(sequence)
-    padded = np.pad(sequence, ((0, 0), (2, 2), (0, 0)))
-    gathered = np.stack([padded[:, i : i + 5] for i in range(9)], axis=1)
-    np.testing.assert_allclose(layer(gathered), whole, atol=1e-6)
+    expected = layer(sequence)
+    np.testing.assert_allclose(layer(contexts(sequence)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        layer(clip, pooling=contexts(share)), expected, atol=1e-5
+    )
 
 
 def test_masked_windows_do_not_reach_their_neighbours():
@@ -134,15 +131,6 @@ def test_kernels_start_as_wide_as_those_of_keras():
         largest = [np.abs(tap).max() for tap in taps]
         np.testing.assert_allclose(largest, limit, rtol=0.01)
         assert not np.allclose(taps[0], taps[1])
-
-
-def test_context_from_clips_equals_context_of_pooled_windows():
-    layer = layers.TemporalContext((1, 3, 5), filters=6)
-    clip = normal(2, 10, 4)
-    pooling = RNG.random((2, 7, 5, 10)).astype("float32")
-    pooled = np.einsum("bwct,btd->bwcd", pooling, clip)
-    direct = layer(pooled)
-    np.testing.assert_allclose(layer(clip, pooling=pooling), direct, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""What strangers may make of a model file: an error each, and nothing else.
-
-`NUM_MALFORMED=10000` damages more files than a test run has time for.
-"""
+"""What strangers may make of a model file: an error each, and nothing else."""
 
 import json
 import os
@@ -13,65 +10,62 @@ import pytest
 
 from acnn_tf.models import save_model
 from tests import hostile_archives, hostile_configs
+from tests.archive_canary import MAX_BYTES
+from tests.hostile_archives import CONFIG, WEIGHTS
 from tests.small_acnn import make_model
 
-NUM_MALFORMED = int(os.environ.get("NUM_MALFORMED", "400"))
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
+def write_files(folder):
+    """Writes `good.keras`, `harmless.keras` and `hostile/*.keras`."""
     model = make_model()
     model.compile("adam", {"score": "mse"})
-    model.save(folder / "plain.keras")
     save_model(model, folder / "good.keras")
-    hostile = folder / "hostile"
-    hostile.mkdir()
     # Whoever opens it waits for ever, and that is noticed.
     secret = folder / "fifo"
     os.mkfifo(secret)
     members = hostile_archives.read(folder / "good.keras")
-    config = json.loads(members[hostile_archives.CONFIG])
+    config = json.loads(members[CONFIG])
+    (folder / "hostile").mkdir()
     changes = {
-        hostile_archives.CONFIG: hostile_configs.configs(config, str(secret)),
-        hostile_archives.WEIGHTS: hostile_archives.weights(
-            members[hostile_archives.WEIGHTS], secret
-        ),
+        CONFIG: hostile_configs.configs(config, str(secret)),
+        WEIGHTS: hostile_archives.weights(members[WEIGHTS], secret),
     }
     for name, variants in changes.items():
         for what, data in variants.items():
-            hostile_archives.pack(
-                hostile / f"{name.split('.')[0]} {what}.keras",
-                {**members, name: data}.items(),
-            )
-    hostile_archives.archives(members, hostile)
-    return folder
+            path = folder / "hostile" / f"{name.split('.')[0]} {what}.keras"
+            hostile_archives.pack(path, {**members, name: data}.items())
+    hostile_archives.archives(members, folder / "hostile")
+    # Keras would make objects of what is not looked at here.
+    objects = list(hostile_configs.objects(str(secret)).values())
+    compiled = {"optimizer": objects[0], "loss": objects}
+    config |= {"module": "os", "compile_config": compiled}
+    members |= {CONFIG: json.dumps(config), "metadata.json": b"?"}
+    hostile_archives.pack(folder / "harmless.keras", members.items())
 
 
-@pytest.fixture(scope="module")
-def report(folder):
-    before = sorted(folder.iterdir())
+@pytest.fixture(
+    scope="module", params=[100, pytest.param(10_000, marks=pytest.mark.soak)]
+)
+def report(request, tmp_path_factory):
+    """What happened in a process that loaded the files, and damaged ones."""
+    folder = tmp_path_factory.mktemp("archives")
+    write_files(folder)
+    before = {*folder.iterdir(), folder / "malformed.keras"}
     done = subprocess.run(
         [
-            sys.executable,
-            "-m",
-            "tests.archive_canary",
-            str(folder),
-            str(NUM_MALFORMED),
+            *(sys.executable, "-m", "tests.archive_canary"),
+            *(str(folder), str(request.param)),
         ],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=60 + NUM_MALFORMED,
+        timeout=300 + request.param,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    found["left"] = sorted(
-        path.name
-        for path in set(folder.iterdir()) - set(before)
-        if path.name not in ("malformed.keras", "last.keras")
-    )
+    found["left"] = [path.name for path in {*folder.iterdir()} - before]
+    assert sum(found["counts"].values()) == request.param
     return found
 
 
@@ -82,13 +76,13 @@ def test_the_canary_notices(report):
 
 
 def test_every_hostile_file_is_an_error(report):
-    assert len(report["hostile"]) > 250
-    loaded = {
-        what: found
-        for what, found in report["hostile"].items()
-        if found.startswith("LOADED")
-    }
-    assert not loaded
+    assert len(report["hostile"]) > 200
+    for what, found in report["hostile"].items():
+        assert not found.startswith("LOADED"), what
+
+
+def test_what_is_not_looked_at_changes_nothing(report):
+    assert report["harmless"] == "LOADED: the same"
 
 
 def test_nothing_but_model_file_errors_is_raised(report):
@@ -101,14 +95,9 @@ def test_no_code_runs_and_nothing_is_written_elsewhere(report):
 
 
 def test_no_file_takes_more_memory_than_the_limit(report):
-    from tests.archive_canary import MAX_BYTES
-
     assert 0 < report["bytes"] < MAX_BYTES, report["largest"]
 
 
-def test_every_kind_of_damage_was_tried(report):
-    counts = report["counts"]
-    assert counts["sealed"] + counts["unsealed"] + counts["resealed"] == (
-        NUM_MALFORMED
-    )
-    assert counts["resealed_loaded"] < counts["resealed"]
+def test_some_changes_of_every_kind_are_told(report):
+    for kind, count in report["counts"].items():
+        assert report["loaded"][kind] < count

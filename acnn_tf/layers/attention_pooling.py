@@ -1,4 +1,4 @@
-"""Softmax attention pooling."""
+"""The mean of vectors, weighted by attention."""
 
 import keras
 from keras import ops
@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class AttentionPooling(keras.layers.Layer):
-    """Weighted mean of vectors, the weights read off the vectors themselves.
+    """Weighted mean of vectors; the weights come from the vectors themselves.
 
         a'_i = activation(w . m_i + b);  a = softmax(a');  y = sum_i a_i m_i
 
@@ -18,16 +18,17 @@ class AttentionPooling(keras.layers.Layer):
 
     Call arguments:
         inputs: `[..., K, D]`.
-        mask: bool `[..., K]`, `True` = real. A row without a real vector
-            gives zeros.
-        return_weights: Return the weights as well.
+        mask: bool `[..., K]`, `True` = real. Without a real vector the
+            result is zeros.
+        return_weights: bool, whether to return the weights as well.
 
     Returns:
-        `[..., D]`, or the pair of it and the weights `[..., K]`.
+        `[..., D]`; with `return_weights` a pair, of that and `[..., K]`.
 
     Example:
 
-    >>> layer = AttentionPooling(activation="relu")
+    >>> import acnn_tf, keras
+    >>> layer = acnn_tf.layers.AttentionPooling(activation="relu")
     >>> tuple(layer(keras.ops.ones((2, 5, 3, 8))).shape)
     (2, 5, 8)
 

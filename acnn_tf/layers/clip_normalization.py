@@ -6,17 +6,17 @@ import numpy as np
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class ClipNormalization(keras.layers.Layer):
-    """Centres features on a data set's mean and brings them to unit scale.
+    """Subtracts the mean of a dataset from features and divides by their scale.
 
         y = (x - mean) / scale
 
-    Both are measured by `adapt` and saved with the weights; before that they
-    are 0 and 1. (`keras.layers.Normalization` cannot be built inside a graph,
-    as `fit` does.)
+    `adapt` measures both, and they are saved with the weights. Before `adapt`
+    they are 0 and 1. (`keras.layers.Normalization` cannot be built within a
+    graph, which `fit` does.)
 
     Args:
-        per_feature: Measure one scale a feature; `False` measures one for all
-            of them, which keeps their proportions. Defaults to `True`.
+        per_feature: bool, whether each feature has a scale of its own; one
+            scale for all of them keeps their proportions. Defaults to `True`.
 
     Call arguments:
         inputs: `[..., D]`.
@@ -26,7 +26,9 @@ class ClipNormalization(keras.layers.Layer):
 
     Example:
 
-    >>> layer = ClipNormalization()
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> layer = acnn_tf.layers.ClipNormalization()
     >>> layer.adapt(np.array([[0.0, 10.0], [2.0, 30.0]]))
     >>> layer(np.array([[2.0, 10.0]])).numpy().tolist()
     [[1.0, -1.0]]
@@ -46,11 +48,14 @@ class ClipNormalization(keras.layers.Layer):
         )
 
     def adapt(self, features):
-        """Measures mean and scale.
+        """Measures the mean and the scale of features.
 
         Args:
-            features: `[N, D]`, or an iterable of such arrays, of which only
-                one at a time need be in memory.
+            features: float `[N, D]`, or an iterable of such arrays, of which
+                one at a time is in memory.
+
+        Raises:
+            ValueError: If there are no features, or of another rank.
         """
         if isinstance(features, np.ndarray) and features.ndim == 2:
             features = [features]
@@ -76,7 +81,7 @@ class ClipNormalization(keras.layers.Layer):
             variance = np.full_like(variance, variance.mean())
         scale = np.sqrt(variance)
         self.mean.assign(mean)
-        # A feature that never changes says nothing; it must not blow up.
+        # A feature that never changes keeps its scale.
         self.scale.assign(np.where(scale > 1e-6, scale, 1.0))
 
     def call(self, inputs):

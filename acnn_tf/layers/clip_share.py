@@ -4,24 +4,26 @@ from keras import ops
 
 
 def clip_share(segment, clip_mask, first_clip=None):
-    """Shares of clips in segments: the weights that pool clips to windows.
+    """The share of each clip in each segment, which pools clips into windows.
 
     Args:
-        segment: `[B, W, C, 2]`, in clips from the start of the video.
+        segment: float `[B, W, C, 2]`, start and end in clips from the start
+            of the video.
         clip_mask: bool `[B, T]`, `True` = real.
-        first_clip: `[B]`, how many clips of the video there are before the T
-            that are given. Default: none.
+        first_clip: int `[B]`, number of clips of the video before the T that
+            are given. Default: 0.
 
     Returns:
-        `[B, W, C, T]`: adds up to 1 over the clips that a segment covers,
-        parts of clips by their length; zeros where it covers none. It is the
-        `pooling` of `TemporalContext`.
+        `[B, W, C, T]`. The shares of a segment add up to 1; a clip that it
+        covers in part counts by the length of that part. A segment that
+        covers no clip has zeros. `TemporalContext` takes this as `pooling`.
 
     Example:
 
-    >>> segment = ops.array([[[[0.5, 1.5]]]])
-    >>> share = clip_share(segment, ops.ones((1, 3), "bool"))
-    >>> ops.convert_to_numpy(share).tolist()
+    >>> import acnn_tf, keras
+    >>> segment = keras.ops.array([[[[0.5, 1.5]]]])
+    >>> mask = keras.ops.ones((1, 3), "bool")
+    >>> acnn_tf.layers.clip_share(segment, mask).numpy().tolist()
     [[[[0.5, 0.5, 0.0]]]]
     """
     clip_mask = ops.cast(clip_mask, segment.dtype)

@@ -10,9 +10,9 @@ class CrossFeature(keras.layers.Layer):
 
         f = [m_c, m_q, m_c (x) m_q, 1]
 
-    This is the equation as it stands, for notebooks and tests. It costs
-    `t * t` numbers a pair; `LocalizationHead` computes what follows from it
-    without ever making it.
+    This is the equation of the paper, for notebooks and tests. It takes
+    `t * t` numbers for each pair. `LocalizationHead` computes the scores that
+    follow from it without making it.
 
     Args:
         first_order_query: Keep `m_q`. `False` is the paper's printed form,
@@ -23,13 +23,14 @@ class CrossFeature(keras.layers.Layer):
         window: `[..., W, t]`.
 
     Returns:
-        `[..., Q, W, F]`: `m_c`, `m_q`, the rows of `m_c (x) m_q` (`m_c` runs
-        slowest) and the one.
+        `[..., Q, W, F]`: `m_c`, `m_q`, the rows of `m_c (x) m_q`, one for
+        each entry of `m_c`, and the one.
 
     Example:
 
+    >>> import acnn_tf, keras
     >>> query, window = keras.ops.ones((2, 4)), keras.ops.ones((3, 4))
-    >>> tuple(CrossFeature()(query, window).shape)
+    >>> tuple(acnn_tf.layers.CrossFeature()(query, window).shape)
     (2, 3, 25)
 
     Reference: paper, Eq. 7.

@@ -1,4 +1,4 @@
-"""The head on elementwise product and sum."""
+"""The head on elementwise product and sum of query and window."""
 
 import keras
 from keras import ops
@@ -8,17 +8,17 @@ from acnn_tf.layers.folded_head import FoldedHead
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class ElementwiseHead(FoldedHead):
-    """Product and sum of query and window, and the perceptron over them.
+    """Score and offsets from the product and the sum of query and window.
 
-    On `f = [v * q, v + q, v, q]` stands the perceptron of `FoldedHead`. Given
-    the query, `W f` is linear in the window, so each query is first folded
-    into a matrix, which then meets every window:
+    `FoldedHead` with the feature `f = [v * q, v + q, v, q]`. Given the query,
+    `W f` is linear in the window, so each query is first folded into a
+    matrix, which every window is then multiplied by:
 
         W f = (diag(q) W_product + W_sum + W_window)^T v
               + (W_sum + W_query)^T q + b
 
-    That takes `t H` operations a query and `t H` a pair, in place of `4 t H` a
-    pair, and makes no `f`.
+    That takes `t H` operations for each query and `t H` for each pair. With
+    `f` it would take `4 t H` for each pair.
 
     Args:
         hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
@@ -35,7 +35,8 @@ class ElementwiseHead(FoldedHead):
 
     Example:
 
-    >>> head = ElementwiseHead(hidden_dim=16)
+    >>> import acnn_tf, keras
+    >>> head = acnn_tf.layers.ElementwiseHead(hidden_dim=16)
     >>> out = head(keras.ops.ones((2, 4)), keras.ops.ones((3, 4)))
     >>> tuple(out["score"].shape), tuple(out["offset"].shape)
     ((2, 3), (2, 3, 2))
@@ -62,7 +63,7 @@ class ElementwiseHead(FoldedHead):
         self.query_kernel = kernel("query_kernel")
 
     def fold(self, query):
-        """As the equation stands: see `FoldedHead`."""
+        """Folds each query `[..., Q, t]` into a matrix and a bias."""
         query = ops.cast(query, self.compute_dtype)
         both = self._cast(self.sum_kernel)
         matrix = ops.expand_dims(query, -1) * self._cast(self.product_kernel)

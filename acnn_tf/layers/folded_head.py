@@ -1,20 +1,20 @@
-"""Score and boundary offsets from a cross feature that is never made."""
+"""Score and offsets from a feature of query and window that is never made."""
 
 import keras
 from keras import ops
 
 
 class FoldedHead(keras.layers.Layer):
-    """A perceptron over a cross feature `f` of query and window.
+    """Base of the heads: a perceptron over a feature `f` of query and window.
 
     With a hidden layer, `h = ReLU(W f)` and `(score, offsets) = V h + c`;
-    without, `(score, offsets) = W f`. Whatever `f` is linear in the window,
-    given the query, folds into a matrix and a bias of the query,
+    without, `(score, offsets) = W f`. Where `f` is linear in the window, given
+    the query, `W` and the query fold into a matrix and a bias,
 
         W f = M(q)^T v + b(q)
 
-    which then meets every window: `t H` operations a pair. A head adds its
-    weights (`_add_kernels`) and `fold`, and must have a weight `bias`.
+    and every window is multiplied by that matrix: `t H` operations for each
+    pair. A subclass adds its weights in `_add_kernels`, and `fold`.
 
     Args:
         hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
@@ -31,9 +31,13 @@ class FoldedHead(keras.layers.Layer):
 
     Example:
 
-    >>> from acnn_tf.layers import ElementwiseHead, LocalizationHead
-    >>> issubclass(LocalizationHead, FoldedHead)
-    True
+    >>> import acnn_tf, keras
+    >>> head = acnn_tf.layers.LocalizationHead(hidden_dim=16)
+    >>> query, window = keras.ops.ones((2, 4)), keras.ops.ones((3, 4))
+    >>> tuple(head(query, window)["score"].shape)
+    (2, 3)
+    >>> tuple(head.score(head.fold(query), window).shape)
+    (3, 2)
     """
 
     def __init__(self, hidden_dim=256, dropout=0.0, **kwargs):
@@ -61,13 +65,13 @@ class FoldedHead(keras.layers.Layer):
             )
 
     def _add_kernels(self, query_dim, window_dim, width):
-        """Makes the parts of `W`, each a weight of its own."""
+        """Makes the parts of `W`, each as a weight of its own."""
         raise NotImplementedError
 
     def _add_kernel(self, name, shape, fan_in, width):
-        """One part of `W`: as Glorot's rule starts the whole of it."""
+        """A part of `W`, which starts as wide as Glorot's rule says of `W`."""
         limit = (6.0 / (fan_in + width)) ** 0.5
-        # Each with a seed of its own, drawn from the global one.
+        # Each part has a seed of its own, drawn from the global one.
         initializer = keras.initializers.RandomUniform(-limit, limit)
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 

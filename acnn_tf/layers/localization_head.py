@@ -1,4 +1,4 @@
-"""The head on first-order terms and outer product."""
+"""The head on first-order terms and outer product of query and window."""
 
 import keras
 from keras import ops
@@ -8,16 +8,17 @@ from acnn_tf.layers.folded_head import FoldedHead
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class LocalizationHead(FoldedHead):
-    """The cross feature and the perceptron over it, in the cheap order.
+    """Score and offsets from the cross feature, computed in the cheap order.
 
-    On the cross feature `f = [m_c, m_q, m_c (x) m_q, 1]` stands the perceptron
-    of `FoldedHead`. `W f` is linear in `f`, so each query is first folded into
-    a matrix, which then meets every window:
+    `FoldedHead` with the cross feature `f = [m_c, m_q, m_c (x) m_q, 1]`. `W f`
+    is linear in `f`, so each query is first folded into a matrix, which every
+    window is then multiplied by:
 
         W f = (W_cross m_q + W_window)^T m_c + (W_query m_q + b)
 
-    The outer product is never made: `t^2 H` operations a query and `t H` a
-    pair instead of `t^2 H` a pair, with the same numbers.
+    The outer product is never made. That takes `t^2 H` operations for each
+    query and `t H` for each pair, in place of `t^2 H` for each pair, and gives
+    the same numbers.
 
     Args:
         hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
@@ -35,7 +36,8 @@ class LocalizationHead(FoldedHead):
 
     Example:
 
-    >>> head = LocalizationHead(hidden_dim=16)
+    >>> import acnn_tf, keras
+    >>> head = acnn_tf.layers.LocalizationHead(hidden_dim=16)
     >>> out = head(keras.ops.ones((2, 4)), keras.ops.ones((3, 4)))
     >>> tuple(out["score"].shape), tuple(out["offset"].shape)
     ((2, 3), (2, 3, 2))
@@ -57,16 +59,16 @@ class LocalizationHead(FoldedHead):
         def kernel(name, *shape):
             return self._add_kernel(name, shape, fan_in, width)
 
-        # Separate variables: slices of one large one cost time. The query's
-        # axis comes last, since its gradient is then a plain product; with
-        # that axis first it takes 2 to 4 times as long.
+        # Separate variables, since slices of one large variable cost time. The
+        # query's axis comes last: its gradient is then a plain product, and
+        # takes a half to a quarter of the time that it takes with it first.
         self.cross_kernel = kernel("cross_kernel", window_dim, width, query_dim)
         self.window_kernel = kernel("window_kernel", window_dim, width)
         if self.first_order_query:
             self.query_kernel = kernel("query_kernel", query_dim, width)
 
     def fold(self, query):
-        """The costly half: see `FoldedHead`."""
+        """Folds each query `[..., Q, t]` into a matrix and a bias."""
         window_dim, width, query_dim = self.cross_kernel.shape
         query = ops.cast(query, self.compute_dtype)
         matrix = ops.einsum(

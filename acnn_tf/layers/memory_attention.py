@@ -6,17 +6,17 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class MemoryAttention(keras.layers.Layer):
-    """Reads the context of a window in time order, and keeps what answers.
+    """Weighs the context of a window by how well it answers a query.
 
     The memory of a window is a cell `x_j` for each of its C context windows,
-    itself in the middle. What was read up to cell `j` meets the query, and
-    the window's vector is the mean of the cells by those weights:
+    in time order, itself in the middle. The query is compared with the sum of
+    the cells up to `j`, and the result is the weighted mean of the cells:
 
         e_j = activation(sum_{i <= j} x_i + b) . activation(q)
         a = softmax(e);  m = sum_j a_j (x_j + b)
 
-    A cell of zeros is a window that is not there. It gets no weight, and a
-    memory without any other gives zeros.
+    A cell of zeros stands for a window that does not exist and gets no
+    weight. A memory of such cells alone gives zeros.
 
     Args:
         context_size: Int, C.
@@ -24,14 +24,15 @@ class MemoryAttention(keras.layers.Layer):
 
     Call arguments:
         query: `[..., Q, t]`.
-        window: `[..., W, C * t]`, the cells of each memory in a row.
+        window: `[..., W, C * t]`, the cells of each memory side by side.
 
     Returns:
-        `[..., Q, W, t]`, for every query and window.
+        `[..., Q, W, t]`, a vector for every query and window.
 
     Example:
 
-    >>> layer = MemoryAttention(context_size=3)
+    >>> import acnn_tf, keras
+    >>> layer = acnn_tf.layers.MemoryAttention(context_size=3)
     >>> tuple(layer(keras.ops.ones((2, 4)), keras.ops.ones((5, 12))).shape)
     (2, 5, 4)
 
@@ -59,7 +60,7 @@ class MemoryAttention(keras.layers.Layer):
         return self.attend(query, window)
 
     def attend(self, query, window):
-        """`call` in the precision of `window`, whatever that of the layer."""
+        """`call` in the precision of `window`, whatever the layer's dtype."""
         bias = ops.cast(self.bias, window.dtype)
         width = bias.shape[0]
         query = self.activation(ops.cast(query, window.dtype))

@@ -8,11 +8,11 @@ ENCODERS = ("gru", "mean")
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class QueryEncoder(keras.layers.Layer):
-    """Word vectors to one vector a sentence; sentence vectors stay as given.
+    """Encodes the word vectors of each sentence as one vector.
 
     `"gru"` runs a GRU over the words in both directions and takes the mean of
-    its outputs over the real words; `"mean"` takes the mean of the word
-    vectors themselves.
+    its outputs over the real words. `"mean"` takes the mean of the word
+    vectors themselves. Sentence vectors stay as they are.
 
     Args:
         encoder: `"gru"` or `"mean"`. Defaults to `"gru"`.
@@ -30,7 +30,8 @@ class QueryEncoder(keras.layers.Layer):
 
     Example:
 
-    >>> layer = QueryEncoder("gru", units=8)
+    >>> import acnn_tf, keras
+    >>> layer = acnn_tf.layers.QueryEncoder("gru", units=8)
     >>> tuple(layer(keras.ops.ones((2, 5, 4))).shape)
     (2, 16)
     """

@@ -13,12 +13,17 @@ class TemporalContext(keras.layers.Layer):
 
         m_i = sum_j W_i[j] x[w + (j - (k_i - 1) / 2) * dilation] + b_i
 
-    Three ways in, with the same numbers. A sequence of windows is convolved as
-    it is. Windows that bring their context along need no others. And since
-    pooling clips into windows is as linear as convolving them, clips can be
-    projected first, once per kernel tap, and pooled afterwards: windows that
-    overlap then share the costly part. Neighbours that do not exist count as
-    zeros.
+    The windows may come in three ways, with the same numbers:
+
+    - a sequence of windows is convolved;
+    - windows that bring their context along are multiplied tap by tap;
+    - clips are projected tap by tap and then pooled into windows, since
+      pooling is as linear as convolving. Windows that overlap then share the
+      projection, which is the costly part.
+
+    Models encode and train on whole videos by the third way, and train on
+    pairs of a window and a query by the second. Neighbours that do not exist
+    count as zeros.
 
     Args:
         kernel_sizes: Sequence of odd ints, windows that each kernel sees.
@@ -32,16 +37,17 @@ class TemporalContext(keras.layers.Layer):
             `[B, W, C, D]`, every window with its `C = max(kernel_sizes)`
             context windows, itself in the middle; or clips, see `pooling`.
         mask: bool, `window`'s shape without the last axis; `True` = real.
-        pooling: `[B, W, C, T]`: `window` is then clips, `[B, T, D]`, and this
-            the share of each of them in each context window; a row of zeros
-            where there is no such window.
+        pooling: `[B, W, C, T]`, the share of each clip in each context window
+            (`acnn_tf.layers.clip_share`), zeros where there is no such window.
+            With it, `window` is clips, `[B, T, D]`.
 
     Returns:
         `[B, W, K, filters]`, K in the order of `kernel_sizes`.
 
     Example:
 
-    >>> layer = TemporalContext(kernel_sizes=(1, 3), filters=8)
+    >>> import acnn_tf, keras
+    >>> layer = acnn_tf.layers.TemporalContext(kernel_sizes=(1, 3), filters=8)
     >>> tuple(layer(keras.ops.ones((2, 5, 4))).shape)
     (2, 5, 2, 8)
 
@@ -88,8 +94,8 @@ class TemporalContext(keras.layers.Layer):
                 f"max(kernel_sizes) = {self.context_size} windows. "
                 f"Received shape: {tuple(input_shape)}"
             )
-        # One variable a tap: slices of a larger one cost a copy, and their
-        # gradients another.
+        # One variable for each tap: slices of one large variable would cost a
+        # copy, and their gradients another.
         self.kernels = [
             [
                 self.add_weight(
@@ -127,14 +133,14 @@ class TemporalContext(keras.layers.Layer):
         return self.activation(ops.stack(outputs, axis=-2))
 
     def _first(self, size):
-        """Where the `size` windows in the middle of the context start."""
+        """Index of the first of the `size` windows amid the context."""
         return (self.context_size - size) // 2
 
     def _multiply(self, window, mask):
-        """`[B, W, C, D]` to a list of `[B, W, filters]`: a product each tap.
+        """`[B, W, C, D]` to a list of `[B, W, filters]`, tap by tap.
 
-        Products with windows that are not there are set to zero, which is
-        less to write than the windows themselves.
+        The mask is applied to the products, which are smaller than the
+        windows.
         """
         _, num_windows, _, width = ops.shape(window)
 
@@ -159,9 +165,10 @@ class TemporalContext(keras.layers.Layer):
         return outputs
 
     def _project_then_pool(self, clip, pooling):
-        """The same from clips: pooling, shifting and adding in one product.
+        """`[B, T, D]` to a list of `[B, W, filters]`.
 
-        That product is `[W, k_i * T]` times `[k_i * T, filters]`.
+        Pooling, shifting and adding up the taps is one product, of
+        `[W, k_i * T]` and `[k_i * T, filters]`.
         """
         _, num_clips, width = ops.shape(clip)
         num_windows = ops.shape(pooling)[1]
@@ -189,59 +196,17 @@ class TemporalContext(keras.layers.Layer):
         return outputs
 
     def _convolve(self, window):
-        """`[B, W, D]` to a list of `[B, W, filters]`, by minimal filtering.
-
-        Windows `dilation` apart are neighbours, so they are laid out as rows
-        of `dilation`, and two rows of outputs are made together: with their
-        sums and differences, three taps take 4 products in place of 6, and
-        two taps 3 in place of 4. For kernels of 1, 3, 5 and 7 that is 11.5
-        products a window and not 16.
-
-        Reference: Winograd, "Arithmetic Complexity of Computations", 1980,
-        chapter IV; for networks, Lavin and Gray, CVPR 2016.
-        """
-        _, num_windows, width = ops.shape(window)
-        reach = 2 * -(-(self.context_size // 2) // 2)  # rows, an even number
-        num_pairs = -(-num_windows // (2 * self.dilation))
-        end = (2 * num_pairs + reach) * self.dilation - num_windows
-        padded = ops.pad(window, ((0, 0), (reach * self.dilation, end), (0, 0)))
-        rows = ops.unstack(
-            ops.reshape(
-                padded, (-1, num_pairs + reach, 2, self.dilation, width)
-            ),
-            2,
-            axis=2,
-        )
-
-        def row(hop):
-            """Windows `hop` rows after the first output of each pair."""
-            pair, which = divmod(hop + reach, 2)
-            chosen = rows[which][:, pair : pair + num_pairs]
-            return ops.reshape(chosen, (-1, width))
-
-        outputs = []
-        for size, taps in zip(self.kernel_sizes, self.kernels):
-            if size == 1:
-                out = ops.matmul(ops.reshape(window, (-1, width)), taps[0])
-                shape = (-1, num_windows, self.filters)
-                outputs.append(ops.reshape(out, shape))
-                continue
-            pairs, hop = [], -(size // 2)
-            for count in _groups(size):
-                filtered = _three_taps if count == 3 else _two_taps
-                inputs = [row(hop + i) for i in range(count + 1)]
-                pairs.append(filtered(inputs, taps[:count]))
-                taps, hop = taps[count:], hop + count
-            shape = (-1, num_pairs, self.dilation, self.filters)
-            out = ops.stack(
-                [ops.reshape(sum(parts), shape) for parts in zip(*pairs)],
-                axis=2,
+        """`[B, W, D]` to a list of `[B, W, filters]`."""
+        return [
+            ops.conv(
+                window,
+                ops.stack([ops.cast(tap, window.dtype) for tap in taps]),
+                padding="same",
+                data_format="channels_last",
+                dilation_rate=self.dilation,
             )
-            out = ops.reshape(
-                out, (-1, 2 * num_pairs * self.dilation, self.filters)
-            )
-            outputs.append(out[:, :num_windows])
-        return outputs
+            for taps in self.kernels
+        ]
 
     def compute_mask(self, window, mask=None):
         return None
@@ -257,29 +222,3 @@ class TemporalContext(keras.layers.Layer):
             "dilation": self.dilation,
             "activation": keras.activations.serialize(self.activation),
         }
-
-
-def _groups(size):
-    """A kernel's taps in threes, with twos for what threes leave."""
-    twos = -size % 3
-    return [3] * ((size - 2 * twos) // 3) + [2] * twos
-
-
-def _two_taps(x, g):
-    """`x0 g0 + x1 g1` and `x1 g0 + x2 g1`."""
-    middle = ops.matmul(x[1], g[0] + g[1])
-    return (
-        ops.matmul(x[0] - x[1], g[0]) + middle,
-        ops.matmul(x[2] - x[1], g[1]) + middle,
-    )
-
-
-def _three_taps(x, g):
-    """`x0 g0 + x1 g1 + x2 g2` and `x1 g0 + x2 g1 + x3 g2`."""
-    ends = (g[0] + g[2]) / 2
-    plus = ops.matmul(x[1] + x[2], ends + g[1] / 2)
-    minus = ops.matmul(x[2] - x[1], ends - g[1] / 2)
-    return (
-        ops.matmul(x[0] - x[2], g[0]) + plus + minus,
-        plus - minus - ops.matmul(x[1] - x[3], g[2]),
-    )

@@ -1,10 +1,12 @@
 """The attentive n-gram convolutional network."""
 
+import functools
+import inspect
+
 import keras
-from keras import ops
 
 from acnn_tf import layers
-from acnn_tf.models.window_model import WindowModel
+from acnn_tf.models.window_model import WindowModel, build
 
 POOLINGS = ("attention", "mean", "concat")
 
@@ -17,25 +19,26 @@ class ACNN(WindowModel):
     widths -> `AttentionPooling` -> `m_c`. Queries: words -> `QueryEncoder` ->
     `m_q`. Pairs: `LocalizationHead` on `[m_c, m_q, m_c (x) m_q, 1]`.
 
-    To tell what the attention is worth, `context_pooling` replaces it by the
-    mean over the widths, or by all of them side by side.
-
     Args:
         kernel_sizes: Odd widths of the context, in windows.
-        filters: Width of the context vectors.
-        context_pooling: How one vector is made of those of all widths:
-            `"attention"`, `"mean"` or `"concat"`.
+        filters: F, width of the context vectors.
+        context_pooling: How the K context vectors of a window become one:
+            `"attention"` (`AttentionPooling`), `"mean"` (`MeanPooling`),
+            `"concat"` (`ConcatPooling`), or a layer from `[..., K, F]` to
+            `[..., F']`.
         context_activation: Activation of the context vectors; default none,
             as in the paper.
-        scorer_activation: Activation of the attention's scorer; the paper's is
-            `"relu"`.
+        scorer_activation: Activation of the scorer of `"attention"`; the
+            paper's is `"relu"`.
         first_order_query: Keep `m_q` in the cross feature; `False` is the
             paper's printed form.
-        **kwargs: See `WindowModel`; the paper's `hidden_dim` is `None`.
+        **kwargs: Arguments of `WindowModel`, such as `window_lengths`. The
+            paper's `hidden_dim` is `None`.
 
     Example:
 
-    >>> model = ACNN(window_lengths=(4.0, 8.0), kernel_sizes=(1, 3), filters=8)
+    >>> import acnn_tf, keras
+    >>> model = acnn_tf.models.ACNN(window_lengths=(4.0, 8.0), filters=8)
     >>> windows = model.grid.windows(duration=16.0)
     >>> window = model.encode_windows({
     ...     "clip": keras.ops.ones((1, 16, 32)),
@@ -46,6 +49,15 @@ class ACNN(WindowModel):
     >>> query = model.encode_queries(keras.ops.ones((5, 300)))
     >>> tuple(model.match(query, window[0])["score"].shape) == (5, len(windows))
     True
+
+    A pooling of your own is a layer. If it is registered,
+    `keras.saving.load_model` reads models with it:
+
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class MaxPooling(keras.layers.Layer):
+    ...     def call(self, inputs):  # [..., K, F]
+    ...         return keras.ops.max(inputs, axis=-2)  # [..., F]
+    >>> model = acnn_tf.models.ACNN(context_pooling=MaxPooling())
 
     Reference: paper, section 3.
     """
@@ -68,11 +80,6 @@ class ACNN(WindowModel):
         self.scorer_activation = scorer_activation
         self.first_order_query = first_order_query
 
-        if context_pooling not in POOLINGS:
-            raise ValueError(
-                f"`context_pooling` must be one of {POOLINGS}. "
-                f"Received: {context_pooling}"
-            )
         common = {"dtype": self.dtype_policy}
         self.context = layers.TemporalContext(
             self.kernel_sizes,
@@ -81,11 +88,21 @@ class ACNN(WindowModel):
             name="context",
             **common,
         )
-        self.pooling = None
-        if context_pooling == "attention":
-            self.pooling = layers.AttentionPooling(
-                scorer_activation, name="pooling", **common
-            )
+        self.pooling = context_pooling
+        if not isinstance(context_pooling, keras.layers.Layer):
+            if context_pooling not in POOLINGS:
+                raise ValueError(
+                    "`context_pooling` must be a layer or one of "
+                    f"{POOLINGS}. Received: {context_pooling}"
+                )
+            make = {
+                "attention": functools.partial(
+                    layers.AttentionPooling, scorer_activation
+                ),
+                "mean": layers.MeanPooling,
+                "concat": layers.ConcatPooling,
+            }[context_pooling]
+            self.pooling = make(name="pooling", **common)
         self.window_projection = keras.layers.Dense(
             self.embedding_dim, name="window_projection", **common
         )
@@ -104,44 +121,49 @@ class ACNN(WindowModel):
         return max(self.kernel_sizes)
 
     def encode_windows(self, inputs, training=None):
-        """Windows of videos to vectors `[B, W, t]`: see `WindowModel`."""
-        window = self._pool(self._context(inputs, training))
+        """Encodes the windows of videos as vectors.
+
+        Args:
+            inputs: As for `WindowModel.encode_windows`.
+            training: bool.
+
+        Returns:
+            `[B, W, t]`.
+        """
+        window = self.pooling(self._context(inputs, training))
         window = self.window_projection(self.drop(window, training=training))
         own = inputs["segment"][:, :, self.context_size // 2]
         return self._placed(window, own, inputs["duration"])
 
     def attention_weights(self, inputs):
-        """Attention over kernel sizes, `[B, W, K]`, softmaxed, if any.
+        """Weights of the widths of the context.
 
         Args:
             inputs: As for `encode_windows`.
+
+        Returns:
+            `[B, W, K]`, which add up to 1 over K; `None` where the pooling has
+            no argument `return_weights`.
         """
-        if self.pooling is None:
+        arguments = inspect.signature(self.pooling.call).parameters
+        if "return_weights" not in arguments:
             return None
         return self.pooling(self._context(inputs), return_weights=True)[1]
 
     def _context(self, inputs, training=None):
-        """The vectors of all kernels, `[B, W, K, F]`."""
+        """Context vectors of all widths, `[B, W, K, F]`."""
         features, mask, share = self._features(inputs, training)
         return self.context(features, mask=mask, pooling=share)
 
-    def _pool(self, context):
-        """One vector of those of all kernels."""
-        if self.pooling is not None:
-            return self.pooling(context)
-        if self.context_pooling == "mean":
-            return ops.mean(context, axis=-2)
-        return ops.reshape(context, (*ops.shape(context)[:2], self._width))
-
-    @property
-    def _width(self):
-        """Numbers of a window before its projection."""
-        is_concat = self.context_pooling == "concat"
-        return self.filters * (len(self.kernel_sizes) if is_concat else 1)
-
-    def _window_layers(self, clip_dim):
-        return [
-            (self.context, (None, None, clip_dim)),
-            (self.pooling, (None, len(self.kernel_sizes), self.filters)),
-            (self.window_projection, (None, None, self._width)),
-        ]
+    def _build_windows(self, clip_dim):
+        build(self.context, (None, None, clip_dim))
+        shape = (None, None, len(self.kernel_sizes), self.filters)
+        # A call, since a layer of somebody else may have no `build`.
+        pooled = self.pooling(keras.KerasTensor(shape, self.compute_dtype))
+        if len(pooled.shape) != 3 or pooled.shape[-1] is None:
+            raise ValueError(
+                "`context_pooling` must make [..., F'] of [..., K, F]. "
+                f"Received: {self.context_pooling}, which makes {pooled.shape} "
+                f"of {shape}"
+            )
+        build(self.window_projection, pooled.shape)

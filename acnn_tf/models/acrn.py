@@ -5,38 +5,39 @@ from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.data.windows import odd_size
-from acnn_tf.models.window_model import WindowModel
+from acnn_tf.models.window_model import WindowModel, build
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class ACRN(WindowModel):
-    """Lets each query choose what of a window's context it looks at.
+    """Lets each query weigh the context of a window anew.
 
-    Windows: each context window projected, `x_j = W_c c_j`; all C of them are
-    the window's memory. Queries: words -> `QueryEncoder` -> `q`. Pairs:
-    `MemoryAttention` reads the memory for the query, `m`; the mean over every
-    `pool_size` numbers makes both shorter, `m'` and `q'`; `LocalizationHead`
-    stands on `[m', q', m' (x) q', 1]`.
+    Windows: each context window is projected, `x_j = W_c c_j`; the C of them
+    are the window's memory. Queries: words -> `QueryEncoder` -> `q`. Pairs:
+    `MemoryAttention` weighs the memory for the query, `m`; means of every
+    `pool_size` numbers make both shorter, `m'` and `q'`; `LocalizationHead`
+    on `[m', q', m' (x) q', 1]`.
 
-    A window's vector depends on the query, so what `encode_windows` returns,
-    and an index holds, is the memory, `C * t` numbers; `match` reads it. In
-    `score` and `locate` the head is folded, as in all models.
+    A window's vector depends on the query, so `encode_windows` returns, and an
+    index holds, the memory, `C * t` numbers, which `match` reads. `score` and
+    `locate` fold the head, as in all models.
 
     The weights are a softmax of `e`, positive whatever the activation. Context
     windows that a video does not have get no weight, where public code repeats
-    the window itself. The GRU and the places of windows are this package's.
+    the window itself. The GRU and the places of windows are not the paper's.
 
     Args:
         context_size: Odd number C of context windows, the window itself
             included.
         memory_activation: Activation of memory and query in the attention.
-        pool_size: Numbers that one stands for in the cross feature; divides
-            `embedding_dim`.
-        **kwargs: See `WindowModel`.
+        pool_size: Number of entries that become one before the cross feature;
+            divides `embedding_dim`.
+        **kwargs: Arguments of `WindowModel`, such as `window_lengths`.
 
     Example:
 
-    >>> model = ACRN(window_lengths=(4.0, 8.0), embedding_dim=8)
+    >>> import acnn_tf, keras
+    >>> model = acnn_tf.models.ACRN(window_lengths=(4.0, 8.0), embedding_dim=8)
     >>> windows = model.grid.windows(duration=16.0)
     >>> window = model.encode_windows({
     ...     "clip": keras.ops.ones((1, 16, 32)),
@@ -79,7 +80,15 @@ class ACRN(WindowModel):
         )
 
     def encode_windows(self, inputs, training=None):
-        """Windows of videos to memories `[B, W, C * t]`: see `WindowModel`."""
+        """Encodes the windows of videos as memories.
+
+        Args:
+            inputs: As for `WindowModel.encode_windows`.
+            training: bool.
+
+        Returns:
+            `[B, W, C * t]`.
+        """
         features, mask, share = self._features(inputs, training)
         cells = self.window_projection(features)
         _, num_windows, size, _ = ops.shape(inputs["segment"])
@@ -98,7 +107,16 @@ class ACRN(WindowModel):
         return ops.reshape(cells, (-1, num_windows, width))
 
     def match(self, query, window, training=None):
-        """As `WindowModel.match`; each query has windows of its own."""
+        """Score and offsets of every query with every window.
+
+        Args:
+            query: `[..., Q, t]` from `encode_queries`.
+            window: `[..., W, C * t]` from `encode_windows`.
+            training: bool.
+
+        Returns:
+            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
+        """
         read = self._pool(self.memory(query, window))  # [..., Q, W, t']
         query = ops.expand_dims(self._pool(query), -2)  # [..., Q, 1, t']
         output = self.head(query, read, training=training)
@@ -126,7 +144,7 @@ class ACRN(WindowModel):
         return self.head.locate(folded, row, read)
 
     def _pool(self, vector):
-        """Mean over every `pool_size` numbers."""
+        """Means of every `pool_size` entries."""
         if self.pool_size == 1:
             return vector
         shape = (-1, self.pool_size)
@@ -136,14 +154,12 @@ class ACRN(WindowModel):
             ops.mean(ops.reshape(vector, shape), axis=-1), (*rows, width)
         )
 
-    def _window_layers(self, clip_dim):
+    def _build_windows(self, clip_dim):
+        build(self.window_projection, (None, None, clip_dim))
         cells = self.context_size * self.embedding_dim
-        if not self.memory.built:
-            self.memory.build((None, self.embedding_dim), (None, cells))
-        return [(self.window_projection, (None, None, clip_dim))]
+        build(self.memory, (None, self.embedding_dim), (None, cells))
 
     def build(self, input_shape):
-        if not self.head.built:
-            pooled = (None, self.embedding_dim // self.pool_size)
-            self.head.build(pooled, pooled)
+        pooled = (None, self.embedding_dim // self.pool_size)
+        build(self.head, pooled, pooled)
         super().build(input_shape)

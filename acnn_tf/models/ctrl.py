@@ -5,33 +5,34 @@ from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.data.windows import odd_size
-from acnn_tf.models.window_model import WindowModel
+from acnn_tf.models.window_model import WindowModel, build
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class CTRL(WindowModel):
-    """Compares a window, with what is around it, to a query, entry by entry.
+    """Compares a window and the means of its context to a query by entries.
 
-    Windows: the window, the mean of the context windows before it and of those
-    after it, side by side, projected: `v = W [before, own, after] + b`.
+    Windows: the mean of the context windows before, the window itself, and the
+    mean of those after are projected, `v = W [before, own, after] + b`.
     Queries: words -> `QueryEncoder` -> `q`. Pairs: `ElementwiseHead` on
     `[v * q, v + q, v, q]`.
 
     The paper sends `[v, q]` through a fully connected layer before it joins
-    product and sum; here, as in the authors' code, it joins as it is, since
+    product and sum. Here, as in the authors' code, it joins unchanged, since
     the perceptron begins with such a layer. Their code also scales `v` and `q`
-    to unit length, of which the paper says nothing, and neither is it done
-    here. Where the paper counts clips of context, these are windows as long as
-    the window itself. The GRU and the places of windows are this package's.
+    to unit length, which neither the paper says nor this model does. The paper
+    counts clips of context; here it is windows as long as the window itself.
+    The GRU and the places of windows are not the paper's.
 
     Args:
         context_size: Odd number C of context windows, the window itself
             included: `(C - 1) / 2` before and after it.
-        **kwargs: See `WindowModel`.
+        **kwargs: Arguments of `WindowModel`, such as `window_lengths`.
 
     Example:
 
-    >>> model = CTRL(window_lengths=(4.0, 8.0), embedding_dim=8)
+    >>> import acnn_tf, keras
+    >>> model = acnn_tf.models.CTRL(window_lengths=(4.0, 8.0), embedding_dim=8)
     >>> windows = model.grid.windows(duration=16.0)
     >>> window = model.encode_windows({
     ...     "clip": keras.ops.ones((1, 16, 32)),
@@ -59,38 +60,46 @@ class CTRL(WindowModel):
         )
 
     def encode_windows(self, inputs, training=None):
-        """Windows of videos to vectors `[B, W, t]`: see `WindowModel`."""
+        """Encodes the windows of videos as vectors.
+
+        Args:
+            inputs: As for `WindowModel.encode_windows`.
+            training: bool.
+
+        Returns:
+            `[B, W, t]`.
+        """
         features, mask, share = self._features(inputs, training)
         if share is None:
             window = self.context(_sides(features, mask))
         else:
             # Means of windows are means of clips: shares take the mean.
-            there = ops.any(share > 0, axis=-1)
-            window = self.context(features, pooling=_sides(share, there))
+            mask = ops.any(share > 0, axis=-1)
+            window = self.context(features, pooling=_sides(share, mask))
         window = self.drop(window[:, :, 0], training=training)  # one kernel
         own = inputs["segment"][:, :, self.context_size // 2]
         return self._placed(window, own, inputs["duration"])
 
-    def _window_layers(self, clip_dim):
-        return [(self.context, (None, None, clip_dim))]
+    def _build_windows(self, clip_dim):
+        build(self.context, (None, None, clip_dim))
 
 
-def _sides(context, there):
-    """What is before a window, the window, and what is after it.
+def _sides(context, mask):
+    """The mean before each window, the window, and the mean after it.
 
     Args:
         context: `[B, W, C, X]`.
-        there: bool `[B, W, C]`: those that exist.
+        mask: bool `[B, W, C]`, `True` = real.
 
     Returns:
-        `[B, W, 3, X]`: means over what exists; zeros where nothing does.
+        `[B, W, 3, X]`, zeros where no context window is real.
     """
-    there = ops.cast(there, context.dtype)[..., None]
+    mask = ops.cast(mask, context.dtype)[..., None]
     middle = context.shape[2] // 2
 
     def mean(part):
-        total = ops.sum(context[:, :, part] * there[:, :, part], axis=2)
-        count = ops.sum(there[:, :, part], axis=2)
+        total = ops.sum(context[:, :, part] * mask[:, :, part], axis=2)
+        count = ops.sum(mask[:, :, part], axis=2)
         return total / ops.maximum(count, 1)
 
     parts = (slice(middle), slice(middle, middle + 1), slice(middle + 1, None))

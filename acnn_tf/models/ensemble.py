@@ -1,48 +1,50 @@
-"""Several networks that are trained side by side and answer as one."""
+"""Several networks, trained side by side, as one model."""
 
 import keras
 from keras import ops
 
 from acnn_tf.models.moment_model import MomentModel
-from acnn_tf.models.window_model import WindowModel
+from acnn_tf.models.window_model import WindowModel, build, deserialize
 
 # Settings that are the model's own and not its networks'.
 _OF_KERAS = ("name", "dtype", "trainable")
-# So many fit into one index and one process.
+# More would not fit into one index and one process.
 _MOST = 32
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
 class Ensemble(MomentModel):
-    """Networks of one kind, whose scores and offsets are averaged.
+    """The mean of the scores and offsets of several networks of one kind.
 
-    Each has weights of its own and its own loss on the same batches, as if it
-    were trained alone: they differ by where they start and by what dropout
-    leaves out. On few videos the mean of some is more accurate than any of
-    them, since they agree more where they are right.
+    Each network has its own weights and its own loss on the same batches, as
+    if it were trained alone. They differ by their first weights and by what
+    dropout leaves out. Trained on few videos, their mean is more accurate than
+    any of them.
 
-    To evaluation, search and serving it is one model: the encodings of its
-    networks stand side by side in one vector.
+    Evaluation, search and serving see one model: the encodings of the networks
+    are concatenated.
 
     Args:
-        network: Class of the networks: `ACNN`, or a baseline.
-        members: Int, how many there are.
-        **settings: Those of `network`, and the arguments of `keras.Model`.
+        network: Class of the networks: `ACNN`, `ACRN` or `CTRL`.
+        members: Int from 1 to 32, M, the number of networks.
+        **settings: Arguments of `network` and of `keras.Model`. Each network
+            gets a copy of a layer among them.
 
     Call arguments:
         inputs: As for `network`.
 
     Returns:
-        What `network` returns, of each of them: `"score": [B, M, W]` and so
-        on, M the members.
+        What each network returns: `"score": [B, M, W]`, `"offset": [B, M, W,
+        2]` and `"batch_score": [B, M, B]`.
 
     Example:
 
-    >>> from acnn_tf.models import ACNN
-    >>> model = Ensemble(ACNN, members=3, window_lengths=(4.0, 8.0))
+    >>> import acnn_tf, keras
+    >>> from acnn_tf.models import ACNN, Ensemble
+    >>> model = Ensemble(ACNN, members=3, embedding_dim=8)
     >>> query = model.encode_queries(keras.ops.ones((5, 300)))
-    >>> tuple(query.shape) == (5, 3 * model.networks[0].embedding_dim)
-    True
+    >>> tuple(query.shape)
+    (5, 24)
 
     Reference: Lakshminarayanan et al., "Simple and Scalable Predictive
     Uncertainty Estimation using Deep Ensembles", NeurIPS 2017.
@@ -62,62 +64,97 @@ class Ensemble(MomentModel):
             )
         self.members = members
         self.networks = [
-            network(dtype=self.dtype_policy, **settings) for _ in range(members)
+            network(dtype=self.dtype_policy, **_copies(settings))
+            for _ in range(members)
         ]
 
     def __getattr__(self, name):
-        # What the networks have in common, such as `grid` or `vocabulary`.
+        # The networks have settings, `grid` and the like in common.
         networks = vars(self).get("networks")
         if networks and (name in _COMMON or name in networks[0].arguments()):
             return getattr(networks[0], name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def adapt(self, clips):
-        """As `WindowModel.adapt`; reads the clips once."""
+        """Sets the mean and scale that clip features are normalised by.
+
+        Args:
+            clips: As for `ClipNormalization.adapt`. They are read once.
+        """
         first, *others = (network.normalization for network in self.networks)
         first.adapt(clips)
         for other in others:
-            other.build(first.mean.shape)
-            other.built = True
+            build(other, first.mean.shape)
             other.mean.assign(first.mean)
             other.scale.assign(first.scale)
 
     def set_word_vectors(self, words, vectors):
-        """As `WindowModel.set_word_vectors`."""
+        """Starts words of the vocabulary at given vectors, in all networks.
+
+        Args:
+            words: List of N words of the vocabulary.
+            vectors: float `[N, word_dim]`.
+        """
         for network in self.networks:
             network.set_word_vectors(words, vectors)
 
     def encode_windows(self, inputs, training=None):
-        """As `WindowModel.encode_windows`: `[B, W, M * N]`."""
+        """Windows of videos to the vectors of all networks, `[B, W, M * N]`.
+
+        Args:
+            inputs: As for `WindowModel.encode_windows`.
+            training: bool.
+        """
         return ops.concatenate(
             [n.encode_windows(inputs, training) for n in self.networks], -1
         )
 
     def encode_queries(self, query, training=None):
-        """As `WindowModel.encode_queries`: `[Q, M * t]`."""
+        """Queries to the vectors of all networks, `[Q, M * t]`.
+
+        Args:
+            query: As for `WindowModel.encode_queries`.
+            training: bool.
+        """
         return ops.concatenate(
             [n.encode_queries(query, training) for n in self.networks], -1
         )
 
     def attention_weights(self, inputs):
-        """As `WindowModel.attention_weights`: the mean of the networks'."""
-        found = [n.attention_weights(inputs) for n in self.networks]
-        return None if found[0] is None else sum(found) / self.members
+        """Weights of the widths of the context: the mean of the networks'.
+
+        Args:
+            inputs: As for `encode_windows`.
+
+        Returns:
+            `[B, W, K]`, or `None` where the networks have no such weights.
+        """
+        weights = [n.attention_weights(inputs) for n in self.networks]
+        return None if weights[0] is None else sum(weights) / self.members
 
     def match(self, query, window, training=None):
-        """As `WindowModel.match`: the mean of the networks'."""
+        """Score and offsets of every query with every window: the mean.
+
+        Args:
+            query: `[..., Q, M * t]` from `encode_queries`.
+            window: `[..., W, M * N]` from `encode_windows`.
+            training: bool.
+
+        Returns:
+            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
+        """
         return _mean(
             network.match(*own, training)
             for network, *own in self._parts(query, window)
         )
 
     def fold(self, query):
-        """As `WindowModel.fold`: one network's after another's."""
+        """Folds queries `[Q, M * t]` for `score` and `locate`."""
         folded = [n.fold(own) for n, own in self._parts(query)]
         return tuple(part for one in folded for part in one)
 
     def score(self, folded, window):
-        """As `WindowModel.score`: the mean of the networks'."""
+        """Scores `[W, Q]` of `match` alone, in the precision of `window`."""
         scores = [
             network.score(one, own)
             for one, (network, own) in self._folds(folded, window)
@@ -125,21 +162,21 @@ class Ensemble(MomentModel):
         return sum(scores) / self.members
 
     def locate(self, folded, row, window):
-        """As `WindowModel.locate`: the mean of the networks'."""
+        """`match` of folded queries, each with windows of its own."""
         return _mean(
             network.locate(one, row, own)
             for one, (network, own) in self._folds(folded, window)
         )
 
     def _folds(self, folded, window):
-        """What `fold` returned, by network, and its part of the windows."""
+        """Each network's part of what `fold` returned, and of the windows."""
         each = len(folded) // self.members
         firsts = range(0, len(folded), each)
         own = [folded[first : first + each] for first in firsts]
         return zip(own, self._parts(window))
 
     def _parts(self, *encodings):
-        """Each network, with its part of each of the encodings."""
+        """Each network and its parts of the encodings."""
         split = [ops.split(part, self.members, axis=-1) for part in encodings]
         return zip(self.networks, *split)
 
@@ -153,7 +190,7 @@ class Ensemble(MomentModel):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """The sum of the networks' losses: none sees another's."""
+        """The sum of the networks' losses, each of its own outputs."""
         one = super().compute_loss
         parts = [
             {name: value[:, i] for name, value in y_pred.items()}
@@ -177,20 +214,31 @@ class Ensemble(MomentModel):
             **super().get_config(),
             "network": keras.saving.get_registered_name(type(network)),
             "members": self.members,
-            "settings": {n: getattr(network, n) for n in network.arguments()},
+            "settings": network.settings(),
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
         network = keras.saving.get_registered_object(config.pop("network"))
-        return cls(network, **config.pop("settings"), **config)
+        settings = config.pop("settings") | config
+        return cls(network, **deserialize(settings))
 
 
-# Besides the settings.
+# What the networks have in common besides their settings.
 _COMMON = frozenset(
     ("grid", "context_size", "clip_dim", "normalization", "query_projection")
 )
+
+
+def _copies(settings):
+    """The settings, with a new layer in place of each layer."""
+    return {
+        name: value.from_config(value.get_config())
+        if isinstance(value, keras.layers.Layer)
+        else value
+        for name, value in settings.items()
+    }
 
 
 def _mean(outputs):

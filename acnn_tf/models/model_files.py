@@ -1,31 +1,50 @@
-"""Models to `.keras` files and back: the only way in and out."""
+"""Models to `.keras` files, and files of anybody to models."""
 
-import hashlib
+import io
+import json
 import math
 import os
-import stat
+import shutil
 import tempfile
-import threading
 import zipfile
+from concurrent import futures
 
+import h5py
 import keras
+import numpy as np
 
-from acnn_tf import losses, optimizers  # noqa: F401 - so that Keras knows them
+from acnn_tf import layers
 from acnn_tf.files.atomic import replacing
-from acnn_tf.models import (  # noqa: F401 - likewise
-    acrn,
-    ctrl,
-    model_checks,
-    weight_checks,
-)
-from acnn_tf.models.acnn import ACNN  # noqa: F401 - likewise
+from acnn_tf.models.acnn import ACNN
+from acnn_tf.models.acrn import ACRN
+from acnn_tf.models.ctrl import CTRL
+from acnn_tf.models.ensemble import Ensemble
 
 # A model of 11 million weights takes 180 MB with its optimizer's state; one
 # with the 400,000 word vectors of GloVe 1.9 GB.
 MAX_BYTES = 2 * 2**30
 
-_DIGEST = b"sha256:"
-_CHUNK = 2**20
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_MEMBERS = {"metadata.json", _CONFIG, _WEIGHTS}
+# zipfile reads the list of members whole, and so does JSON, which takes up to
+# 30 times as many bytes in memory ("[[],[],[]]").
+_LIST_BYTES = 4096
+_CONFIG_BYTES = 16 * 2**20
+_JSON_EXPANSION = 32
+# Weights, groups and the optimizer's state of a model are some hundred.
+_OBJECTS = 10_000
+# Each tap of a kernel is a weight that takes its time, and each window of a
+# context an input. The paper's model has 16 taps.
+_TAPS = 1000
+
+_NETWORKS = {f"acnn_tf>{one.__name__}": one for one in (ACNN, ACRN, CTRL)}
+_LAYERS = {
+    f"acnn_tf>{name}": one
+    for name, one in vars(layers).items()
+    if isinstance(one, type)
+}
+# What any model of Keras has.
+_OF_KERAS = {"name", "trainable", "dtype"}
 
 
 class ModelFileError(ValueError):
@@ -35,7 +54,8 @@ class ModelFileError(ValueError):
 
     Example:
 
-    >>> load_model("no_such_model.keras")
+    >>> import acnn_tf
+    >>> acnn_tf.models.load_model("no_such_model.keras")
     Traceback (most recent call last):
     ...
     acnn_tf.models.model_files.ModelFileError: no_such_model.keras: expected...
@@ -45,9 +65,8 @@ class ModelFileError(ValueError):
 def save_model(model, path):
     """Saves a model so that a failure leaves the old file as it was.
 
-    The file is one that `keras.saving.load_model` reads, too. Its last bytes,
-    the comment of a zip file, are the SHA-256 of all bytes before them, so
-    that `load_model` notices whatever happened to it.
+    The file is one that `keras.saving.load_model` reads, too: after
+    `import acnn_tf.models`, with the optimizer and the losses.
 
     Args:
         model: One of `acnn_tf.models`, built.
@@ -66,81 +85,63 @@ def save_model(model, path):
         )
     optimizer = getattr(model, "optimizer", None)
     variables = model.weights + (optimizer.variables if optimizer else [])
-    size = sum(keras.ops.convert_to_numpy(v).nbytes for v in variables)
+    size = _num_bytes(variables)
     with replacing(path, suffix=".keras", size=size) as partial:
         model.save(partial)
-        _seal(partial)
 
 
-def _seal(path):
-    """Appends the digest of a zip file to it, as its comment."""
-    with open(path, "r+b") as file:
-        comment, start = model_checks.comment_of(file)
-        if comment:
-            raise ModelFileError(f"{path}: expected no comment yet")
-        file.seek(start - 2)
-        file.write(model_checks.DIGEST_BYTES.to_bytes(2, "little"))
-        file.write(_digest(file, start))
-        file.flush()
-        os.fsync(file.fileno())
+def load_model(path, *, max_bytes=MAX_BYTES):
+    """Loads a model from a file that may be anybody's.
 
+    The file says which model of this package to construct, with which
+    settings and weights. Keras deserialises none of its objects, nothing that
+    it names is imported or run, and no weight is allocated which the file
+    does not hold. The weights may still be anything: whom a model is from, it
+    does not tell.
 
-def _digest(file, end):
-    """The digest of the bytes before `end`; leaves the file there."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    for place in range(0, end, _CHUNK):
-        digest.update(file.read(min(_CHUNK, end - place)))
-    return _DIGEST + digest.hexdigest().encode()
-
-
-def load_model(path, *, compile=False, max_bytes=MAX_BYTES):
-    """Loads a model that may be anybody's file.
-
-    Nothing that the file names is imported or run, and no more is allocated
-    than its size calls for. Before Keras sees it, a copy is checked: size and
-    digest (a file that Keras saved has none, and passes by its checksums);
-    the members that Keras writes and no others; settings of a model of this
-    package, and objects that it can be compiled with; arrays that lie within
-    the file. Weights may still be anything: whom a model is from, it does
-    not tell.
+    Optimizer and losses are left out. For those, or for a model with a layer
+    of your own, use `keras.saving.load_model` on a file that you trust.
 
     Args:
         path: `*.keras`.
-        compile: Also restore optimizer and losses.
-        max_bytes: Int, the largest file to load. With `compile`, up to five
-            times as much memory is taken.
+        max_bytes: Int, the largest file to load.
 
     Returns:
-        One of `acnn_tf.models`.
+        One of `acnn_tf.models`, not compiled.
 
     Raises:
         ModelFileError: If it is not there, or anything else is wrong with it.
 
     Example:
 
-    >>> import tempfile
-    >>> model = ACNN(window_lengths=(4.0,), kernel_sizes=(1,), filters=8)
+    >>> import acnn_tf, tempfile
+    >>> model = acnn_tf.models.ACNN(filters=8)
     >>> model.build({"clip": (None, None, 6), "query": (None, 9)})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_model(model, f"{folder}/model.keras")
-    ...     load_model(f"{folder}/model.keras").filters
+    ...     acnn_tf.models.save_model(model, f"{folder}/model.keras")
+    ...     acnn_tf.models.load_model(f"{folder}/model.keras").filters
     8
     """
     path = os.fspath(path)
     try:
-        # A copy, so that Keras reads what was checked, whatever happens to
-        # the file meanwhile.
         with tempfile.TemporaryDirectory(prefix="acnn_tf-") as folder:
-            copy = os.path.join(folder, "model.keras")
-            _copy(path, copy, max_bytes)
-            with open(copy, "rb") as file:
-                _check(file, max_bytes)
-            return keras.saving.load_model(
-                copy, compile=compile, safe_mode=True
-            )
-    except Exception as error:  # Keras's and zipfile's are of many kinds
-        reason = str(error)[:1000].strip(" .\n") or type(error).__name__
+            weights = os.path.join(folder, _WEIGHTS)
+            config = _unpack(path, weights, max_bytes)
+            held, needed = _stored_bytes(weights), _needed_bytes(config)
+            if needed > held:
+                raise ValueError(
+                    f"its settings ask for {needed:,} bytes of weights, but "
+                    f"it holds {held:,}"
+                )
+            model = _make(config)
+            model.load_weights(weights)
+            return model
+    except ModelFileError as error:  # says what to do, but not of which file
+        raise ModelFileError(f"{path}: {error}") from None
+    except Exception as error:  # Keras's, h5py's and zipfile's are many kinds
+        reason = str(error)[:1000].strip(" .\n")
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}"
         raise ModelFileError(
             f"{path}: {reason}. Save the model again with "
             "acnn_tf.models.save_model, or copy the file again from where it "
@@ -148,88 +149,187 @@ def load_model(path, *, compile=False, max_bytes=MAX_BYTES):
         ) from error
 
 
-def _opener(path, flags):
-    # A pipe would let the one who opens it wait.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _unpack(path, weights, max_bytes):
+    """Copies the weights to a file, and returns what `config.json` holds.
 
-
-def _copy(path, copy, max_bytes):
-    if not os.path.exists(path):
-        raise ValueError("expected a .keras file, but nothing is there")
-    with open(path, "rb", opener=_opener) as source:
-        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-            raise ValueError("expected a .keras file, found no plain file")
-        with open(copy, "wb") as target:
-            size = 0
-            while chunk := source.read(_CHUNK):
-                size += len(chunk)
-                if size > max_bytes:
-                    raise ValueError(
-                        f"expected at most {max_bytes:,} bytes, found more; "
-                        "give a larger `max_bytes` if you trust it"
-                    )
-                target.write(chunk)
-
-
-def _check(file, max_bytes):
-    comment, start = model_checks.comment_of(file)
-    if comment and comment != _digest(file, start):
-        raise ValueError(
-            "expected the digest of its content at its end, found another: "
-            "it is not as it was saved"
-        )
-    try:
-        members = model_checks.read_members(file)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise ValueError(f"expected a whole zip file: {error}") from error
-    model_checks.check_metadata(members["metadata.json"])
-    config = model_checks.check_config(members["config.json"], max_bytes)
-    held = weight_checks.check_weights(members["model.weights.h5"])
-    needed = _weight_bytes(config)
-    if needed > held:
-        raise ValueError(
-            f"its settings ask for {needed:,} bytes of weights, but it holds "
-            f"{held:,}"
-        )
-
-
-def _weight_bytes(config):
-    """Bytes of the weights of a model that has not been made yet.
-
-    In this scope Keras notes the shape of a weight and does not allocate it.
-    It would do so later, for whatever else is in the list that it keeps; the
-    list belongs to a thread and ends with it.
+    Keras stores the members as they are, so they are no larger than the file.
     """
-    found = []
-
-    def make():
-        try:
-            with keras.StatelessScope(initialize_variables=False):
-                model = keras.saving.deserialize_keras_object(
-                    {**config, "compile_config": None, "build_config": None},
-                    safe_mode=True,
+    if not os.path.isfile(path):  # a pipe would let its reader wait
+        found = "no plain file" if os.path.exists(path) else "nothing is there"
+        raise ValueError(f"expected a .keras file, but {found}")
+    if (size := os.path.getsize(path)) > max_bytes:
+        raise ModelFileError(
+            f"expected at most {max_bytes:,} bytes, found {size:,}. Give a "
+            "larger `max_bytes` if you trust it."
+        )
+    with open(path, "rb") as file:
+        data = file.read(size)
+    end = data.rfind(b"PK\5\6")  # where zipfile finds the list, too
+    if (
+        end < 0
+        or int.from_bytes(data[end + 12 : end + 16], "little") > _LIST_BYTES
+        or b"PK\6\7" in data[max(end - 20, 0) : end]  # another, of 64 bits
+    ):
+        raise ValueError(
+            "expected a .keras file, which is a zip file of three members, "
+            "found another: it was cut short, or is no model"
+        )
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos = archive.infolist()
+        names = sorted(info.orig_filename for info in infos)
+        if names != sorted(_MEMBERS):
+            raise ValueError(
+                f"expected the members {', '.join(sorted(_MEMBERS))}, found "
+                f"{names!a:.200}"
+            )
+        for info in infos:
+            kind = info.external_attr >> 28  # 8: a file, of Unix; 0: unsaid
+            if info.compress_type != zipfile.ZIP_STORED or kind not in (0, 8):
+                raise ValueError(
+                    f"expected {info.filename} as a plain file that is not "
+                    "compressed, found another kind"
                 )
-                # Here and not by Keras, which makes a warning of an error.
-                model.build(_tuples(config["build_config"]["input_shape"]))
-                found.append(sum(map(_bytes_of, model.weights)))
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
+        config = archive.read(_CONFIG)
+        with archive.open(_WEIGHTS) as source, open(weights, "wb") as target:
+            shutil.copyfileobj(source, target)
+    if len(config) > min(_CONFIG_BYTES, max_bytes // _JSON_EXPANSION):
+        raise ValueError(f"{_CONFIG} is too large, {len(config):,} bytes")
+    config = json.loads(config, parse_constant=_refuse_constant)
+    if not isinstance(config, dict):
+        raise ValueError(f"expected an object in {_CONFIG}")
+    return config
 
 
-def _tuples(shape):
-    if isinstance(shape, dict):
-        return {name: _tuples(one) for name, one in shape.items()}
-    return tuple(map(_tuples, shape)) if isinstance(shape, list) else shape
+def _refuse_constant(text):
+    raise ValueError(f"expected JSON in {_CONFIG}, found {text}")
 
 
-def _bytes_of(weight):
-    dtype = keras.backend.standardize_dtype(weight.dtype)  # such as bfloat16
-    bits = int(dtype.strip("abcdefghijklmnopqrstuvwxyz"))
-    return math.prod(weight.shape) * bits // 8
+def _make(config):
+    """The model that `config.json` describes, built."""
+    settings = dict(config.get("config", {}))
+    network, members = config.get("registered_name"), None
+    if network == "acnn_tf>Ensemble":
+        network, members = settings.pop("network"), settings.pop("members")
+        settings = {**settings.pop("settings"), **settings}
+    if network not in _NETWORKS:
+        raise ValueError(
+            f"expected a model of acnn_tf in {_CONFIG}, found {network!a:.100}"
+        )
+    make = _NETWORKS[network]
+    unknown = settings.keys() - make.arguments().keys() - _OF_KERAS
+    if unknown:
+        raise ValueError(
+            f"expected settings of {network} in {_CONFIG}, found "
+            f"{sorted(unknown)!a:.200}"
+        )
+    sizes = [*settings.get("kernel_sizes", ()), settings.get("context_size", 0)]
+    if (taps := sum(sizes) * (members or 1)) > _TAPS:
+        raise ValueError(
+            f"expected at most {_TAPS:,} context windows, or taps of all "
+            f"kernels, in {_CONFIG}, found {taps:,}"
+        )
+    settings = {name: _setting(name, one) for name, one in settings.items()}
+    if members is None:
+        model = make(**settings)
+    else:
+        model = Ensemble(make, members, **settings)
+    shapes = config["build_config"]["input_shape"]
+    model.build({name: tuple(shape) for name, shape in shapes.items()})
+    return model
+
+
+def _setting(name, value):
+    """A setting: plain values, a layer of ours, or the dtype by its name."""
+    if name == "dtype" and isinstance(value, dict):
+        return keras.DTypePolicy(value["config"]["name"])
+    if isinstance(value, dict):
+        kind = value.get("registered_name") or value.get("class_name")
+        if name == "context_pooling" and kind in _LAYERS:
+            settings = value["config"].items()
+            return _LAYERS[kind](**{n: _setting(n, one) for n, one in settings})
+        raise ModelFileError(
+            f"its {name} is {kind!a:.100}; expected plain values, or as "
+            "context_pooling a layer of acnn_tf.layers. A layer of your own is "
+            "read by keras.saving.load_model: import what registers it, and "
+            "use that on a file that you trust."
+        )
+    for one in value if isinstance(value, list) else [value]:
+        if not isinstance(one, (str, int, float, type(None))):
+            raise ValueError(
+                f"expected text, numbers or a list of them as {name} in "
+                f"{_CONFIG}, found {one!a:.100}"
+            )
+    return value
+
+
+def _needed_bytes(config):
+    """Bytes of the weights of a model, none of which is allocated.
+
+    In its scope Keras notes the shape of each weight, to allocate it later.
+    Its list of what to allocate belongs to the thread and ends with it.
+    """
+
+    def count():
+        with keras.StatelessScope(initialize_variables=False):
+            return _num_bytes(_make(config).weights)
+
+    with futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(count).result()
+
+
+def _num_bytes(arrays):
+    return sum(
+        math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in arrays
+    )
+
+
+def _stored_bytes(path):
+    """Bytes of the arrays of an HDF5 file, each plain and within the file."""
+    total, objects = 0, 0
+    with h5py.File(path, "r") as file:
+        groups = [file]
+        while groups:
+            group = groups.pop()
+            for name in group:
+                objects += 1
+                link = group.get(name, getlink=True)
+                if objects > _OBJECTS or not isinstance(link, h5py.HardLink):
+                    raise ValueError(
+                        f"expected at most {_OBJECTS:,} arrays within "
+                        f"{_WEIGHTS}, found more, or a link: {name!a:.60}"
+                    )
+                item = group[name]
+                is_group = isinstance(item, h5py.Group)
+                if not (_has_texts(item) and (is_group or _is_plain(item))):
+                    raise ValueError(
+                        f"expected {name!a:.60} of {_WEIGHTS} as numbers in "
+                        "one piece, with text as attributes, found another "
+                        "type, compressed, in pieces or elsewhere"
+                    )
+                if is_group:
+                    groups.append(item)
+                else:
+                    total += item.id.get_storage_size()
+    if total > os.path.getsize(path):
+        raise ValueError(f"{_WEIGHTS} declares more bytes than it has")
+    return total
+
+
+def _is_plain(item):
+    # Virtual ones first: to ask for a shape may open what they are made of.
+    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+        return False
+    # HDF5 has no bfloat16; Keras stores it as two bytes.
+    if item.dtype.kind not in "fiu" and item.dtype != "V2":
+        return False
+    return item.id.get_storage_size() == _num_bytes([item])
+
+
+def _has_texts(item):
+    # An array of texts might hold one long text many times.
+    attributes = map(item.attrs.get_id, item.attrs)
+    return all(
+        attribute.shape == ()
+        and attribute.get_type().get_class() == h5py.h5t.STRING
+        for attribute in attributes
+    )

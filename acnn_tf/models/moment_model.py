@@ -1,4 +1,4 @@
-"""What any model of moments needs so that several replicas train one model."""
+"""The training step of all models, on one replica or several."""
 
 import contextlib
 
@@ -8,31 +8,32 @@ from acnn_tf import replicas
 
 
 class MomentModel(keras.Model):
-    """A `keras.Model` whose `fit` trains alike on one replica and on many.
+    """A `keras.Model` whose `fit` does the same on one replica and on many.
 
     Under a `tf.distribute` strategy each replica takes some rows of a batch.
-    The step of this class makes of them what one replica would make of the
-    whole batch, whether or not the number of replicas divides it:
+    The gradient of this class is that of the whole batch on one replica,
+    whether or not the number of replicas divides it:
 
         gradient = sum_r d/dw sum_{i in r} L_i / B,    B = sum_r b_r
 
-    and only then clips it. Metrics are summed over the replicas at each step,
-    so that the logs are those of the whole batch, on every replica.
+    It is clipped after the sum. Metrics are summed over the replicas at each
+    step, so that every replica logs those of the whole batch.
 
-    Keras 3.15 falls short of that in four places, all of which are worked
-    around here and nowhere else:
+    Keras 3.15 falls short of that in four places, for which there are
+    workarounds here and nowhere else:
 
     - `_maybe_symbolic_build` hands the values of all replicas to a function
       that takes tensors;
     - `_make_function` reduces scalar logs over an axis, which
       `MultiWorkerMirroredStrategy` refuses;
-    - a step weighs each replica's mean alike, however many rows it has;
+    - a step gives each replica's mean the same weight, however many rows it
+      has;
     - optimizers clip each replica's gradient before the sum.
 
-    On one replica it is Keras's own step, which is traced once: Keras leaves
-    it to the step to make the variables of losses and optimizer, and TensorFlow
-    then traces it a second time. Here they are made before.
-    `tests/test_distribution.py` tells when one of all these is mended.
+    One replica takes Keras's own step. Keras makes the variables of losses and
+    optimizer within the step, so that TensorFlow traces it twice; here they
+    are made before it. `tests/test_distribution.py` fails when Keras has
+    mended one of these.
 
     Example:
 
@@ -80,10 +81,10 @@ class MomentModel(keras.Model):
 
     @contextlib.contextmanager
     def _summed_metrics(self, context, share):
-        """Adds what a step adds to metrics on any replica to those of all.
+        """Adds what each replica adds to the metrics in a step to all replicas.
 
-        Keras keeps metrics apart until they are read; reading them is then a
-        matter of all replicas, which a checkpoint on one of them cannot have.
+        Keras keeps the metrics of replicas apart until they are read, which
+        all of them must do at once. A checkpoint is written by one of them.
         """
         import tensorflow as tf
 
@@ -148,7 +149,7 @@ class MomentModel(keras.Model):
 
 @contextlib.contextmanager
 def _summed_already(optimizer):
-    """Has an optimizer take gradients for sums over all replicas."""
+    """Keeps an optimizer from summing the gradients of replicas again."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     own = vars(optimizer)
     own["_all_reduce_sum_gradients"] = lambda pairs: pairs

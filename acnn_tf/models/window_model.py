@@ -1,4 +1,4 @@
-"""What the models share: settings, queries, and the way through them."""
+"""What the models share: their settings, their queries and their methods."""
 
 import inspect
 
@@ -13,11 +13,11 @@ from acnn_tf.segments import OFFSET_UNITS
 
 
 class WindowModel(MomentModel):
-    """Scores the windows of videos for queries, with boundary offsets.
+    """Base of models that score the windows of videos for queries.
 
-    `encode_windows`, `encode_queries` and `match` are the only way through for
-    training, evaluation, search and serving. A model adds how its windows
-    become vectors, and the head in which they meet the queries.
+    Training, evaluation, search and serving all use `encode_windows`,
+    `encode_queries` and `match`. A model adds the layers that make vectors of
+    windows, and the head that compares them with queries.
 
     Args:
         window_lengths: Lengths of the windows, in seconds, or in frames if
@@ -30,7 +30,8 @@ class WindowModel(MomentModel):
         embedding_dim: t, the common width of windows and queries.
         hidden_dim: Hidden layer of the head; `None` goes straight from the
             cross feature to the outputs.
-        position_features: Show the model where in its video a window lies.
+        position_features: Whether the model sees where in its video a window
+            lies.
         query_encoder: `"gru"` or `"mean"` over words. Sentence vectors are
             used as they are.
         query_units: Units of the GRU in each direction.
@@ -44,19 +45,18 @@ class WindowModel(MomentModel):
             same ones in all clips of a video.
         offset_unit: Unit of the predicted offsets: `"seconds"`, `"frames"` or
             `"window_lengths"`.
-        consensus_iou: Search lets windows support each other whose shifted
-            segments overlap by more than this IoU, or on average over several
-            such, see `acnn_tf.search.consensus`; `None` ranks by the scores
-            alone, as in the papers.
-        decay_sigma: Search lowers the scores of windows under better ones,
-            the smaller this is the more, see `acnn_tf.search.decay`; `None`
-            leaves them.
+        consensus_iou: Search raises the scores of windows that overlap each
+            other by more than this IoU once they are shifted by their offsets;
+            several values are averaged. `None` ranks by the scores alone, as
+            in the papers.
+        decay_sigma: Search lowers the scores of windows that overlap better
+            ones, more so the smaller this is. `None` leaves the scores.
 
     Call arguments:
         inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
             makes it: what `encode_windows` takes, `"query"`, and
-            `"positive"`, `int [B]`, the window of each example that stands
-            for it among the others of the batch.
+            `"positive"`, int `[B]`, the index of the window of each example
+            that the other examples of the batch are compared with.
 
     Returns:
         `"score": [B, W]` and `"offset": [B, W, 2]` of each query with the
@@ -65,9 +65,10 @@ class WindowModel(MomentModel):
 
     Example:
 
-    >>> from acnn_tf.models import ACNN
-    >>> ACNN.arguments().keys() - WindowModel.arguments().keys() >= {"filters"}
-    True
+    >>> import acnn_tf
+    >>> model = acnn_tf.models.CTRL(window_lengths=(4.0, 8.0))
+    >>> model.grid.windows(duration=5.0).tolist()[:2]
+    [[0.0, 4.0], [0.5, 4.5]]
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class WindowModel(MomentModel):
         decay_sigma=None,
         **kwargs,
     ):
-        # Seconds must not be rounded to half precision on the way in.
+        # Autocast would round seconds to half precision.
         super().__init__(autocast=False, **kwargs)
         self.window_lengths = tuple(window_lengths)
         self.window_overlap = window_overlap
@@ -140,10 +141,10 @@ class WindowModel(MomentModel):
         )
 
     def _add_query_layers(self):
-        """Makes the layers of the queries and of what both sides have.
+        """Makes the layers of the queries, and those that windows share.
 
         Keras draws a seed with each layer, so their order is part of what a
-        seed repeats: a model makes those of its windows, these, its head.
+        seed repeats: first the layers of windows, then these, then the head.
         """
         common = {"dtype": self.dtype_policy}
         self.position_projection = None
@@ -176,9 +177,9 @@ class WindowModel(MomentModel):
 
     @classmethod
     def arguments(cls):
-        """What the constructor takes, with the defaults: a dictionary.
+        """Arguments of the constructor and their defaults, as a dictionary.
 
-        The model's own come first, then those of `WindowModel`.
+        The model's own arguments come first, then those of `WindowModel`.
         """
         return {
             name: parameter.default
@@ -198,7 +199,8 @@ class WindowModel(MomentModel):
         """Sets the mean and scale that clip features are normalised by.
 
         Args:
-            clips: As for `ClipNormalization.adapt`: `features.values()`, say.
+            clips: float `[N, D]` or an iterable of such arrays, for instance
+                `features.values()`.
         """
         self.normalization.adapt(clips)
 
@@ -212,6 +214,10 @@ class WindowModel(MomentModel):
             words: List of N words of the vocabulary, such as
                 `acnn_tf.data.sentences.read_glove` returns.
             vectors: float `[N, word_dim]`.
+
+        Raises:
+            ValueError: If the model has no vocabulary, a word is not in it, or
+                the shape is another.
         """
         if self.words is None:
             raise ValueError("Word vectors need a model with a `vocabulary`.")
@@ -232,34 +238,39 @@ class WindowModel(MomentModel):
         self.words.embeddings.assign(table)
 
     def encode_windows(self, inputs, training=None):
-        """Windows of videos to vectors.
+        """Encodes the windows of videos as vectors.
 
         Args:
-            inputs: Dictionary with `"segment"`, `[B, W, C, 2]`: the context
-                windows of each window in seconds (`WindowGrid.contexts`), zero
-                length where there is none; `"duration"`, `[B]`, seconds of the
-                videos; and either `"clip"`, `[B, T, D]`, with `"clip_mask"`,
-                bool `[B, T]`, or `"window"`, `[B, W, C, D]`: the context
-                windows, pooled by `acnn_tf.data.windows.pool_clips`. Clips
-                from the middle of a video come with `"first_clip"`, `[B]`:
-                how many there are before them.
+            inputs: Dictionary with `"segment"`, float `[B, W, C, 2]`, the
+                context windows of each window in seconds
+                (`WindowGrid.contexts`), of zero length where there is none;
+                `"duration"`, float `[B]`, seconds of the videos; and either
+                `"clip"`, float `[B, T, D]`, with `"clip_mask"`, bool `[B, T]`,
+                or `"window"`, float `[B, W, C, D]`, the context windows,
+                pooled by `acnn_tf.data.windows.pool_clips`. Clips from the
+                middle of a video come with `"first_clip"`, int `[B]`, the
+                number of clips before them.
             training: bool.
 
         Returns:
-            `[B, W, N]`, N = t where the model does not say otherwise.
+            `[B, W, N]`, where N is t unless the model says otherwise.
         """
         raise NotImplementedError
 
     def attention_weights(self, inputs):
-        """Weights of the widths of the context; `None` where there are none."""
+        """Weights of the widths of the context, `None` without such weights.
+
+        Args:
+            inputs: As for `encode_windows`.
+        """
         return None
 
     def _features(self, inputs, training):
-        """Normalised features, and which of them each window has.
+        """Normalised features, and which of them belong to each window.
 
         Returns:
-            `(features, mask, share)`: clips `[B, T, D]`, `None` and the
-            `[B, W, C, T]` of `clip_share`; or pooled windows `[B, W, C, D]`,
+            `(features, mask, share)`: of clips, `[B, T, D]`, `None` and the
+            `[B, W, C, T]` of `clip_share`; of pooled windows, `[B, W, C, D]`,
             bool `[B, W, C]` and `None`.
         """
         if "clip" in inputs:
@@ -273,8 +284,8 @@ class WindowModel(MomentModel):
             )
             return clip, None, share
         window = inputs["window"]
-        # Windows past the last clip pool to zeros, and count as missing: once
-        # normalised they would be the negative mean.
+        # Windows past the last clip were pooled to zeros. They count as
+        # missing, since normalised zeros would be the negative mean.
         mask = ops.any(ops.not_equal(window, 0), axis=-1)
         window = self.normalization(window)
         shape = ops.shape(window)
@@ -285,7 +296,7 @@ class WindowModel(MomentModel):
         return ops.reshape(window, shape), mask, None
 
     def _placed(self, window, segment, duration):
-        """Windows `[B, W, t]`, told where in their videos they lie."""
+        """Adds to windows `[B, W, t]` where in their videos they lie."""
         if self.position_projection is None:
             return window
         segment = ops.cast(segment, self.variable_dtype)
@@ -297,11 +308,11 @@ class WindowModel(MomentModel):
         )
 
     def encode_queries(self, query, training=None):
-        """Queries to vectors.
+        """Encodes queries as vectors.
 
         Args:
-            query: int `[Q, L]`, word ids, 0 = padding, where the model has a
-                vocabulary; else float `[Q, E]`, sentence vectors.
+            query: int `[Q, L]`, word ids, 0 = padding, if the model has a
+                vocabulary, else float `[Q, E]`, sentence vectors.
             training: bool.
 
         Returns:
@@ -315,7 +326,7 @@ class WindowModel(MomentModel):
         return self.query_projection(query)
 
     def match(self, query, window, training=None):
-        """Score and offsets (`offset_unit`) of every query with every window.
+        """Score and offsets of every query with every window.
 
         Args:
             query: `[..., Q, t]` from `encode_queries`.
@@ -323,26 +334,48 @@ class WindowModel(MomentModel):
             training: bool.
 
         Returns:
-            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
+            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`; the offsets of
+            start and end are in `offset_unit`.
         """
         return self.head(query, window, training=training)
 
     def fold(self, query):
-        """Queries `[Q, t]` made ready for `score` and `locate`."""
+        """Folds queries `[Q, t]` for `score` and `locate`.
+
+        Returns:
+            Tuple of tensors whose first axis is Q.
+        """
         return self.head.fold(query)
 
     def score(self, folded, window):
-        """Scores `[W, Q]` of `match` alone, in the precision of `window`."""
+        """Scores of `match` without the offsets, for search.
+
+        Args:
+            folded: What `fold` returned for `[Q, t]` queries.
+            window: `[W, N]`, float32 or less.
+
+        Returns:
+            `[W, Q]` in the precision of `window`.
+        """
         return self.head.score(folded, window)
 
     def locate(self, folded, row, window):
-        """`match` of folded queries, each with windows of its own."""
+        """Score and offsets of some queries, each with windows of its own.
+
+        Args:
+            folded: What `fold` returned for `[Q, t]` queries.
+            row: int `[P]`, the index of a query for each row of `window`.
+            window: `[P, W, N]`.
+
+        Returns:
+            `{"score": [P, W], "offset": [P, W, 2]}`.
+        """
         return self.head.locate(folded, row, window)
 
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, N]
         query = self.encode_queries(inputs["query"], training=training)
-        # One product meets each query with the windows of its own video and
+        # One product compares each query with the windows of its own video and
         # with the positive windows of the whole batch, of all replicas.
         index = inputs["positive"][:, None, None]
         positive = ops.take_along_axis(window, index, axis=1)[:, 0]
@@ -360,8 +393,8 @@ class WindowModel(MomentModel):
             "batch_score": score[:, num_windows:],
         }
 
-    def _window_layers(self, clip_dim):
-        """Pairs of a layer of the windows' side and the shape it takes."""
+    def _build_windows(self, clip_dim):
+        """Builds the layers of the windows' side."""
         raise NotImplementedError
 
     def build(self, input_shape):
@@ -369,23 +402,45 @@ class WindowModel(MomentModel):
         query = tuple(input_shape["query"])
         if self.words is not None:
             query = (*query, self.word_dim)
+        build(self.normalization, features)
+        self._build_windows(features[-1])
+        build(self.position_projection, (None, None, 3))
+        build(self.words, query[:2])
+        build(self.sentence, query)
         sentence = self.sentence.compute_output_shape(query)
+        build(self.query_projection, sentence)
         pair = (None, self.embedding_dim)
-        shapes = [
-            (self.normalization, features),
-            *self._window_layers(features[-1]),
-            (self.position_projection, (None, None, 3)),
-            (self.words, query[:2]),
-            (self.sentence, query),
-            (self.query_projection, sentence),
-        ]
-        for layer, shape in shapes:
-            if layer is not None and not layer.built:
-                layer.build(shape)
-        if not self.head.built:
-            self.head.build(pair, pair)
+        build(self.head, pair, pair)
         self.built = True
 
+    def settings(self):
+        """The constructor's arguments, a layer as Keras serialises it."""
+        found = {name: getattr(self, name) for name in self.arguments()}
+        for name, value in found.items():
+            if isinstance(value, keras.layers.Layer):
+                found[name] = keras.saving.serialize_keras_object(value)
+                found[name].pop("build_config", None)  # the model builds it
+        return found
+
     def get_config(self):
-        own = {name: getattr(self, name) for name in self.arguments()}
-        return super().get_config() | own
+        return super().get_config() | self.settings()
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialize(config))
+
+
+def build(layer, *shapes):
+    """Builds a layer that is there and not built yet."""
+    if layer is not None and not layer.built:
+        layer.build(*shapes)
+
+
+def deserialize(settings):
+    """Settings as `get_config` returned them, with their layers made again."""
+    return {
+        name: keras.saving.deserialize_keras_object(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in settings.items()
+    }
