@@ -67,7 +67,7 @@ def save_model(model, path):
     optimizer = getattr(model, "optimizer", None)
     variables = model.weights + (optimizer.variables if optimizer else [])
     size = sum(keras.ops.convert_to_numpy(v).nbytes for v in variables)
-    with replacing(path, suffix=".keras", size=size) as partial:
+    with replacing(path, size=size) as partial:
         model.save(partial)
         _seal(partial)
 
