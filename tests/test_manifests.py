@@ -72,7 +72,7 @@ def test_change_is_told_with_expectation_and_remedy(notes, content, words):
     assert problem.path == str(notes)
     with pytest.raises(DataError, match=words):
         raise DataError([problem])
-    assert "restore it, or, if the change is meant, remove the" in told(notes)
+    assert "restore it, or, if that is meant, remove the" in told(notes)
     assert "inspect_data --write_manifests" in told(notes)
 
 
@@ -100,12 +100,11 @@ def test_manifest_under_another_name_is_told(notes, tmp_path):
     [
         lambda text: "",
         lambda text: text[:-5],
-        lambda text: text.replace('"bytes": 4', '"bytes": 5'),
-        lambda text: text.replace("notes", "votes"),
         lambda text: text.replace("files", "fires"),
         lambda text: "[]",
         lambda text: "null",
-        lambda text: '{"files": {}, "sha256": ""}',
+        lambda text: text.replace('"bytes": 4', '"bytes": "4"'),
+        lambda text: text.replace("records", "chords"),
         lambda text: "[" * 100_000,
         lambda text: "\udcff",
     ],
@@ -119,6 +118,26 @@ def test_damaged_manifest_says_to_remove_it_or_write_it_again(notes, damage):
     assert "is a damaged manifest" in problem.message
     assert "remove it" in problem.message
     assert "write it again" in problem.message
+
+
+def test_any_flipped_bit_of_a_manifest_is_told(notes):
+    manifest = Path(manifest_path(notes))
+    before = manifest.read_bytes()
+    for place in range(0, 8 * len(before), 7):
+        data = bytearray(before)
+        data[place // 8] ^= 1 << place % 8
+        manifest.write_bytes(data)
+        assert check_file(notes, records=1)
+
+
+def test_pipe_in_place_of_a_file_or_manifest_is_told(notes):
+    notes.unlink()
+    os.mkfifo(notes)
+    with pytest.raises(OSError, match="not a regular file"):
+        check_file(notes)
+    os.remove(manifest_path(notes))
+    os.mkfifo(manifest_path(notes))
+    assert "is a damaged manifest" in told(notes)
 
 
 def test_layout_of_a_manifest_is_free(notes):
