@@ -8,6 +8,7 @@ from absl import flags
 from acnn_tf.data import annotations, inspection, synthetic
 from acnn_tf.data import features as features_lib
 from acnn_tf.data import sentences as sentences_lib
+from acnn_tf.files.atomic import replacing
 
 FLAGS = flags.FLAGS
 
@@ -164,5 +165,6 @@ def save_flags(path):
     for flag in FLAGS.get_key_flags_for_module(sys.argv[0]):
         if flag.value is not None:
             lines += flag.serialize().split("\n")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    with replacing(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")

@@ -20,6 +20,7 @@ import time
 
 from absl import flags
 
+from acnn_tf.files.atomic import replacing
 from export import command
 
 FLAGS = flags.FLAGS
@@ -130,9 +131,9 @@ def run():
             print(f"\nDone before: {name}")
             continue
         steps[name] = {"command": words, **run_step(words)}
-        with open(f"{path}.partial", "w", encoding="utf-8") as file:
-            json.dump(steps, file, indent=1)
-        os.replace(f"{path}.partial", path)
+        with replacing(path) as partial:
+            with open(partial, "w", encoding="utf-8") as file:
+                json.dump(steps, file, indent=1)
     print("\nTACoS, semi-synthetic features: no published figure compares.\n")
     print(steps["test"]["printed"])
     for name, step in steps.items():
