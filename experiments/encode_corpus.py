@@ -18,14 +18,13 @@ index of all videos, for experiments.search; one of its shards is an index too,
 for export.saved_model on a server of its own.
 """
 
-import shutil
 import sys
 
 from absl import flags
 
 from acnn_tf import search
 from acnn_tf.data.features import open_features
-from acnn_tf.search.shard_names import find_shards
+from acnn_tf.search.shards import find_shards
 from experiments import shard_work
 from export import command, corpus
 
@@ -56,8 +55,6 @@ def run(beam_arguments):
         durations = corpus.video_seconds(features, FLAGS.durations)
     shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
     done = search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
-    for folder in find_shards(FLAGS.out)[2]:  # what a killed run left
-        shutil.rmtree(folder)
     print(
         f"{len(durations)} videos in {FLAGS.num_shards} shards, "
         f"{len(done)} of them found done",

@@ -21,21 +21,18 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     Raises:
         DataError: If `durations` is malformed.
     """
-    known = set(index.video_ids)
+    seconds = _read_seconds(durations)
     with open_features(path, clip_seconds=clip_seconds) as features:
-        new = [video for video in videos or features if video not in known]
-        seconds = video_seconds(features, durations, new)
-        index.append(features, seconds, _print_progress)
+        index.add_missing(features, seconds, videos, _print_progress)
 
 
-def video_seconds(features, durations=None, videos=None):
+def video_seconds(features, durations=None):
     """How long videos last.
 
     Args:
         features: What `open_features` returns. Those of videos that
             `durations` leaves out are read.
         durations: See `add_videos`.
-        videos: Ids. Default: all of `features`.
 
     Returns:
         Dictionary from video id to seconds.
@@ -43,16 +40,20 @@ def video_seconds(features, durations=None, videos=None):
     Raises:
         DataError: If `durations` is malformed.
     """
-    problems, seconds = [], {}
-    if durations:
-        seconds = read_numbers(durations, problems)
-    if problems:
-        raise DataError(problems)
+    seconds = _read_seconds(durations)
     return {
         video: seconds.get(video)
         or len(features[video]) * features.clip_seconds
-        for video in (features if videos is None else videos)
+        for video in features
     }
+
+
+def _read_seconds(path):
+    problems = []
+    seconds = read_numbers(path, problems) if path else {}
+    if problems:
+        raise DataError(problems)
+    return seconds
 
 
 def _print_progress(done, total):
