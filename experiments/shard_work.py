@@ -17,6 +17,7 @@ from absl import flags
 
 from acnn_tf import evaluation, models, search
 from acnn_tf.data.features import open_features
+from acnn_tf.files.locks import locked
 from experiments import datasets, shard_files
 
 _LOCK = threading.RLock()
@@ -158,7 +159,7 @@ def run_shards(work, elements, count_done, num_shards, options):
     """Does the work for all elements, in a Beam pipeline, and shows progress.
 
     Args:
-        work: `EncodeShard` or `EvaluateShard`.
+        work: `EncodeShard` or `EvaluateShard`; its `out` is locked meanwhile.
         elements: List of what it is called with.
         count_done: Function that returns how many shards there are; with
             some runners the workers are elsewhere, but their files are here.
@@ -166,12 +167,13 @@ def run_shards(work, elements, count_done, num_shards, options):
         options: From `beam_options`.
 
     Raises:
+        FolderInUseError: If another process is filling the folder.
         ValueError: If a worker fails; the other shards that are complete
             stay. Or if they have written to a disk that is not this one.
     """
     import apache_beam as beam
 
-    with _progress(count_done, num_shards):
+    with locked(work.out), _progress(count_done, num_shards):
         try:
             with beam.Pipeline(options=options) as pipeline:
                 _ = (
