@@ -17,6 +17,7 @@ import sys
 from absl import flags
 
 from acnn_tf import search, servable
+from acnn_tf.files.locks import locked
 from acnn_tf.files.names import check_file_name
 from acnn_tf.models import load_model
 from export import command, corpus, warmup
@@ -66,6 +67,11 @@ def next_version(folder):
 def run():
     check_file_name(FLAGS.name)
     folder = os.path.join(FLAGS.export_dir, FLAGS.name)
+    with locked(folder):  # two exports must not choose one version
+        export(folder)
+
+
+def export(folder):
     version = FLAGS.version or next_version(folder)
     target = os.path.join(folder, str(version))
     if os.path.exists(target):  # before videos are encoded for hours
