@@ -183,45 +183,6 @@ except WriteError as error:
     assert os.listdir(path.parent) == ["notes.txt"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="processes are of POSIX")
-@pytest.mark.parametrize("call", range(12))
-def test_kill_at_any_moment_leaves_no_companion_of_another_file(path, call):
-    about = path.with_name("about")
-    about.write_text("of old")
-    script = f"""
-import os, signal
-from pathlib import Path
-from acnn_tf.files import atomic
-
-calls = 0
-def killed_at(function):
-    def wrapped(*arguments):
-        global calls
-        if calls == {call}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        calls += 1
-        return function(*arguments)
-    return wrapped
-
-for name in ("remove", "replace", "fsync"):
-    setattr(os, name, killed_at(getattr(os, name)))
-paths = [{str(path)!r}, {str(about)!r}]
-with atomic.replacing_together(paths) as partials:
-    for partial, text in zip(partials, ("new", "of new")):
-        Path(partial).write_text(text)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert done.returncode in (0, -signal.SIGKILL)
-    # Two files synced, a name removed, a folder synced, two names given with
-    # their folders synced: eight calls.
-    assert (done.returncode == 0) == (call >= 8)
-    content = path.read_text()
-    assert content in ("old", "new")
-    assert not about.exists() or about.read_text() == f"of {content}"
-    if call >= 8:
-        assert (content, about.read_text()) == ("new", "of new")
-
-
 def test_companion_that_is_not_written_again_is_gone(path):
     about = path.with_name("about")
     about.write_text("of old")

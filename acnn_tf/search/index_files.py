@@ -38,6 +38,13 @@ _REASONS = {
     "model": "the encodings in it come from a model of other weights",
     "grid": "its windows are those of another grid",
 }
+_MALFORMED = (
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 # Bytes before the numbers of an `.npy` file.
 _HEADER_SIZE = 128
 # What to do about a damaged file.
@@ -112,7 +119,7 @@ class IndexFiles:
             "grid": dataclasses.asdict(model.grid),
         }
         self._about = json.loads(json.dumps(about))  # as it will come back
-        if self.path is not None and os.path.exists(self.path):
+        if self.path is not None:
             self._read(verify)
             if self.videos and self.shard is not None:
                 self.read_only = (
@@ -180,13 +187,7 @@ class IndexFiles:
 
     @contextlib.contextmanager
     def updating(self):
-        """Has the folder to itself, and knows what others have added to it.
-
-        Waits for whoever else adds to it, see `acnn_tf.files.locks.locked`.
-
-        Raises:
-            ValueError: If nothing can be added to it.
-        """
+        """Waits for the folder's lock, and reads what others have added."""
         if self.read_only:
             raise ValueError(self.read_only)
         if self.path is None:
@@ -197,18 +198,7 @@ class IndexFiles:
             yield
 
     def encode(self, features, durations, progress=None):
-        """Encodes videos and adds them: all of them, or none.
-
-        Args:
-            features: See `acnn_tf.search.encode_videos`.
-            durations: Dictionary from video id to seconds: the videos to add.
-            progress: Function of two numbers, windows encoded and windows in
-                all, called after each video.
-
-        Raises:
-            WriteError: If the disk is full; the message says of what.
-            ValueError: If an encoding is not finite.
-        """
+        """Encodes videos and appends them, see `MomentIndex.append`."""
         total = sum(len(self._windows(s)) for s in durations.values())
 
         def encoded():
@@ -279,19 +269,7 @@ class IndexFiles:
         self._read(verify=False)
 
     def add_folder(self, folder, verify=True):
-        """Adds what another folder of an index holds.
-
-        Args:
-            folder: Path.
-            verify: See the constructor.
-
-        Returns:
-            `shard` of that folder.
-
-        Raises:
-            IndexFileError: If it is no index, a damaged one, or one of another
-                model, grid or `dtype`.
-        """
+        """Adds what another folder of an index holds; returns its `shard`."""
         self.shard, self._known = None, set()
         manifest = _manifest(folder)
         for number in range(len(manifest.files) // 2):
@@ -327,16 +305,10 @@ class IndexFiles:
         self._known.update(video.video_id for video in videos)
 
     def _write(self, number, blocks, videos, total):
-        """Writes encodings, then their list.
+        """Writes encodings, then their list; returns records by path.
 
-        Args:
-            number: Int, of the files.
-            blocks: Iterator of `[N, t]`; one is in memory at a time.
-            videos: List of `IndexedVideo`, complete after the last block.
-            total: Int, rows of all blocks.
-
-        Returns:
-            Dictionary from path to the number of records.
+        `blocks` are `[N, t]`, of which one is in memory at a time; the list
+        `videos` is complete after the last.
         """
         path, list_path = _paths(self.path, number)
         first = next(blocks)
@@ -398,16 +370,14 @@ class IndexFiles:
 
     def _parse(self, path, data):
         """Videos of a list that fits the model; notes its dtype and shard."""
-        with _malformed(path):
+        try:
             listed = json.loads(data.decode(), parse_constant=_no_number)
-            found = {key: listed[key] for key in self._about}
-        for key, reason in _REASONS.items():
-            if found[key] != self._about[key]:
-                raise IndexFileError(
-                    f"{path} does not fit the model: {reason}. Build the index "
-                    "again, in another folder."
-                )
-        with _malformed(path):
+            for key, reason in _REASONS.items():
+                if listed[key] != self._about[key]:
+                    raise IndexFileError(
+                        f"{path} does not fit the model: {reason}. Build the "
+                        "index again, in another folder."
+                    )
             dtype, self.shard = listed["dtype"], listed["shard"]
             if dtype not in _DTYPES:
                 raise ValueError(f"`dtype` is {dtype!r:.40}")
@@ -415,6 +385,10 @@ class IndexFiles:
             names = {video.video_id for video in videos}
             if len(names) < len(videos) or not names.isdisjoint(self._known):
                 raise ValueError("it holds a video twice, or one of another")
+        except IndexFileError:
+            raise
+        except _MALFORMED as error:
+            raise _damaged(path, str(error)) from None
         asked = self._asked_dtype or (self._parts and self.dtype)
         if asked and asked != dtype:
             raise IndexFileError(
@@ -430,17 +404,23 @@ class IndexFiles:
 
 def _manifest(folder):
     """The manifest of an index, which may be one that is still to be made."""
-    problems, manifest, names = [], None, None
-    if os.path.isdir(folder):
-        manifest = read_manifest(folder, problems, _REMEDY)
+    problems = []
+    try:
+        # Before the manifest is looked for, which is the first file to come.
         names = os.listdir(folder)
+    except FileNotFoundError:
+        return Manifest(None, {})
+    except NotADirectoryError:
+        raise IndexFileError(
+            f"{folder} is a file: choose the folder of an index, or one that "
+            "is not there yet."
+        ) from None
+    manifest = read_manifest(folder, problems, _REMEDY)
     _refuse(problems)
     if manifest is None:
-        if names is not None and all(
-            name == locks.NAME or name.endswith(".partial") for name in names
-        ):
+        if all(name == locks.NAME or ".partial" in name for name in names):
             return Manifest(None, {})
-        if names and "index.json" in names:
+        if "index.json" in names:
             raise IndexFileError(
                 f"{folder} was written by an earlier version of acnn_tf: build "
                 "the index again, in another folder."
@@ -471,20 +451,6 @@ def _refuse(problems):
 
 def _damaged(path, reason):
     return IndexFileError(f"{path} is damaged: {reason:.80}; {_REMEDY}")
-
-
-@contextlib.contextmanager
-def _malformed(path):
-    try:
-        yield
-    except (
-        AttributeError,
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise _damaged(path, str(error)) from None
 
 
 def _no_number(name):
