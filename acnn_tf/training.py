@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from acnn_tf.checkpoints import Checkpoints
 from acnn_tf.files.atomic import replacing
+from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.replicas import gather_arrays
 
 # What a process ends with that was asked to (128 + SIGTERM).
@@ -38,6 +39,7 @@ class ResumableTraining(keras.callbacks.Callback):
 
     Under a strategy of several workers all of them read the checkpoints, so
     the folder must be one that they share; the first of them alone writes.
+    While one training fits, others with its folder are refused.
 
     >>> training = ResumableTraining(  # doctest: +SKIP
     ...     model, "runs/mine/checkpoints"
@@ -61,6 +63,7 @@ class ResumableTraining(keras.callbacks.Callback):
 
     def __init__(self, model, folder, every=None, history_path=None, grace=8.0):
         super().__init__()
+        self.folder = os.fspath(folder)
         if every is not None and every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
         with model.distribute_strategy.scope():
@@ -80,7 +83,6 @@ class ResumableTraining(keras.callbacks.Callback):
         # model, but not weights of its layers.
         variables = model.variables + model.optimizer.variables
         self._variables = [variable.value for variable in variables]
-        self._checkpoints = Checkpoints(folder, self._variables, _State(self))
 
     def fit(self, make_batches, *, epochs, callbacks=(), verbose="auto"):
         """Trains until `epochs` are done, counting those of earlier runs.
@@ -99,6 +101,7 @@ class ResumableTraining(keras.callbacks.Callback):
             `history`, as a dictionary from name to a list, one per epoch.
 
         Raises:
+            FolderInUseError: If another training is at work in the folder.
             ValueError: If the checkpoints are of another model or other data,
                 or all damaged; or if the loss is no longer finite: the last
                 checkpoint is then from before.
@@ -106,10 +109,13 @@ class ResumableTraining(keras.callbacks.Callback):
             ConnectionError: If another worker has stopped.
         """
         self._callbacks = list(callbacks)
-        self._checkpoints.restore()
-        self._agree()
-        self._write_history()
-        with self._until_terminated(), self._with_others():
+        with self._until_terminated(), self._with_others(), self._alone():
+            self._checkpoints = Checkpoints(
+                self.folder, self._variables, _State(self)
+            )
+            self._checkpoints.restore()
+            self._agree()
+            self._write_history()
             if self._step:
                 self._finish_epoch(self._batches(make_batches), verbose)
             if self._epoch < epochs and not self.fitted.stop_training:
@@ -126,7 +132,7 @@ class ResumableTraining(keras.callbacks.Callback):
         batches = make_batches(self._epoch)
         if self._steps_per_epoch not in (0, batches.steps_per_epoch):
             raise ValueError(
-                f"{self._checkpoints.folder} is of a training with "
+                f"{self.folder} is of a training with "
                 f"{self._steps_per_epoch} steps in an epoch; now there are "
                 f"{batches.steps_per_epoch}: the data, or the size of a batch, "
                 "must have been others. Repeat them, or choose an empty folder."
@@ -229,7 +235,7 @@ class ResumableTraining(keras.callbacks.Callback):
     def _not_finite(self, what):
         return (
             f"{what} is not finite after step {self._step} of epoch "
-            f"{self._epoch + 1}. What is in {self._checkpoints.folder} is "
+            f"{self._epoch + 1}. What is in {self.folder} is "
             "from before. Look at the features (experiments.inspect_data), or "
             "train with a lower learning rate."
         )
@@ -248,6 +254,23 @@ class ResumableTraining(keras.callbacks.Callback):
                 step = (epoch + 1) * self._steps_per_epoch
                 writer.writerow({"epoch": epoch, "step": step, **row})
 
+    @contextlib.contextmanager
+    def _alone(self):
+        """Locks the folder, for all workers of this training."""
+        with contextlib.ExitStack() as stack:
+            refused = None
+            if self._chief:
+                try:
+                    stack.enter_context(locked(self.folder))
+                except FolderInUseError as error:
+                    refused = error
+            all_refused = [[refused is not None]]
+            if gather_arrays(self._strategy, all_refused).any():
+                raise refused or FolderInUseError(
+                    f"{self.folder} is in use, as the first worker says."
+                )
+            yield
+
     def _agree(self):
         """All workers must have found the same."""
         position = [[self._epoch, self._step]]
@@ -255,7 +278,7 @@ class ResumableTraining(keras.callbacks.Callback):
         if any(other != everywhere[0] for other in everywhere):
             raise ValueError(
                 "The workers found different checkpoints in "
-                f"{self._checkpoints.folder}: (epoch, step) {everywhere}. It "
+                f"{self.folder}: (epoch, step) {everywhere}. It "
                 "must be a folder that all of them share."
             )
 
@@ -309,7 +332,7 @@ class ResumableTraining(keras.callbacks.Callback):
                 "Another worker has stopped, or cannot be reached "
                 f"({error.message[:300]}). Start all of them again: training "
                 "goes on from the last checkpoint in "
-                f"{self._checkpoints.folder}."
+                f"{self.folder}."
             ) from error
 
 

@@ -18,7 +18,6 @@ index of all videos, for experiments.search; one of its shards is an index too,
 for export.saved_model on a server of its own.
 """
 
-import shutil
 import sys
 
 from absl import flags
@@ -62,8 +61,6 @@ def run(beam_arguments):
     search = acnn_tf.search
     shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
     done = search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
-    for folder in find_shards(FLAGS.out)[2]:  # what a killed run left
-        shutil.rmtree(folder)
     print(
         f"{len(durations)} videos in {FLAGS.num_shards} shards, "
         f"{len(done)} of them found done",

@@ -7,7 +7,11 @@ import os
 
 from acnn_tf.data.predictions import write_predictions
 from acnn_tf.files.atomic import replacing
-from acnn_tf.search.shard_names import shard_name
+from acnn_tf.files.manifests import open_file, read_manifest, save_manifest
+from acnn_tf.files.problems import DataError
+from acnn_tf.search.shards import shard_name
+
+_REMEDY = "remove it, and run the command once more"
 
 
 def describe(about, moments_of):
@@ -35,56 +39,47 @@ def describe(about, moments_of):
     ]
 
 
-def paths(folder, shard):
-    """Its file of predictions, and that of counts."""
+def _paths(folder, shard):
+    """What its manifest is named after; predictions; counts."""
     stem = shard_name(shard["number"], shard["num_shards"])
     stem = os.path.join(folder, stem)
-    return f"{stem}.predictions.jsonl", f"{stem}.counts.json"
+    return stem, f"{stem}.predictions.jsonl", f"{stem}.counts.json"
 
 
 def write_shard(folder, shard, moments, predictions, counts):
-    """Writes both; the counts last, which make the shard complete."""
+    """Writes both; their manifest last, which makes the shard complete."""
     os.makedirs(folder, exist_ok=True)
-    path, counts_path = paths(folder, shard)
+    stem, path, counts_path = _paths(folder, shard)
     write_predictions(path, moments, predictions)
-    record = {"shard": shard, "counts": counts}
-    record["digest"] = _digest(record)
     with replacing(counts_path) as partial:
         with open(partial, "w", encoding="utf-8") as file:
-            json.dump(record, file)
+            json.dump({"shard": shard, "counts": counts}, file)
+    save_manifest(stem, {path: len(moments), counts_path: len(counts)})
 
 
 def read_counts(folder, shard):
     """Counts of a shard, or `None` where it is not complete.
 
     Raises:
-        ValueError: If they are damaged, or of another model, split, protocol
-            or division.
+        DataError: If a file is damaged.
+        ValueError: If they are of another model, split, protocol or division.
     """
-    path, counts_path = paths(folder, shard)
-    try:
-        with open(counts_path, "rb") as file:
-            record = json.loads(file.read().decode())
-        digest = record.pop("digest")
-        if digest != _digest(record):
-            raise ValueError("its digest is that of another content")
-        found, counts = record["shard"], record["counts"]
-    except FileNotFoundError:
+    stem, *files = _paths(folder, shard)
+    problems = []
+    manifest = read_manifest(stem, problems, _REMEDY)
+    if manifest is not None and all(map(os.path.exists, files)):
+        problems += [p for file in files for p in manifest.check(file)]
+    elif not problems:
         return None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{counts_path} is damaged ({error}): remove it, and run the "
-            "command once more."
-        ) from None
+    if problems:
+        raise DataError(problems)
+    with open_file(files[-1]) as file:
+        record = json.loads(file.read())
+    found = record["shard"]
     if found != shard:
         raise ValueError(
-            f"{counts_path} counts hits of another model, other queries or "
-            f"another protocol (digest {found.get('corpus')!s:.12}, expected "
+            f"{files[-1]} counts hits of another model, other queries or "
+            f"another protocol (digest {found['corpus']:.12}, expected "
             f"{shard['corpus']:.12}): choose another folder, or remove it."
         )
-    return counts if os.path.exists(path) else None
-
-
-def _digest(record):
-    text = json.dumps([record["shard"], record["counts"]])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return record["counts"]

@@ -13,7 +13,8 @@ import threading
 import time
 
 import acnn_tf
-from experiments import splits
+from acnn_tf.files.locks import locked
+from experiments import shard_files, splits
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LOCK = threading.RLock()
@@ -101,7 +102,6 @@ class EvaluateShard:
     out: str
 
     def __call__(self, element):
-        from experiments import shard_files  # which brings TensorFlow
 
         durations, shard = element
         split = _split(self.split, self.data)
@@ -171,7 +171,7 @@ def run_shards(work, elements, count_done, num_shards, options):
     """Does the work for all elements, in a Beam pipeline, and shows progress.
 
     Args:
-        work: `EncodeShard` or `EvaluateShard`.
+        work: `EncodeShard` or `EvaluateShard`; its `out` is locked meanwhile.
         elements: List of what it is called with.
         count_done: Function that returns how many shards there are; with
             some runners the workers are elsewhere, but their files are here.
@@ -179,12 +179,13 @@ def run_shards(work, elements, count_done, num_shards, options):
         options: From `beam_options`.
 
     Raises:
+        FolderInUseError: If another process is filling the folder.
         ValueError: If a worker fails; the other shards that are complete
             stay. Or if they have written to a disk that is not this one.
     """
     import apache_beam as beam
 
-    with _progress(count_done, num_shards):
+    with locked(work.out), _progress(count_done, num_shards):
         try:
             with beam.Pipeline(options=options) as pipeline:
                 _ = (

@@ -22,6 +22,7 @@ import sys
 from absl import flags
 
 import acnn_tf
+from acnn_tf.files.atomic import replacing
 from experiments import (
     losses_and_optimizer,
     model_flags,
@@ -156,8 +157,10 @@ def train():
         )
 
     def save_flags(_):
-        with open(in_workdir("flags.txt"), "w", encoding="utf-8") as file:
-            file.write("\n".join([*command.flag_words(sys.argv[0]), ""]))
+        lines = [*command.flag_words(sys.argv[0]), ""]
+        with replacing(in_workdir("flags.txt")) as partial:
+            with open(partial, "w", encoding="utf-8") as file:
+                file.write("\n".join(lines))
 
     log = [
         # Not before: a refused folder keeps the flags of its own run.

@@ -5,6 +5,7 @@ import sys
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.durations import read_durations
 
 flags.DEFINE_string(
     "durations",
@@ -25,7 +26,7 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     Args:
         index: `acnn_tf.search.MomentIndex`.
         path: HDF5, TFRecord or folder of `.npy`: features of clips.
-        durations: File of the seconds of each video, see `video_seconds`.
+        durations: File of the seconds of each video, see `read_durations`.
         clip_seconds: Seconds from one clip to the next, where the features do
             not say.
         videos: Ids, to add only these. Default: all.
@@ -33,13 +34,11 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     Raises:
         DataError: If `durations` is malformed.
     """
-    known = set(index.video_ids)
+    seconds = read_durations(durations) if durations else {}
     with acnn_tf.data.open_features(
         path, clip_seconds=clip_seconds
     ) as features:
-        new = [video for video in videos or features if video not in known]
-        seconds = acnn_tf.data.video_seconds(features, durations, new)
-        index.append(features, seconds, _print_progress)
+        index.add_missing(features, seconds, videos, _print_progress)
 
 
 def _print_progress(done, total):

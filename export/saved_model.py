@@ -18,6 +18,7 @@ import tempfile
 from absl import flags
 
 import acnn_tf
+from acnn_tf.files.locks import locked
 from acnn_tf.files.names import check_file_name
 from export import command, indexing
 
@@ -130,6 +131,11 @@ def warmup_requests(model_name, model, index=None):
 def run():
     check_file_name(FLAGS.name)
     folder = os.path.join(FLAGS.export_dir, FLAGS.name)
+    with locked(folder):  # two exports must not choose one version
+        export(folder)
+
+
+def export(folder):
     version = FLAGS.version or next_version(folder)
     target = os.path.join(folder, str(version))
     if os.path.exists(target):  # before videos are encoded for hours

@@ -45,13 +45,6 @@ def test_folder_takes_its_name_when_it_is_complete(tmp_path):
     assert (tmp_path / "folder" / "inner" / "file").exists()
 
 
-def test_suffix_is_kept_where_the_writer_asks_for_one(tmp_path):
-    with replacing(tmp_path / "model.keras", suffix=".keras") as partial:
-        assert partial == str(tmp_path / "model.partial.keras")
-        Path(partial).touch()
-    assert os.listdir(tmp_path) == ["model.keras"]
-
-
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_block_that_fails_leaves_the_old_file_and_no_other(path, error):
     with pytest.raises(error):
@@ -60,18 +53,72 @@ def test_block_that_fails_leaves_the_old_file_and_no_other(path, error):
     assert os.listdir(path.parent) == ["notes.txt"]
 
 
-@pytest.mark.parametrize("left", ["file", "folder"])
-def test_what_a_killed_process_left_is_replaced(path, left):
-    partial = path.with_name("notes.txt.partial")
-    if left == "file":
-        partial.write_text("a half that is longer than the new one")
-    else:
-        (partial / "inner").mkdir(parents=True)
-    with replacing(path) as name:
-        assert name == str(partial)
-        assert not partial.exists()
-        partial.write_text("new")
-    assert path.read_text() == "new"
+def test_two_writers_of_one_file_do_not_meet(path):
+    with replacing(path) as one, replacing(path) as other:
+        assert one != other
+        # Writers may ask for a suffix, which the name has.
+        assert Path(one).name == Path(other).name == path.name
+        Path(one).write_text("one")
+        Path(other).write_text("other")
+    assert path.read_text() == "one"  # the last to end
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+LEAVE = """
+import os, signal, sys
+from acnn_tf.files.atomic import replacing
+with replacing(sys.argv[1]) as partial:
+    os.mkdir(partial)
+    open(os.path.join(partial, "half"), "w").close()
+    print("half", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
+def test_only_what_a_killed_process_left_is_removed(path):
+    other = path.with_name("other")
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVE, str(other)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        (left,) = path.parent.glob("other.*.partial")
+        with replacing(path) as partial:
+            Path(partial).write_text("while it writes")
+        assert (left / "other" / "half").exists()
+        process.communicate(b"go\n")
+    assert process.returncode == -signal.SIGKILL
+    assert (left / "other" / "half").exists()
+    # Of another host, or of somebody who likes the name.
+    kept = [path.with_name("x.abcdefgh.elsewhere.partial"), path.parent / "p"]
+    for folder in kept:
+        folder.mkdir()
+    with replacing(path) as partial:
+        Path(partial).write_text("afterwards")
+    assert sorted(path.parent.iterdir()) == sorted([path, *kept])
+
+
+MANY = """
+import sys
+from acnn_tf.files.atomic import replacing
+for number in range(100):
+    with replacing(sys.argv[1]) as partial:
+        with open(partial, "w") as file:
+            file.write(f"{number:<5}" * 1000)
+"""
+
+
+def test_many_writers_of_one_file_end_with_one_whole_file(path):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", MANY, str(path)], cwd=ROOT)
+        for _ in range(4)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert path.read_text() == f"{99:<5}" * 1000
     assert os.listdir(path.parent) == ["notes.txt"]
 
 
@@ -134,45 +181,6 @@ except WriteError as error:
     assert "`ulimit -f`" in done.stdout
     assert path.read_text() == "old"
     assert os.listdir(path.parent) == ["notes.txt"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="processes are of POSIX")
-@pytest.mark.parametrize("call", range(12))
-def test_kill_at_any_moment_leaves_no_companion_of_another_file(path, call):
-    about = path.with_name("about")
-    about.write_text("of old")
-    script = f"""
-import os, signal
-from pathlib import Path
-from acnn_tf.files import atomic
-
-calls = 0
-def killed_at(function):
-    def wrapped(*arguments):
-        global calls
-        if calls == {call}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        calls += 1
-        return function(*arguments)
-    return wrapped
-
-for name in ("remove", "replace", "fsync"):
-    setattr(os, name, killed_at(getattr(os, name)))
-paths = [{str(path)!r}, {str(about)!r}]
-with atomic.replacing_together(paths) as partials:
-    for partial, text in zip(partials, ("new", "of new")):
-        Path(partial).write_text(text)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert done.returncode in (0, -signal.SIGKILL)
-    # Two files synced, a name removed, a folder synced, two names given with
-    # their folders synced: eight calls.
-    assert (done.returncode == 0) == (call >= 8)
-    content = path.read_text()
-    assert content in ("old", "new")
-    assert not about.exists() or about.read_text() == f"of {content}"
-    if call >= 8:
-        assert (content, about.read_text()) == ("new", "of new")
 
 
 def test_companion_that_is_not_written_again_is_gone(path):

@@ -1,8 +1,9 @@
 """The commands on Apache Beam: killed, started again, other processes."""
 
-import json
+import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ import pytest
 from acnn_tf import evaluation, models, search
 from acnn_tf.data import predictions, synthetic
 from acnn_tf.data.features import write_features
+from acnn_tf.files.locks import FolderInUseError, locked
+from acnn_tf.files.problems import DataError
 from experiments import shard_files, shard_work
 from tests import small_acnn
 
@@ -74,16 +77,35 @@ def test_workers_find_the_checkout_or_are_told_to(monkeypatch, capsys):
 
 
 def test_a_worker_that_fails_is_told_in_one_line(tmp_path):
-    work = shard_work.EncodeShard(str(tmp_path), "no.hdf5", None, "out", None)
+    out = str(tmp_path / "out")
+    work = shard_work.EncodeShard(str(tmp_path), "no.hdf5", None, out, None)
     options = shard_work.beam_options([])
     with pytest.raises(ValueError, match=r"A worker failed.*model\.keras"):
         shard_work.run_shards(work, [({}, {})], lambda: 0, 1, options)
 
 
-def test_shards_on_a_disk_of_the_workers_are_told():
+@dataclasses.dataclass
+class Nothing:
+    out: str
+
+    def __call__(self, element):
+        pass
+
+
+def test_shards_on_a_disk_of_the_workers_are_told(tmp_path):
     options = shard_work.beam_options([])
     with pytest.raises(ValueError, match="only 0 of 1 shards are here"):
-        shard_work.run_shards(str, ["a"], lambda: 0, 1, options)
+        shard_work.run_shards(
+            Nothing(str(tmp_path)), ["a"], lambda: 0, 1, options
+        )
+
+
+def test_a_folder_that_another_process_fills_is_refused(tmp_path):
+    options = shard_work.beam_options([])
+    with locked(tmp_path), pytest.raises(FolderInUseError, match="in use by"):
+        shard_work.run_shards(
+            Nothing(str(tmp_path)), ["a"], lambda: 0, 1, options
+        )
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +155,10 @@ def test_a_killed_run_goes_on_with_what_is_missing(corpus, tmp_path):
         search.IndexFileError, match=f"{16 - done} of 16 shards are missing"
     ):
         search.MomentIndex(model, path)
-    # What is cut off in the middle of a shard counts for nothing.
-    cut = path / "shard-00000-of-00016.1f.partial"
-    cut.mkdir()
-    (cut / "encodings-00000.npy.partial").write_bytes(b"half")
+    # What is cut off in the middle of a shard counts for nothing, and goes.
+    cut = f"shard-00000-of-00016.1f______.{socket.gethostname()}.partial"
+    (path / cut).mkdir()
+    (path / cut / "encodings-00000.npy").write_bytes(b"half")
 
     _, told = run(*command, *ELSEWHERE)
     assert f"16 shards, {done} of them found done" in told
@@ -194,7 +216,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     assert "3 shards, 2 of them found done" in told
     assert (out / "shard-00000-of-00003.counts.json").stat() == kept
     assert counts.read_bytes() == content
-    assert len(list(out.iterdir())) == 6
+    assert len(list(out.iterdir())) == 9
     # Their predictions are anybody's.
     together = tmp_path / "predictions.jsonl"
     parts = sorted(out.glob("*.predictions.jsonl"))
@@ -218,14 +240,17 @@ def test_counts_are_told_apart_and_damaged_ones_named(tmp_path):
     (other,) = shard_files.describe(["model b"], [moments])
     with pytest.raises(ValueError, match=r"counts\.json counts hits of anoth"):
         shard_files.read_counts(tmp_path, other)
-    path = tmp_path / "shard-00000-of-00001.counts.json"
-    record = json.loads(path.read_text())
-    record["counts"]["R@1,IoU=0.5"] += 1
-    for damaged in (json.dumps(record), "[]", "", '{"counts": {}}'):
-        path.write_text(damaged)
-        with pytest.raises(ValueError, match=f"{path} is damaged"):
-            shard_files.read_counts(tmp_path, shard)
+    stem = tmp_path / "shard-00000-of-00001"
+    for end in ("counts.json", "predictions.jsonl", "manifest.json"):
+        path = Path(f"{stem}.{end}")
+        before = path.read_bytes()
+        flipped = before[:-3] + bytes([before[-3] ^ 1]) + before[-2:]
+        for damaged in (flipped, b"[]", b"", before[:-5]):
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match=rf"{path}: .*; remove it, and"):
+                shard_files.read_counts(tmp_path, shard)
+        path.write_bytes(before)
+    assert shard_files.read_counts(tmp_path, shard) == counts
     # Counts of predictions that are gone are not complete.
-    shard_files.write_shard(tmp_path, shard, moments, empty, counts)
-    (tmp_path / "shard-00000-of-00001.predictions.jsonl").unlink()
+    Path(f"{stem}.predictions.jsonl").unlink()
     assert shard_files.read_counts(tmp_path, shard) is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from acnn_tf import search
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.search.shard_names import shard_name
+from acnn_tf.search.shards import shard_name
 from acnn_tf.servable.signatures import Signatures
 from export import client as client_module
 from export.client import Client, ServingError

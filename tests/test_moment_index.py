@@ -1,14 +1,12 @@
 """The index of moments, against a loop over all windows of all videos."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 
 from acnn_tf import search, segments
 from acnn_tf.models import ACNN
-from acnn_tf.search import encoding, index_list, moment_index, scoring
+from acnn_tf.search import encoding, moment_index, scoring
 from tests.small_acnn import assert_alike
 
 RNG = np.random.default_rng(0)
@@ -219,66 +217,6 @@ def test_another_grid_or_precision_is_refused(tmp_path):
         search.MomentIndex(model, path)
 
 
-def _cut_list(path):
-    (path / "index.json").write_text('{"format": 1')
-
-
-def _other_list(path):
-    (path / "index.json").write_text("[]")
-
-
-def _cut_encodings(path):
-    file = path / "encodings-00000.npy"
-    file.write_bytes(file.read_bytes()[:-8])
-
-
-def _no_encodings(path):
-    (path / "encodings-00000.npy").unlink()
-
-
-def _no_list(path):
-    (path / "index.json").unlink()
-
-
-def _fewer_rows(path):
-    file = path / "encodings-00000.npy"
-    np.save(file, np.load(file)[:-1])
-
-
-def _rows_beyond_the_file(path):
-    listed = json.loads((path / "index.json").read_text())
-    listed["videos"][-1][-1] += 1
-    (path / "index.json").write_text(json.dumps(listed))
-
-
-def _a_video_without_windows(path):
-    listed = json.loads((path / "index.json").read_text())
-    listed["videos"][0][2] = "many"
-    (path / "index.json").write_text(json.dumps(listed))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _cut_list,
-        _other_list,
-        _cut_encodings,
-        _no_encodings,
-        _no_list,
-        _fewer_rows,
-        _rows_beyond_the_file,
-        _a_video_without_windows,
-    ],
-)
-def test_a_damaged_folder_is_named(damage, tmp_path):
-    path, model = tmp_path / "index", make_model()
-    filled(model, path)
-    damage(path)
-    with pytest.raises(search.IndexFileError, match="index") as error:
-        search.MomentIndex(model, path)
-    assert str(path) in str(error.value)
-
-
 def test_bad_arguments_are_named(tmp_path):
     model = make_model()
     with pytest.raises(ValueError, match=r"`dtype`.*float8"):
@@ -330,11 +268,3 @@ def test_within_a_band_windows_meet_all_that_they_overlap(
         banded, rescore(moments, scores, setting), atol=1e-9
     )
     assert np.isneginf(banded[1, 400:]).all()
-
-
-def test_only_its_own_format_is_read(tmp_path, monkeypatch):
-    path, model = tmp_path / "index", make_model()
-    filled(model, path)
-    monkeypatch.setattr(index_list, "FORMAT", 3)
-    with pytest.raises(search.IndexFileError, match="another version"):
-        search.MomentIndex(model, path)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from acnn_tf import search
 from acnn_tf.data.windows import WindowGrid
-from acnn_tf.search.shard_names import shard_name
+from acnn_tf.search.shards import shard_name
 from tests import small_acnn
 
 RNG = np.random.default_rng(0)
@@ -132,6 +132,15 @@ def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
             assert len({moment[1:] for moment in row}) == 1
 
 
+def test_a_video_in_two_shards_is_told(model, tmp_path):
+    shards = [{"a": 3.0}, {"a": 3.0}]
+    for one, about in zip(shards, search.describe_shards(shards), strict=True):
+        features = {"a": FEATURES["v03"][:3]}
+        search.encode_shard(model, features, one, about, tmp_path)
+    with pytest.raises(search.IndexFileError, match="a video in two shards"):
+        search.MomentIndex(model, tmp_path)
+
+
 def test_encodings_of_shards_stay_on_the_disk(model, corpus):
     index = search.MomentIndex(model, corpus)
     index.search(np.array([[1, 2]]), top_n=3)
@@ -212,11 +221,11 @@ def test_a_damaged_shard_is_named(model, corpus, tmp_path):
     file.write_bytes(content)
     with pytest.raises(
         search.IndexFileError,
-        match=f"{file} has the SHA-256.* remove its folder",
+        match=f"{file}: has other bytes.* remove its folder",
     ):
         search.MomentIndex(model, path)
-    (path / shard_name(1, 4) / "index.json").unlink()
-    with pytest.raises(search.IndexFileError, match=r"holds no index\.json"):
+    (path / shard_name(1, 4) / "manifest.json").unlink()
+    with pytest.raises(search.IndexFileError, match=r"holds no manifest\.js"):
         search.MomentIndex(model, path)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from acnn_tf import callbacks
+from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.models import ACNN
 from acnn_tf.training import TERMINATED, ResumableTraining
 from tests import test_callbacks as small
@@ -43,7 +44,7 @@ class StopAt(keras.callbacks.Callback):
             raise Stopped
 
 
-def train(folder, every=None, stop=0, data=small.data):
+def train(folder, every=None, stop=0, data=small.data, callbacks=()):
     """Trains in one go, or until stopped: model, history, best."""
     keras.utils.set_random_seed(stop)  # must not matter
     model, validation = small.make_model(), small.validation()
@@ -54,7 +55,7 @@ def train(folder, every=None, stop=0, data=small.data):
     history = resume.fit(
         lambda epoch: data(model, epoch),
         epochs=EPOCHS,
-        callbacks=[validation, *stopping],
+        callbacks=[validation, *stopping, *callbacks],
         verbose=0,
     )
     return model.get_weights(), history, validation.best
@@ -171,6 +172,24 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
             verbose=0,
         )
     assert all(np.isfinite(weight).all() for weight in again.get_weights())
+
+
+def test_a_second_training_is_refused_and_the_first_unharmed(whole, tmp_path):
+    class Second(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            second = ResumableTraining(small.make_model(), tmp_path)
+            with pytest.raises(
+                FolderInUseError, match=f"{tmp_path} is in use by process"
+            ):
+                second.fit(lambda epoch: None, epochs=1)
+
+    weights, history, best = train(tmp_path, 1, callbacks=[Second()])
+    for one, other in zip(whole[0], weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (history, best) == whole[1:3]
+    assert (tmp_path / "history.csv").read_text() == whole[3]
+    with locked(tmp_path):
+        pass  # it is free again
 
 
 def test_what_is_asked_of_every_is_checked(tmp_path):

@@ -4,16 +4,35 @@ from acnn_tf.files.problems import DataError
 from acnn_tf.files.text import read_numbers
 
 
-def video_seconds(features, path=None, videos=None):
+def read_durations(path):
+    """Reads how long videos last.
+
+    Args:
+        path: JSON `{video: seconds}`, or CSV with the columns `id` and
+            `length`.
+
+    Returns:
+        Dictionary from video id to seconds.
+
+    Raises:
+        DataError: If the file is malformed; lists what is wrong in it.
+    """
+    problems = []
+    seconds = read_numbers(path, problems)
+    if problems:
+        raise DataError(problems)
+    return seconds
+
+
+def video_seconds(features, path=None):
     """How long videos last.
 
     Args:
         features: Mapping from video id to `[T, D]` clip features, with
             `clip_seconds`, as `acnn_tf.data.open_features` returns it.
-        path: File of the seconds of each video: JSON `{video: seconds}`, or
-            CSV with the columns `id` and `length`. A video that it leaves out
-            lasts as long as its clips, which are read for that.
-        videos: Ids. Default: all of `features`.
+        path: File of the seconds of each video, see `read_durations`. A video
+            that it leaves out lasts as long as its clips, which are read for
+            that.
 
     Returns:
         Dictionary from video id to seconds.
@@ -29,13 +48,9 @@ def video_seconds(features, path=None, videos=None):
     >>> video_seconds(Features(v=np.zeros((20, 512))))
     {'v': 10.0}
     """
-    problems, seconds = [], {}
-    if path:
-        seconds = read_numbers(path, problems)
-    if problems:
-        raise DataError(problems)
+    seconds = read_durations(path) if path else {}
     return {
         video: seconds.get(video)
         or len(features[video]) * features.clip_seconds
-        for video in (features if videos is None else videos)
+        for video in features
     }

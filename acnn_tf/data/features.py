@@ -14,7 +14,7 @@ from acnn_tf.files.arrays import (
     read_floats,
     write_npy,
 )
-from acnn_tf.files.atomic import partial_name, replacing
+from acnn_tf.files.atomic import replacing
 from acnn_tf.files.hdf5 import HDF5File, write_hdf5
 from acnn_tf.files.manifests import (
     manifest_path,
@@ -268,9 +268,7 @@ def write_features(path, features, clip_seconds):
                 raise FeatureError(problems)
     except FeatureError as error:
         raise FeatureError(
-            dataclasses.replace(
-                p, path=p.path.replace(partial_name(path), path, 1)
-            )
+            dataclasses.replace(p, path=p.path.replace(partial, path, 1))
             for p in error.problems
         ) from None
 

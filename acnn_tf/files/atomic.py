@@ -3,7 +3,12 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
+import socket
+import tempfile
+
+from acnn_tf.files.locks import try_lock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -13,19 +18,18 @@ class WriteError(OSError):
 
 
 @contextlib.contextmanager
-def replacing(path, *, suffix="", size=None, errors=()):
+def replacing(path, *, size=None, errors=()):
     """A name to write to, which becomes `path` when all is written.
 
     Whether the block fails, the disk is full or the process is killed: at
     `path` there is the old file or the new one, whole. The new one is on the
-    disk before it takes the name. What a killed process left under the name
-    to write to is removed first, so there must be one writer at a time.
+    disk before it takes the name. Until then it lies under the same name in a
+    folder of this process alone, `NAME.XXXXXXXX.HOST.partial`. What a killed
+    process left of such a folder is removed by the next that writes beside it.
 
     Args:
         path: File or folder. A folder that is there already stays, and the
             writing fails.
-        suffix: Of the name to write to, where the writer asks for one. By
-            default that name is `path` and `.partial`.
         size: Bytes that the file will take, if known, for the message.
         errors: Exceptions, besides `OSError`, by which the writer tells that
             it could not write: tuple of classes.
@@ -47,15 +51,13 @@ def replacing(path, *, suffix="", size=None, errors=()):
     >>> os.listdir(os.path.dirname(path))
     ['notes.txt']
     """
-    together = replacing_together(
-        [path], suffix=suffix, size=size, errors=errors
-    )
+    together = replacing_together([path], size=size, errors=errors)
     with together as (partial,):
         yield partial
 
 
 @contextlib.contextmanager
-def replacing_together(paths, *, suffix="", size=None, errors=()):
+def replacing_together(paths, *, size=None, errors=()):
     """`replacing` for a file and others that speak of it.
 
     The others, such as a manifest, are taken away before the first gets its
@@ -64,8 +66,8 @@ def replacing_together(paths, *, suffix="", size=None, errors=()):
     is said.
 
     Args:
-        paths: List of files: the first, and those that speak of it.
-        suffix: See `replacing`.
+        paths: List of files of one folder: the first, and those that speak of
+            it.
         size: Bytes of all of them.
         errors: See `replacing`.
 
@@ -88,55 +90,71 @@ def replacing_together(paths, *, suffix="", size=None, errors=()):
     ['notes.txt', 'notes.txt.size']
     """
     paths = [os.fspath(path) for path in paths]
-    partials = [partial_name(path, suffix) for path in paths]
-    try:
-        for partial in partials:
-            _remove(partial)
-        yield partials
-        for partial in filter(os.path.lexists, partials):
-            _sync(partial)
-        for path in paths[1:]:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
-        _sync_folder(os.path.dirname(paths[0]))
-        for partial, path in zip(partials, paths):
-            if path == paths[0] or os.path.lexists(partial):
-                os.replace(partial, path)
-                _sync_folder(os.path.dirname(path))
-    except (OSError, *errors) as error:
-        if isinstance(error, WriteError) or _is_elsewhere(error, paths):
-            raise
-        raise _write_error(paths[0], partials, size, error) from error
-    finally:
-        for partial in partials:
-            with contextlib.suppress(OSError):
-                _remove(partial)
+    partials = []
+    with contextlib.ExitStack() as stack:
+        try:
+            own = stack.enter_context(_own_folder(paths[0]))
+            partials += [os.path.join(own, os.path.basename(p)) for p in paths]
+            yield partials
+            for partial in filter(os.path.lexists, partials):
+                _sync(partial)
+            for path in paths[1:]:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+            _sync_folder(os.path.dirname(paths[0]))
+            for partial, path in zip(partials, paths):
+                if path == paths[0] or os.path.lexists(partial):
+                    os.replace(partial, path)
+                    _sync_folder(os.path.dirname(path))
+        except (OSError, *errors) as error:
+            if isinstance(error, WriteError) or _is_elsewhere(error, paths):
+                raise
+            raise _write_error(paths[0], partials, size, error) from error
 
 
-def partial_name(path, suffix=""):
-    """The name under which `replacing` lets a file be written.
+@contextlib.contextmanager
+def _own_folder(path):
+    """A new folder beside `path`; it is locked, which proves it to be in use.
 
-    Args:
-        path: File.
-        suffix: See `replacing`.
-
-    Returns:
-        String.
-
-    Example:
-
-    >>> partial_name("a.txt"), partial_name("a.keras", ".keras")
-    ('a.txt.partial', 'a.partial.keras')
+    `flock` on one host may not be seen on another, hence the name of the host.
     """
-    path = os.fspath(path)
-    return f"{path.removesuffix(suffix)}.partial{suffix}"
+    folder, name = os.path.split(os.path.abspath(path))
+    end = f".{socket.gethostname()}.partial"
+    _sweep(folder, end)
+    with contextlib.ExitStack() as stack:
+        is_locked, own = False, ""
+        # Unless a sweep has it: new folders look like forgotten ones.
+        while is_locked is False or not os.path.isdir(own):
+            own = tempfile.mkdtemp(end, f"{name[:40]}.", folder)
+            with contextlib.suppress(FileNotFoundError):
+                is_locked = stack.enter_context(_trying_to_lock(own))
+        stack.callback(shutil.rmtree, own, ignore_errors=True)
+        yield own
 
 
-def _remove(path):
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.remove(path)
+def _sweep(folder, end):
+    """Removes the folders of processes of this host that are gone."""
+    name = re.compile(rf".+\.[a-z0-9_]{{8}}{re.escape(end)}")
+    for entry in os.scandir(folder):
+        if name.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            with (
+                contextlib.suppress(OSError),
+                _trying_to_lock(entry.path) as is_locked,
+            ):
+                if is_locked:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _trying_to_lock(folder):
+    if os.name != "posix":  # elsewhere folders cannot be opened
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path):

@@ -1,18 +1,18 @@
 """What files held when they were written, so that damage can be told.
 
     {"files": {"features.tfrecord": {"bytes": 4242, "records": 2,
-                                     "sha256": "b5bb9d80..."}},
-     "sha256": "7d865e95..."}
+                                     "sha256": "b5bb9d80..."}}}
 
 The manifest of a file `X` is `X.manifest.json`; that of the files of a folder
-is `manifest.json` in it. The last number is of the manifest itself. A file
-without a manifest is read as it is.
+is `manifest.json` in it. A file without a manifest is read as it is.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 
 from acnn_tf.files.atomic import replacing, replacing_together
 from acnn_tf.files.problems import Problem
@@ -20,6 +20,7 @@ from acnn_tf.files.problems import Problem
 _NAME = "manifest.json"
 _FIELDS = {"bytes": int, "records": int, "sha256": str}
 _MALFORMED = (
+    OSError,
     ValueError,
     TypeError,
     LookupError,
@@ -27,7 +28,6 @@ _MALFORMED = (
     RecursionError,
 )
 _REWRITE = "python -m experiments.inspect_data --write_manifests"
-_REMEDY = f"remove the manifest and write it again ({_REWRITE})"
 
 
 def manifest_path(path):
@@ -57,11 +57,14 @@ class Manifest:
         path: The manifest's own.
         files: Dictionary from the name of a file to a dictionary of its
             `bytes`, `records` and `sha256`.
+        remedy: String: what to do about a file that is not as it says.
+            Default: restore it, or write the manifest again.
     """
 
-    def __init__(self, path, files):
+    def __init__(self, path, files, remedy=None):
         self.path = path
         self.files = files
+        self._remedy = remedy
 
     def check_names(self, folder, names):
         """Compares what a folder holds with what it should hold.
@@ -75,36 +78,33 @@ class Manifest:
         """
         names, problems = set(names), []
         for name in sorted(names ^ set(self.files)):
-            found, remedy = "is missing, but", "restore it"
+            found, remedy = "is missing, but in", "restore it"
             if name in names:
-                found, remedy = "is there, but not", "move it elsewhere"
-            problems.append(
-                Problem(
-                    os.path.join(folder, name),
-                    None,
-                    f"{found} in {self.path}; {remedy}, or, if that is "
-                    f"meant, {_REMEDY}",
-                )
-            )
+                found, remedy = "is there, but not in", "move it elsewhere"
+            path = os.path.join(folder, name)
+            problems.append(self._problem(path, f"{found} {self.path}", remedy))
         return problems
 
-    def check(self, path, data=None, records=None):
+    def check(self, path, data=None, records=None, *, verify=True):
         """Compares a file with what the manifest says of it.
 
         Args:
             path: File.
             data: Its bytes, where they have been read.
             records: How many records it holds, where that is known.
+            verify: Bool: compare the SHA-256, which takes reading the file.
 
         Returns:
             List of `Problem`, empty if the file is as it was.
         """
         stated = self.files.get(os.path.basename(path))
         if stated is None:
-            listed = ", ".join(sorted(self.files)[:3])
+            listed = ", ".join(sorted(self.files)[:3]) or "no file"
             message = f"is not in {self.path}, which speaks of {listed}"
-            return self._changed(path, message)
-        size, digest = _size_and_digest(path, data)
+            return [self._problem(path, message)]
+        size, digest = _size(path, data), stated["sha256"]
+        if verify and size == stated["bytes"]:
+            digest = _digest(path, data)
         if size != stated["bytes"]:
             message = (
                 f"has {size:,} bytes, but {stated['bytes']:,} in {self.path}"
@@ -121,19 +121,23 @@ class Manifest:
             )
         else:
             return []
-        return self._changed(path, message)
+        return [self._problem(path, message)]
 
-    def _changed(self, path, message):
-        message += f"; restore it, or, if the change is meant, {_REMEDY}"
-        return [Problem(path, None, message)]
+    def _problem(self, path, message, remedy="restore it"):
+        remedy = self._remedy or (
+            f"{remedy}, or, if that is meant, remove the manifest and write it "
+            f"again ({_REWRITE})"
+        )
+        return Problem(path, None, f"{message}; {remedy}")
 
 
-def read_manifest(path, problems):
+def read_manifest(path, problems, remedy=None):
     """Reads the manifest of a file or a folder.
 
     Args:
         path: File or folder.
         problems: List that takes a `Problem` if the manifest is damaged.
+        remedy: See `Manifest`.
 
     Returns:
         `Manifest`, or `None` where there is none, or none that can be read.
@@ -143,23 +147,22 @@ def read_manifest(path, problems):
         return None
     try:
         with open_file(path) as file:
-            content = json.loads(file.read())
-        files, digest = content["files"], content["sha256"]
-        if digest != _digest_of(files):
-            raise ValueError("its checksum is not its own")
-        if not files or any(
+            files = json.loads(file.read())["files"]
+        if any(
             {k: type(v) for k, v in stated.items()} != _FIELDS
+            or max(stated["bytes"], stated["records"]) >= 2**63
             for stated in files.values()
         ):
             raise ValueError(f"expected {', '.join(_FIELDS)} of each file")
     except _MALFORMED as error:
-        message = (
-            f"is a damaged manifest ({error}); restore it, or remove it, see "
-            f"that its files are sound, and write it again ({_REWRITE})"
+        remedy = remedy or (
+            "restore it, or remove it, see that its files are sound, and "
+            f"write it again ({_REWRITE})"
         )
+        message = f"is a damaged manifest ({error!s:.80}); {remedy}"
         problems.append(Problem(path, None, message))
         return None
-    return Manifest(path, files)
+    return Manifest(path, files, remedy)
 
 
 def check_file(path, records=None):
@@ -182,12 +185,13 @@ def check_file(path, records=None):
     return problems if manifest is None else manifest.check(path, None, records)
 
 
-def save_manifest(path, records):
+def save_manifest(path, records, others=None):
     """Writes the manifest of a file, or of some files of a folder.
 
     Args:
         path: File or folder.
         records: Dictionary from file to the number of records in it.
+        others: `Manifest.files` of more files, which are not read again.
 
     Returns:
         Path of the manifest.
@@ -211,7 +215,7 @@ def save_manifest(path, records):
         for file, number in records.items()
     }
     with replacing(manifest) as partial:
-        _dump(files, partial)
+        _dump({**(others or {}), **files}, partial)
     return manifest
 
 
@@ -270,13 +274,25 @@ def open_file(path):
 
     Returns:
         File object.
+
+    Raises:
+        OSError: If it is not there, or no regular file: a pipe could make its
+            reader wait forever.
     """
     if "://" not in path:
         # TensorFlow takes twenty times as long to hand bytes to Python.
-        return open(path, "rb")
+        file = open(path, "rb", opener=_open_at_once)
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return file
     import tensorflow as tf
 
     return tf.io.gfile.GFile(path, "rb")
+
+
+def _open_at_once(path, flags):
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _exists(path):
@@ -287,29 +303,27 @@ def _exists(path):
     return tf.io.gfile.exists(path)
 
 
-def _size_and_digest(path, data=None):
+def _size(path, data=None):
     if data is not None:
-        return len(data), hashlib.sha256(data).hexdigest()
-    digest, size = hashlib.sha256(), 0
+        return len(data)
     with open_file(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
+        return file.seek(0, os.SEEK_END) if "://" not in path else file.size()
+
+
+def _digest(path, data=None):
+    digest = hashlib.sha256(data or b"")
+    if data is None:
+        with open_file(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _state(path, records):
-    size, digest = _size_and_digest(path)
-    return {"bytes": size, "records": records, "sha256": digest}
-
-
-def _digest_of(files):
-    text = json.dumps(files, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return {"bytes": _size(path), "records": records, "sha256": _digest(path)}
 
 
 def _dump(files, path):
-    content = {"files": files, "sha256": _digest_of(files)}
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
+        json.dump({"files": files}, file, indent=1, sort_keys=True)
         file.write("\n")

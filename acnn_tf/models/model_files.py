@@ -86,7 +86,7 @@ def save_model(model, path):
     optimizer = getattr(model, "optimizer", None)
     variables = model.weights + (optimizer.variables if optimizer else [])
     size = _num_bytes(variables)
-    with replacing(path, suffix=".keras", size=size) as partial:
+    with replacing(path, size=size) as partial:
         model.save(partial)
 
 

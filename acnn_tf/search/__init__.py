@@ -12,7 +12,7 @@ from acnn_tf.search.encoding import (
     encoder_inputs,
     to_numpy,
 )
-from acnn_tf.search.index_rows import IndexFileError
+from acnn_tf.search.index_files import IndexFileError
 from acnn_tf.search.moment_index import FoundMoment, MomentIndex
 from acnn_tf.search.ranking import (
     candidates,

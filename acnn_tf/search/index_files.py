@@ -1,42 +1,91 @@
 """The encodings of an index, in memory or in a folder.
 
-A folder holds `index.json`, which lists the videos, and one `.npy` file of
-encodings for each time that videos were added. The list is written last and
-by renaming, so that a file which is not in it does not count. It has the
-SHA-256 of each file and of itself, and a folder is opened only if all agree.
+Each time that videos are added, a folder gets two files: `encodings-00000.npy`
+and `videos-00000.json`, the list of those videos. `manifest.json` (see
+`acnn_tf.files.manifests`) names all files and is replaced last. What it does
+not name does not count, and what it names never changes, so that a folder can
+be read while another process adds to it.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
-import shutil
 
 import keras
 import numpy as np
 
-from acnn_tf.search import index_list
-from acnn_tf.search.index_list import IndexedVideo
-from acnn_tf.search.index_rows import (
-    MEND,
-    IndexFileError,
-    open_rows,
-    write_rows,
+from acnn_tf.files import locks
+from acnn_tf.files.atomic import replacing
+from acnn_tf.files.manifests import (
+    Manifest,
+    manifest_path,
+    open_file,
+    read_manifest,
+    save_manifest,
 )
-from acnn_tf.search.shard_names import check_shard, shard_folders
+from acnn_tf.search.encoding import EncodedVideo, encode_videos
 
+_FORMAT = 3
 _DTYPES = ("float32", "float16", "bfloat16")
+_KEYS = ("video_id", "duration", "num_windows")
+# Why an index is not one of the model.
+_REASONS = {
+    "format": "it was written by another version of acnn_tf",
+    "model": "the encodings in it come from a model of other weights",
+    "grid": "its windows are those of another grid",
+}
+_MALFORMED = (
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+# Bytes before the numbers of an `.npy` file.
+_HEADER_SIZE = 128
+# What to do about a damaged file.
+_REMEDY = (
+    "restore it from a copy, or build the index again; of a corpus in shards "
+    "only this shard: remove its folder, and run experiments.encode_corpus "
+    "once more"
+)
+
+
+class IndexFileError(ValueError):
+    """A folder that is no index, or not the one that is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexedVideo:
+    """Where the windows of a video are.
+
+    Attributes:
+        video_id: Its name.
+        duration: Float, seconds.
+        num_windows: Int.
+        part: Int, the array of its encodings.
+        first: Int, the row of its first window there.
+    """
+
+    video_id: str
+    duration: float
+    num_windows: int
+    part: int
+    first: int
 
 
 class IndexFiles:
     """Reads and writes them.
 
     Args:
-        path: Folder, of an index or of shards, or `None` for memory.
+        path: Folder, or `None` for memory.
         model: The model of the index: its weights and grid are compared.
-        dtype: One of `_DTYPES`, or `None`: what the folder has, or float32.
+        dtype: `"float32"`, `"float16"`, `"bfloat16"`, or `None`: what the
+            folder has, or float32.
         shard: Dictionary: which part of a corpus a new folder will be, see
             `acnn_tf.search.shards`.
         verify: Bool: compare the SHA-256 of the encodings, which reads them.
@@ -46,32 +95,37 @@ class IndexFiles:
         dtype: Name.
         path: Folder or `None`.
         shard: As above, or what the folder says.
+        read_only: String that says why nothing can be added, or `None`.
     """
 
     def __init__(self, path, model, dtype=None, shard=None, verify=True):
-        if dtype is not None and dtype not in _DTYPES:
+        if dtype not in (None, *_DTYPES):
             raise ValueError(
                 f"`dtype` must be one of {_DTYPES}. Received: {dtype}"
             )
         self.path = None if path is None else os.fspath(path)
-        self.videos = []
         self.dtype = dtype or "float32"
         self.shard = shard
-        # Arrays, and `(rows, width, sha256)` of each, as listed.
-        self._parts, self._listed = [], []
+        self.read_only = None
+        self._model = model
+        self._asked_dtype = dtype
+        self._forget()
         # Videos of one length share their windows; a search asks for few.
         self._windows = functools.lru_cache(1024)(model.grid.windows)
         self._longest = max(model.grid.lengths) / (model.grid.frame_rate or 1)
-        self._about = {
-            "format": index_list.FORMAT,
+        about = {
+            "format": _FORMAT,
             "model": fingerprint(model),
             "grid": dataclasses.asdict(model.grid),
         }
-        # As it will come back.
-        self._about = json.loads(json.dumps(self._about))
-        self._read_only = None
-        if self.path is not None and os.path.exists(self.path):
-            self._open(dtype, verify)
+        self._about = json.loads(json.dumps(about))  # as it will come back
+        if self.path is not None:
+            self._read(verify)
+            if self.videos and self.shard is not None:
+                self.read_only = (
+                    f"{self.path} is a shard of a corpus, to which nothing is "
+                    "added: encode a new corpus, or keep another index."
+                )
 
     @property
     def num_windows(self):
@@ -115,59 +169,90 @@ class IndexFiles:
             windows = self._windows(video.duration)
             if len(windows) == video.num_windows:
                 return windows
-        raise IndexFileError(
-            f"{self.path} is damaged: {video.video_id!r:.40} of "
-            f"{video.duration:g} s cannot have {video.num_windows:,} windows. "
-            f"{MEND}"
+        raise _damaged(
+            self.path,
+            f"{video.video_id!r:.40} of {video.duration:g} s cannot have "
+            f"{video.num_windows:,} windows",
         )
 
+    def encoded(self):
+        """Yields an `EncodedVideo` for each video."""
+        for video in self.videos:
+            yield EncodedVideo(
+                video.video_id,
+                video.duration,
+                self.windows(video),
+                self.encoding(video),
+            )
+
+    @contextlib.contextmanager
+    def updating(self):
+        """Waits for the folder's lock, and reads what others have added."""
+        if self.read_only:
+            raise ValueError(self.read_only)
+        if self.path is None:
+            yield
+            return
+        with locks.locked(self.path, wait=True):
+            self._read()
+            yield
+
+    def encode(self, features, durations, progress=None):
+        """Encodes videos and appends them, see `MomentIndex.append`."""
+        total = sum(len(self._windows(s)) for s in durations.values())
+
+        def encoded():
+            done = 0
+            for video in encode_videos(self._model, features, durations):
+                if not np.isfinite(video.encoding).all():
+                    raise ValueError(
+                        f"The encoding of video {video.video_id!r} is not "
+                        "finite. Check the features "
+                        "(experiments.inspect_data) and the weights."
+                    )
+                yield video
+                done += len(video.windows)
+                if progress is not None:
+                    progress(done, total)
+
+        self.append(encoded(), total)
+
     def append(self, encoded, total):
-        """Adds videos: all of them, or none.
+        """Adds encoded videos: all of them, or none.
 
         Args:
             encoded: Iterable of `EncodedVideo`.
             total: Int, windows of all of them.
 
         Raises:
-            OSError: If the disk is full; the message says of what.
+            WriteError: If the disk is full; the message says of what.
         """
-        if self._read_only:
-            raise ValueError(self._read_only)
-        number, first, videos = len(self._parts), 0, []
+        number, videos = len(self._parts), []
 
-        def rows():
-            nonlocal first
+        def blocks():
+            first = 0
             for video in encoded:
                 count = len(video.windows)
-                videos.append(
-                    IndexedVideo(
-                        video.video_id, video.duration, count, number, first
-                    )
-                )
+                about = (video.video_id, video.duration, count)
+                videos.append(IndexedVideo(*about, number, first))
                 first += count
                 yield self._stored(video.encoding)
 
         if self.path is None:
-            self._parts.append(np.concatenate(list(rows())))
-            self.videos += videos
+            self._add(np.concatenate(list(blocks())), videos)
             return
-        is_new = not os.path.exists(self.path)
         os.makedirs(self.path, exist_ok=True)
-        path = self._part_file(number)
         try:
-            shape, digest = write_rows(path, rows(), total)
-            listed = [*self._listed, (*shape, digest)]
-            kept = open_rows(path, self._stored_dtype(), shape)
-            self._write_list(listed, [*self.videos, *videos])
+            if not os.path.exists(manifest_path(self.path)):
+                # From now on, encodings without a manifest are damage.
+                save_manifest(self.path, {})
+            if total:
+                records = self._write(number, blocks(), videos, total)
+                save_manifest(self.path, records, self._stated)
         except BaseException:
-            # It is in no list.
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
-            if is_new:
-                os.rmdir(self.path)
+            self._remove_unlisted(number)
             raise
-        self._parts.append(kept)
-        self._listed, self.videos = listed, self.videos + videos
+        self._read(verify=False)
 
     def save(self, path):
         """Writes an index that is in memory to a new folder, or nothing."""
@@ -176,29 +261,20 @@ class IndexFiles:
             raise ValueError(f"The index is kept in {self.path} already.")
         if os.path.exists(path):
             raise FileExistsError(f"{path} is there already.")
-        partial = f"{path}.partial"
-        if os.path.exists(partial):
-            raise FileExistsError(
-                f"{partial} is there already, of a saving that was killed or "
-                "goes on: remove it, or choose another folder."
-            )
-        try:
-            os.makedirs(partial)
-            self.path = partial
-            listed = []
-            for number, part in enumerate(self._parts):
-                file = self._part_file(number)
-                shape, digest = write_rows(file, [part], len(part))
-                listed.append((*shape, digest))
-            self._write_list(listed, self.videos)
-            os.rename(partial, path)
-        except BaseException:
-            if self.path is not None:
-                shutil.rmtree(partial)
-            self.path = None
-            raise
-        self.path, self._listed = path, listed
-        self._parts = self._opened(path, listed, verify=False)
+        with replacing(path) as partial:
+            files = IndexFiles(partial, self._model, self.dtype)
+            files.append(self.encoded(), self.num_windows)
+        self.path = path
+        self._forget()
+        self._read(verify=False)
+
+    def add_folder(self, folder, verify=True):
+        """Adds what another folder of an index holds; returns its `shard`."""
+        self.shard, self._known = None, set()
+        manifest = _manifest(folder)
+        for number in range(len(manifest.files) // 2):
+            self._open(folder, manifest, number, verify)
+        return self.shard
 
     def _rows(self, part, first, end):
         rows = self._parts[part][first:end]
@@ -217,109 +293,212 @@ class IndexFiles:
             )
         return stored
 
+    def _forget(self):
+        self.videos = []
+        # Arrays, and what the manifest says of their files.
+        self._parts, self._stated = [], {}
+        self._known = set()
+
+    def _add(self, part, videos):
+        self._parts.append(part)
+        self.videos += videos
+        self._known.update(video.video_id for video in videos)
+
+    def _write(self, number, blocks, videos, total):
+        """Writes encodings, then their list; returns records by path.
+
+        `blocks` are `[N, t]`, of which one is in memory at a time; the list
+        `videos` is complete after the last.
+        """
+        path, list_path = _paths(self.path, number)
+        first = next(blocks)
+        header = _header(first.dtype, (total, first.shape[1]))
+        size = len(header) + total * first[:1].nbytes
+        with replacing(path, size=size) as partial, open(partial, "wb") as file:
+            file.write(header)
+            for block in itertools.chain([first], blocks):
+                file.write(np.ascontiguousarray(block))
+        entries = [
+            {key: getattr(video, key) for key in _KEYS} for video in videos
+        ]
+        about = {**self._about, "dtype": self.dtype, "shard": self.shard}
+        text = json.dumps(about | {"videos": entries})
+        with replacing(list_path, size=len(text)) as partial:
+            with open(partial, "w", encoding="ascii") as file:
+                file.write(text)
+        return {path: total, list_path: len(videos)}
+
+    def _remove_unlisted(self, number):
+        """Removes what a failure left, unless the manifest has it."""
+        manifest = read_manifest(self.path, [])
+        if manifest is None:
+            return
+        for path in _paths(self.path, number):
+            if os.path.basename(path) not in manifest.files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+        if not manifest.files:
+            os.remove(manifest.path)
+
+    def _read(self, verify=True):
+        """Adds what the folder has and is not known yet."""
+        manifest = _manifest(self.path)
+        if not self._stated.items() <= manifest.files.items():
+            self._forget()  # another index has taken its place
+        for number in range(len(self._parts), len(manifest.files) // 2):
+            self._open(self.path, manifest, number, verify)
+        self._stated = manifest.files
+
+    def _open(self, folder, manifest, number, verify):
+        """Adds one file of encodings and its list, if they are sound."""
+        path, list_path = _paths(folder, number)
+        try:
+            with open_file(list_path) as file:
+                data = file.read()
+            _refuse(manifest.check(list_path, data))
+            videos = self._parse(list_path, data)
+            _refuse(manifest.check(list_path, data, len(videos), verify=False))
+            rows = videos[-1].first + videos[-1].num_windows
+            _refuse(manifest.check(path, None, rows, verify=verify))
+            part = _map_rows(path, self._stored_dtype(), rows)
+        except OSError as error:
+            path = error.filename or path
+            raise _damaged(path, f"cannot be read: {error.strerror}") from None
+        if self._parts and part.shape[1] != self._parts[0].shape[1]:
+            raise _damaged(path, f"has {part.shape[1]} numbers in a row")
+        self._add(part, videos)
+
+    def _parse(self, path, data):
+        """Videos of a list that fits the model; notes its dtype and shard."""
+        try:
+            listed = json.loads(data.decode(), parse_constant=_no_number)
+            for key, reason in _REASONS.items():
+                if listed[key] != self._about[key]:
+                    raise IndexFileError(
+                        f"{path} does not fit the model: {reason}. Build the "
+                        "index again, in another folder."
+                    )
+            dtype, self.shard = listed["dtype"], listed["shard"]
+            if dtype not in _DTYPES:
+                raise ValueError(f"`dtype` is {dtype!r:.40}")
+            videos = list(_parse_videos(listed["videos"], len(self._parts)))
+            names = {video.video_id for video in videos}
+            if len(names) < len(videos) or not names.isdisjoint(self._known):
+                raise ValueError("it holds a video twice, or one of another")
+        except IndexFileError:
+            raise
+        except _MALFORMED as error:
+            raise _damaged(path, str(error)) from None
+        asked = self._asked_dtype or (self._parts and self.dtype)
+        if asked and asked != dtype:
+            raise IndexFileError(
+                f"{path} holds {dtype}, not {asked}: ask for what it holds, or "
+                "build another index in another folder."
+            )
+        self.dtype = dtype
+        return videos
+
     def _stored_dtype(self):
         return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
 
-    def _part_file(self, number, folder=None):
-        return os.path.join(folder or self.path, f"encodings-{number:05d}.npy")
 
-    def _write_list(self, parts, videos):
-        listed = {
-            **self._about,
-            "dtype": self.dtype,
-            "shard": self.shard,
-            "parts": parts,
-            "videos": [dataclasses.astuple(video) for video in videos],
-        }
-        index_list.write_list(self.path, listed)
-
-    def _open(self, dtype, verify):
-        folders = shard_folders(self.path)
-        if folders:
-            self._open_shards(folders, dtype, verify)
-            return
-        try:
-            listed = index_list.read_list(self.path, self._about)
-        except (FileNotFoundError, NotADirectoryError):
-            if os.path.isdir(self.path) and not os.listdir(self.path):
-                return
+def _manifest(folder):
+    """The manifest of an index, which may be one that is still to be made."""
+    problems = []
+    try:
+        # Before the manifest is looked for, which is the first file to come.
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return Manifest(None, {})
+    except NotADirectoryError:
+        raise IndexFileError(
+            f"{folder} is a file: choose the folder of an index, or one that "
+            "is not there yet."
+        ) from None
+    manifest = read_manifest(folder, problems, _REMEDY)
+    _refuse(problems)
+    if manifest is None:
+        if all(name == locks.NAME or ".partial" in name for name in names):
+            return Manifest(None, {})
+        if "index.json" in names:
             raise IndexFileError(
-                f"{self.path} holds no {index_list.NAME}: choose the "
-                "folder of an index, or one that is not there yet."
-            ) from None
-        self._add(self.path, listed, dtype, verify)
-        if self.shard is not None:
-            self._read_only = (
-                f"{self.path} is a shard of a corpus, to which nothing "
-                "is added: encode a new corpus, or keep another index."
+                f"{folder} was written by an earlier version of acnn_tf: build "
+                "the index again, in another folder."
             )
-
-    def _open_shards(self, folders, dtype, verify):
-        self._read_only = (
-            f"{self.path} is a corpus of {len(folders)} shards, to which "
-            "nothing is added: encode a new one, or keep another index."
+        raise IndexFileError(
+            f"{folder} holds no manifest.json: restore it, or choose the "
+            "folder of an index, or one that is not there yet."
         )
-        corpus, owners = None, {}
-        for number, folder in enumerate(folders):
-            try:
-                listed = index_list.read_list(folder, self._about)
-            except FileNotFoundError:
-                raise IndexFileError(
-                    f"{folder} holds no {index_list.NAME}: remove that "
-                    "folder, and run experiments.encode_corpus once more."
-                ) from None
-            found = listed["shard"]
-            corpus = corpus or (found or {}).get("corpus")
-            check_shard(folder, found, number, len(folders), corpus)
-            for video in listed["videos"]:
-                owner = owners.setdefault(video.video_id, folder)
-                if owner != folder:
-                    raise IndexFileError(
-                        f"{folder} holds video {video.video_id!r:.40}, which "
-                        f"{owner} holds too: remove both, and run "
-                        "experiments.encode_corpus once more."
-                    )
-            self._add(folder, listed, dtype or self._first_dtype(), verify)
-        self.shard = None
+    numbers = range(len(manifest.files) // 2)
+    paths = itertools.chain(*(_paths("", number) for number in numbers))
+    others = set(manifest.files).symmetric_difference(paths)
+    if others:
+        raise _damaged(manifest.path, f"names, or leaves out, {min(others)!a}")
+    return manifest
 
-    def _first_dtype(self):
-        return self.dtype if self._parts else None
 
-    def _add(self, folder, listed, dtype, verify):
-        """Adds what the list of a folder says, if it is true."""
-        path = os.path.join(folder, index_list.NAME)
-        if listed["dtype"] not in _DTYPES:
-            raise IndexFileError(
-                f"{path} is damaged (`dtype` is {listed['dtype']!r:.40}). "
-                f"{MEND}"
-            )
-        if dtype not in (None, listed["dtype"]):
-            raise IndexFileError(
-                f"{path} holds {listed['dtype']}, not {dtype}: ask for "
-                "what it holds, or build another index in another folder."
-            )
-        self.dtype, self.shard = listed["dtype"], listed["shard"]
-        before = len(self._parts)
-        self._parts += self._opened(folder, listed["parts"], verify)
-        self._listed += listed["parts"]
-        if before:
-            self.videos += [
-                dataclasses.replace(video, part=before + video.part)
-                for video in listed["videos"]
-            ]
-        else:
-            self.videos = listed["videos"]
+def _paths(folder, number):
+    return (
+        os.path.join(folder, f"encodings-{number:05d}.npy"),
+        os.path.join(folder, f"videos-{number:05d}.json"),
+    )
 
-    def _opened(self, folder, parts, verify):
-        return [
-            open_rows(
-                self._part_file(number, folder),
-                self._stored_dtype(),
-                (rows, width),
-                digest if verify else None,
-            )
-            for number, (rows, width, digest) in enumerate(parts)
-        ]
+
+def _refuse(problems):
+    for problem in problems:
+        raise IndexFileError(str(problem))
+
+
+def _damaged(path, reason):
+    return IndexFileError(f"{path} is damaged: {reason:.80}; {_REMEDY}")
+
+
+def _no_number(name):
+    raise ValueError(f"{name} is no number")
+
+
+def _parse_videos(entries, part):
+    first = 0
+    for entry in entries:
+        video_id, duration, num_windows = (entry[key] for key in _KEYS)
+        video_id.encode()  # a ValueError for half a character
+        # More rows than a file can have would be a mistake, or malice.
+        if (
+            type(duration) not in (int, float)
+            or not 0 < duration < 1e12
+            or type(num_windows) is not int
+            or not 0 < num_windows < 2**48
+        ):
+            raise ValueError(f"{duration!r:.20} s, {num_windows!r:.20} windows")
+        yield IndexedVideo(video_id, duration, num_windows, part, first)
+        first += num_windows
+    if not first:
+        raise ValueError("it holds no videos")
+
+
+def _map_rows(path, dtype, rows):
+    """Maps encodings into memory, if that is what is there.
+
+    Nothing in the file is interpreted: its size and header must be those of
+    such an array.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size - _HEADER_SIZE
+        width, rest = divmod(size, rows * dtype.itemsize)
+        header = _header(dtype, (rows, width))
+        if width < 1 or rest or file.read(len(header)) != header:
+            raise _damaged(path, f"is no array of {rows:,} rows of {dtype}")
+        return np.memmap(file, dtype, "r", len(header), (rows, width))
+
+
+def _header(dtype, shape):
+    """That of NumPy's format 1.0, the same in all its versions."""
+    text = (
+        f"{{'descr': {np.dtype(dtype).str!r}, 'fortran_order': False, "
+        f"'shape': ({shape[0]}, {shape[1]}), }}"
+    ).encode()
+    text = text.ljust(_HEADER_SIZE - 11) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
 def _bfloat16():

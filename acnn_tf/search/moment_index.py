@@ -5,14 +5,14 @@ import typing
 import numpy as np
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.search.encoding import EncodedVideo, encode_videos, to_numpy
-from acnn_tf.search.index_files import IndexFiles
+from acnn_tf.search.encoding import to_numpy
 from acnn_tf.search.ranking import rescore, shift
 from acnn_tf.search.scoring import (
     encode_function,
     locate_function,
     score_function,
 )
+from acnn_tf.search.shards import open_index
 
 # Windows that go through memory at a time.
 _CHUNK = 32_768
@@ -45,8 +45,9 @@ class MomentIndex:
     The encodings lie in memory or, memory-mapped, in a folder. Opening one
     compares the SHA-256 of every file, and so reads it once: about 1.5 GB/s
     where the processor has instructions for it and the file is in memory, or
-    else as fast as the disk. A folder of shards (`acnn_tf.search.shards`) is
-    opened as one index, read-only, and gone through shard by shard.
+    else as fast as the disk. Several processes may add to one folder: they
+    wait for each other. A folder of shards (`acnn_tf.search.shards`) is opened
+    as one index, read-only, and gone through shard by shard.
 
     Args:
         model: See `acnn_tf.search`.
@@ -54,8 +55,6 @@ class MomentIndex:
             folder to keep a new index in; `None` keeps it in memory.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`: how encodings are
             kept. What is exact is then the search over the rounded ones.
-        shard: Which part of a corpus a new folder will be: see
-            `acnn_tf.search.shards`.
 
     Raises:
         IndexFileError: If the folder holds an index of another model or
@@ -70,9 +69,9 @@ class MomentIndex:
     [[FoundMoment(video_id='v7', start=4.5, end=9.0, score=3.2)]]
     """
 
-    def __init__(self, model, path=None, *, dtype=None, shard=None):
+    def __init__(self, model, path=None, *, dtype=None):
         self.model = model
-        self._files = IndexFiles(path, model, dtype, shard)
+        self._files = open_index(path, model, dtype)
         self._encode = encode_function(model)
         self._scores = score_function(model)
         self._locate = locate_function(model)
@@ -101,18 +100,14 @@ class MomentIndex:
         Yields:
             `EncodedVideo`.
         """
-        for video in self._files.videos:
-            yield EncodedVideo(
-                video.video_id,
-                video.duration,
-                self._files.windows(video),
-                self._files.encoding(video),
-            )
+        return self._files.encoded()
 
     def append(self, features, durations=None, progress=None):
         """Encodes videos and adds them.
 
         All of them or, if anything fails, none: what was there before stays.
+        Videos that another process has added to the folder are there as well
+        afterwards; while it is at work, this waits.
 
         Args:
             features: Mapping from video id to `[T, D]` clip features, such as
@@ -123,43 +118,70 @@ class MomentIndex:
                 all, called after each video.
 
         Raises:
-            OSError: If the disk is full; the message says of what.
+            WriteError: If the disk is full; the message says of what.
             ValueError: If a video is there already, or the folder is a shard
                 or holds shards.
         """
         if durations is None:
-            durations = {
-                video_id: len(features[video_id]) * self.model.clip_seconds
-                for video_id in features
-            }
-        known = set(self.video_ids) & set(durations)
-        if known:
-            raise ValueError(
-                f"Video {min(known)!r} is in the index already "
-                f"({len(known)} of {len(durations)} are)."
-            )
+            durations = self._seconds(features, features, {})
         if not durations:
             return
-        total = sum(
-            len(self.model.grid.windows(duration))
-            for duration in durations.values()
+        with self._files.updating():
+            known = set(self.video_ids) & set(durations)
+            if known:
+                raise ValueError(
+                    f"Video {min(known)!r} is in the index already "
+                    f"({len(known)} of {len(durations)} are)."
+                )
+            self._files.encode(features, durations, progress)
+
+    def add_missing(
+        self, features, durations=None, video_ids=None, progress=None
+    ):
+        """`append` for those videos that the index does not have.
+
+        Processes that do so at once with one folder add each video once, and
+        all have all of them afterwards.
+
+        Args:
+            features: See `append`.
+            durations: Dictionary from video id to seconds. A video that it
+                leaves out lasts as long as its clips.
+            video_ids: Ids, to add only these. Default: all of `features`.
+            progress: See `append`.
+
+        Raises:
+            WriteError: See `append`.
+            ValueError: If there are videos to add to a shard, or to shards.
+
+        Example:
+
+        >>> index = MomentIndex(model, "runs/index")  # doctest: +SKIP
+        >>> index.add_missing(open_features("clips.hdf5"))  # doctest: +SKIP
+        """
+        if video_ids is None:
+            video_ids = features
+
+        def missing():
+            known = set(self.video_ids)
+            return [video_id for video_id in video_ids if video_id not in known]
+
+        if not missing():
+            return
+        with self._files.updating():
+            new = self._seconds(features, missing(), durations or {})
+            if new:
+                self._files.encode(features, new, progress)
+
+    def _seconds(self, features, video_ids, durations):
+        clip_seconds = getattr(
+            features, "clip_seconds", self.model.clip_seconds
         )
-
-        def encoded():
-            done = 0
-            for video in encode_videos(self.model, features, durations):
-                if not np.isfinite(video.encoding).all():
-                    raise ValueError(
-                        f"The encoding of video {video.video_id!r} is not "
-                        "finite. Check the features "
-                        "(experiments.inspect_data) and the weights."
-                    )
-                yield video
-                done += len(video.windows)
-                if progress is not None:
-                    progress(done, total)
-
-        self._files.append(encoded(), total)
+        return {
+            video_id: durations.get(video_id)
+            or len(features[video_id]) * clip_seconds
+            for video_id in video_ids
+        }
 
     def save(self, path):
         """Writes an index that was kept in memory to a folder.

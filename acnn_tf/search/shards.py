@@ -2,25 +2,25 @@
 
 Which video goes where follows from the durations alone, so that any number of
 processes, on one machine or many, can encode the shards in any order, and a
-run that was killed goes on with what is missing. Each `index.json` names its
-`shard`: a dictionary of its `number`, of how many (`num_shards`), and a digest
+run that was killed goes on with what is missing. Each index says which `shard`
+it is: a dictionary of its `number`, of how many (`num_shards`), and a digest
 of the `corpus`, all its videos with their durations.
 
 The features themselves are not compared: where they changed, encode into
 another folder.
 """
 
-import contextlib
 import hashlib
 import heapq
+import itertools
 import json
 import os
-import shutil
-import uuid
+import re
 
-from acnn_tf.search.index_files import IndexFiles
-from acnn_tf.search.moment_index import MomentIndex
-from acnn_tf.search.shard_names import check_shard, find_shards, shard_name
+from acnn_tf.files.atomic import replacing
+from acnn_tf.search.index_files import IndexFileError, IndexFiles
+
+_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})(\..+\.partial)?")
 
 
 def assign_videos(durations, num_shards, grid):
@@ -63,7 +63,7 @@ def assign_videos(durations, num_shards, grid):
 
 
 def describe_shards(shards):
-    """What each shard's `index.json` says of it.
+    """What the index of each shard says of it.
 
     Args:
         shards: From `assign_videos`.
@@ -77,6 +77,139 @@ def describe_shards(shards):
         {"number": number, "num_shards": len(shards), "corpus": corpus}
         for number in range(len(shards))
     ]
+
+
+def shard_name(number, num_shards):
+    """Name of one of the folders.
+
+    Args:
+        number: Int, from 0.
+        num_shards: Int.
+
+    Example:
+
+    >>> shard_name(3, 16)
+    'shard-00003-of-00016'
+    """
+    return f"shard-{number:05d}-of-{num_shards:05d}"
+
+
+def find_shards(path, num_shards=None):
+    """Looks for the shards of a corpus.
+
+    Args:
+        path: Folder; need not be there.
+        num_shards: Int, the number that there ought to be. Default: as many as
+            the names say.
+
+    Returns:
+        `(num_shards, numbers)`: `None` where there are none, and the set of
+        the numbers of those that are complete.
+
+    Raises:
+        IndexFileError: If there are shards of several divisions.
+    """
+    numbers = set()
+    for name in sorted(os.listdir(path)) if os.path.isdir(path) else ():
+        match = _NAME.fullmatch(name)
+        if not match:
+            continue
+        found = int(match[2])
+        if num_shards not in (None, found):
+            raise IndexFileError(
+                f"{path} holds {name}, but expected were shards of "
+                f"{num_shards} in all: remove what does not belong there, "
+                f"choose another folder, or ask for --num_shards={found}."
+            )
+        num_shards = found
+        if not match[3]:  # which was never completed
+            numbers.add(int(match[1]))
+    return num_shards, numbers
+
+
+def check_shard(folder, found, number, num_shards, corpus):
+    """Compares what a folder says of itself with its place in a corpus.
+
+    Args:
+        folder: Path of the shard.
+        found: Dictionary, see `acnn_tf.search.shards`, or `None`.
+        number: Int, as its name says.
+        num_shards: Likewise.
+        corpus: Hex digest, of the shard before it or of what is to be encoded.
+
+    Raises:
+        IndexFileError: If they differ.
+    """
+    expected = {"number": number, "num_shards": num_shards, "corpus": corpus}
+    if found != expected:
+        raise IndexFileError(
+            f"{folder} says it is {_in_words(found)}, but it should be "
+            f"{_in_words(expected)}: remove that folder and run "
+            "experiments.encode_corpus once more, or, for another corpus "
+            "(other videos, or other durations of them), choose another "
+            "folder."
+        )
+
+
+def _in_words(shard):
+    if not isinstance(shard, dict):
+        return "no shard at all"
+    number, num_shards, corpus = (
+        f"{shard.get(key)!s:.12}" for key in ("number", "num_shards", "corpus")
+    )
+    return f"shard {number} of {num_shards} of the corpus {corpus}..."
+
+
+def open_index(path, model, dtype=None):
+    """Opens an index, or all shards of a corpus as one that is read-only.
+
+    Args:
+        path: Folder; need not be there, or `None` for memory.
+        model: See `acnn_tf.search`.
+        dtype: See `MomentIndex`.
+
+    Returns:
+        `acnn_tf.search.index_files.IndexFiles`.
+
+    Raises:
+        IndexFileError: If shards are missing, foreign or damaged.
+    """
+    num_shards, numbers = (None, ()) if path is None else find_shards(path)
+    if num_shards is None:
+        return IndexFiles(path, model, dtype)
+    if len(numbers) < num_shards:
+        # Of a name such as shard-00001-of-99999999999 nobody wants the others.
+        missing = (n for n in range(num_shards) if n not in numbers)
+        names = [
+            shard_name(n, num_shards) for n in itertools.islice(missing, 6)
+        ]
+        names[5:] = ["..."] * (len(names) > 5)
+        raise IndexFileError(
+            f"{path} is not complete: {num_shards - len(numbers)} of "
+            f"{num_shards} shards are missing ({', '.join(names)}). "
+            "The command that made the others makes them: python -m "
+            f"experiments.encode_corpus --out={path} --num_shards={num_shards}"
+            ", with the same --workdir and --features."
+        )
+    files, corpus = IndexFiles(None, model, dtype), None
+    for number in range(num_shards):
+        folder = os.path.join(path, shard_name(number, num_shards))
+        shard = files.add_folder(folder)
+        if corpus is None and isinstance(shard, dict):
+            corpus = shard.get("corpus")
+        check_shard(folder, shard, number, num_shards, corpus)
+    names = [video.video_id for video in files.videos]
+    if len(set(names)) < len(names):
+        raise IndexFileError(
+            f"{path} holds a video in two shards: encode it again, in another "
+            "folder."
+        )
+    files.path = os.fspath(path)
+    files.read_only = (
+        f"{path} is a corpus of {num_shards} shards, to which nothing is "
+        "added: encode a new one, or keep another index."
+    )
+    return files
 
 
 def done_shards(path, model, shards, dtype=None):
@@ -98,20 +231,20 @@ def done_shards(path, model, shards, dtype=None):
         IndexFileError: If one of them is of another model, grid, `dtype`,
             other videos or another division, or damaged.
     """
-    _, numbers, _ = find_shards(path, len(shards))
+    _, numbers = find_shards(path, len(shards))
+    files = IndexFiles(None, model, dtype or "float32")
     for number, about in enumerate(describe_shards(shards)):
         if number in numbers:
             folder = os.path.join(path, shard_name(number, len(shards)))
-            files = IndexFiles(folder, model, dtype or "float32", verify=False)
-            check_shard(folder, files.shard, **about)
+            found = files.add_folder(folder, verify=False)
+            check_shard(folder, found, **about)
     return numbers
 
 
 def encode_shard(model, features, durations, shard, path, dtype=None):
     """Encodes one shard; its folder takes its name once it is complete.
 
-    Where several processes encode the same shard, the first one's stays. What
-    one that was killed leaves, `shard-*.partial`, counts for nothing.
+    Where several processes encode the same shard, the first one's stays.
 
     Args:
         model: See `acnn_tf.search`.
@@ -121,23 +254,13 @@ def encode_shard(model, features, durations, shard, path, dtype=None):
         shard: What `describe_shards` returns for it.
         path: Folder of the corpus, on a disk that all processes share.
         dtype: See `MomentIndex`.
-
-    Returns:
-        Int, windows of the shard.
     """
+    os.makedirs(path, exist_ok=True)
     name = shard_name(shard["number"], shard["num_shards"])
     folder = os.path.join(path, name)
-    partial = f"{folder}.{uuid.uuid4().hex}.partial"
-    os.makedirs(path, exist_ok=True)
     try:
-        index = MomentIndex(model, partial, dtype=dtype, shard=shard)
-        index.append(features, durations)
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not os.path.isdir(folder):
-                raise
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(partial)
-    return index.num_windows
+        with replacing(folder) as partial:
+            IndexFiles(partial, model, dtype, shard).encode(features, durations)
+    except OSError:
+        if not os.path.isdir(folder):
+            raise

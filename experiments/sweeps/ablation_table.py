@@ -154,7 +154,7 @@ def _draw(path, summaries, reference, heading):
         s.row.name: [m for m, d in s.differences.items() if d.outside_noise]
         for s in summaries
     }
-    with replacing(path, suffix=".png") as partial:
+    with replacing(path) as partial:
         plots.dots(
             partial,
             {s.row.name: {m: s.values(m) for m in SHOWN} for s in summaries},

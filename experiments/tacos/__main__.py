@@ -21,6 +21,7 @@ import time
 from absl import flags
 
 from acnn_tf.files.atomic import replacing
+from acnn_tf.files.locks import locked
 from export import command
 
 FLAGS = flags.FLAGS
@@ -122,8 +123,12 @@ def read_steps(path, commands):
 
 
 def run():
+    with locked(FLAGS.workdir):
+        run_steps()
+
+
+def run_steps():
     commands = plan(FLAGS.data_dir, FLAGS.workdir, FLAGS.seed, FLAGS.smoke)
-    os.makedirs(FLAGS.workdir, exist_ok=True)
     path = os.path.join(FLAGS.workdir, "steps.json")
     steps = read_steps(path, commands)
     for name, words in commands.items():

@@ -1,0 +1,162 @@
+"""One process at a time in a folder that is written.
+
+The lock is `flock` on a file `.lock` in the folder. It ends with its process,
+however that ends; the file says which process it is, and goes with the lock.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import time
+
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None
+
+NAME = ".lock"
+# Seconds of waiting after which it is said, and between two looks.
+_PATIENCE = 2.0
+_PAUSE = 0.05
+_LOG = logging.getLogger(__name__)
+
+
+class FolderInUseError(OSError):
+    """A folder to which another process, or another object, is writing."""
+
+
+@contextlib.contextmanager
+def locked(folder, *, wait=False):
+    """Has a folder to itself, among all that ask for it in this way.
+
+    A remote folder (`s3://...`), or one on a file system without `flock`, is
+    not locked; a warning is logged.
+
+    Args:
+        folder: Path. It is made if it is not there, and removed again if
+            nothing was written to it.
+        wait: Bool: wait until it is free, and log a warning after 2 seconds.
+            Otherwise a folder in use is an error.
+
+    Raises:
+        FolderInUseError: If it is in use; says by which process, and what to
+            do.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with locked(folder):
+    ...     with locked(folder):
+    ...         pass
+    Traceback (most recent call last):
+        ...
+    acnn_tf.files.locks.FolderInUseError: ... is in use by process ...
+    """
+    folder = os.fspath(folder)
+    if "://" in folder:
+        _say_once(f"{folder} is not local, and so is not locked")
+        yield
+        return
+    is_new = not os.path.exists(folder)
+    path = os.path.join(folder, NAME)
+    descriptor = _acquire(folder, path, wait)
+    try:
+        yield
+    finally:
+        # While the lock is held: who opened the file before will look again.
+        with contextlib.suppress(OSError):
+            if _is_at(descriptor, path):
+                os.remove(path)
+        os.close(descriptor)
+        if is_new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def try_lock(descriptor):
+    """Locks an open file or folder, until it is closed.
+
+    Args:
+        descriptor: Int, from `os.open`.
+
+    Returns:
+        `True`; `False` if another has it; `None` if it cannot be locked.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _acquire(folder, path, wait):
+    started, told = time.monotonic(), False
+    while True:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            descriptor = _open(path)
+        except FileNotFoundError:  # whoever had it removed the folder
+            continue
+        has_it = try_lock(descriptor)
+        if has_it is None:
+            _say_once(
+                f"{folder} is on a file system without locks: see that no "
+                "other process writes to it"
+            )
+        if has_it is None or (has_it and _is_at(descriptor, path)):
+            _sign(descriptor)
+            return descriptor
+        owner = _owner(descriptor)
+        os.close(descriptor)
+        if has_it:  # of a file that its owner has just removed
+            continue
+        if not wait:
+            raise FolderInUseError(
+                f"{folder} is in use by {owner}: wait for it, or choose "
+                "another folder."
+            )
+        if not told and time.monotonic() - started > _PATIENCE:
+            _LOG.warning("%s is in use: waits for %s", folder, owner)
+            told = True
+        time.sleep(_PAUSE)
+
+
+def _open(path):
+    # Nobody's link, through which another file would be written.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags, 0o666)
+
+
+def _is_at(descriptor, path):
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor):
+    """Writes who has the lock; a full disk does not matter."""
+    text = (
+        f"process {os.getpid()} on {socket.gethostname()} since "
+        f"{time.strftime('%H:%M:%S on %Y-%m-%d')}"
+    )
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text.encode())
+
+
+def _owner(descriptor):
+    text = os.read(descriptor, 200).decode(errors="replace")
+    return "".join(filter(str.isprintable, text)) or "another process"
+
+
+@functools.cache
+def _say_once(message):
+    _LOG.warning(message)

@@ -1,0 +1,184 @@
+"""One process at a time in a folder, whatever becomes of the others."""
+
+import errno
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from acnn_tf.files import locks
+from acnn_tf.files.locks import FolderInUseError, locked
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
+HOLD = """
+import sys
+from acnn_tf.files.locks import locked
+with locked(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+COUNT = """
+import sys
+from pathlib import Path
+from acnn_tf.files.locks import locked
+for _ in range(40):
+    with locked(sys.argv[1], wait=True):
+        number = Path(sys.argv[1], "number")
+        count = int(number.read_text()) if number.exists() else 0
+        number.write_text(str(count + 1))
+"""
+
+
+def start(script, folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A process that has the folder until it is told to end."""
+    with start(HOLD, tmp_path) as process:
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_folder_in_use_is_refused_by_name(other, tmp_path):
+    with pytest.raises(
+        FolderInUseError,
+        match=rf"{tmp_path} is in use by process {other.pid} on "
+        rf"{re.escape(socket.gethostname())} since \d\d:\d\d:\d\d on "
+        r"\d{4}-\d\d-\d\d: wait for it, or choose another folder",
+    ):
+        with locked(tmp_path):
+            pass
+    other.communicate("end\n")
+    with locked(tmp_path):
+        assert os.listdir(tmp_path) == [".lock"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_objects_of_one_process_do_not_share_a_folder(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(FolderInUseError, match=f"process {os.getpid()} "):
+            with locked(tmp_path):
+                pass
+        # Nor did that free it.
+        with pytest.raises(FolderInUseError):
+            with locked(tmp_path):
+                pass
+    with locked(tmp_path):
+        pass
+
+
+def test_kill_9_frees_the_folder(other, tmp_path):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert os.listdir(tmp_path) == [".lock"]
+    with locked(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_waits_says_so_once_and_goes_on(
+    other, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(locks, "_PATIENCE", 0.2)
+    threading.Timer(1.0, other.stdin.close).start()
+    started = time.monotonic()
+    with locked(tmp_path, wait=True):
+        assert time.monotonic() - started > 0.9
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"waits for process {other.pid} on " in record.getMessage()
+
+
+def test_who_need_not_wait_says_nothing(tmp_path, caplog):
+    with locked(tmp_path, wait=True):
+        pass
+    assert not caplog.records
+
+
+def test_no_update_is_lost_among_many(tmp_path):
+    processes = [start(COUNT, tmp_path) for _ in range(4)]
+    for process in processes:
+        assert process.wait() == 0
+        process.communicate()
+    assert (tmp_path / "number").read_text() == "160"
+    assert os.listdir(tmp_path) == ["number"]
+
+
+def test_new_folder_is_gone_again_if_nothing_was_written(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        pass
+    assert os.listdir(tmp_path / "a") == []
+    with locked(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "file").touch()
+    assert os.listdir(tmp_path / "a" / "b") == ["file"]
+
+
+def test_folder_that_fails_is_free_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with locked(tmp_path):
+            raise KeyboardInterrupt
+    with locked(tmp_path):
+        pass
+
+
+def test_remote_folder_is_not_locked_which_is_said_once(
+    caplog, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with locked("s3://bucket/run"), locked("s3://bucket/run"):
+            pass
+    (record,) = caplog.records
+    assert "s3://bucket/run is not local" in record.getMessage()
+    assert os.listdir(tmp_path) == []
+
+
+def test_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with locked(tmp_path):
+        (record,) = caplog.records
+    assert "a file system without locks" in record.getMessage()
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_does_not_matter(tmp_path, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", write)
+    with locked(tmp_path):
+        with pytest.raises(FolderInUseError, match="in use by another process"):
+            with locked(tmp_path):
+                pass
+
+
+def test_link_of_somebody_is_not_written_through(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".lock").symlink_to(mine)
+    with pytest.raises(OSError, match=r"\.lock"):
+        with locked(tmp_path / "folder"):
+            pass
+    assert mine.read_text() == "precious"
