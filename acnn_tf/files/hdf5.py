@@ -258,11 +258,8 @@ def _open(group, name, path):
     """What a name stands for, if it is in the file itself."""
     link = group.links.get_info(name).type
     if link != h5l.TYPE_HARD:
-        kind = "soft" if link == h5l.TYPE_SOFT else "external"
-        fail(
-            path,
-            f"{_text(name)!r} is a link that is not hard, but {kind}; {_plain(path)}",
-        )
+        kind = "a soft link" if link == h5l.TYPE_SOFT else "an external link"
+        fail(path, f"{_text(name)!r} is {kind}; {_plain(path)}")
     return h5o.open(group, name)
 
 
