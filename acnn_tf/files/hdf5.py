@@ -9,6 +9,7 @@ it declares is stored in the file itself: for numbers that were never written,
 and for other files that it does not find, HDF5 reads zeros without a word.
 """
 
+import contextlib
 import math
 import os
 import zlib
@@ -46,7 +47,7 @@ _GAIN = 32
 # HDF5 unpacks a chunk to its end, whatever size it declares. Deflate makes up
 # to 1,032 times as much of it; what is shorter than this is harmless.
 _DEFLATE = 1
-_SHORT = 128 << 10
+_SHORT = 192 << 10
 # Of shuffle and fletcher32, which write as many bytes as they read, or 4 more.
 _KEEP_SIZE = (2, 3)
 _SLACK = 4096
@@ -78,29 +79,32 @@ def check_plain(group, path, size):
     24
     """
     total, seen, groups = 0, set(), [(group.id, 0)]
-    while groups:
-        group, depth = groups.pop()
-        for name in _names(group, path):
-            item = _open(group, name, path)
-            address = h5o.get_info(item).addr
-            if address in seen:
-                fail(path, f"{_text(name)!r} is linked twice; {_plain(path)}")
-            seen.add(address)
-            if isinstance(item, h5d.DatasetID):
-                total += check_dataset(item, path, size)
-            elif (
-                isinstance(item, h5g.GroupID)
-                and depth < _DEPTH
-                and len(seen) < _OBJECTS
-            ):
-                groups.append((item, depth + 1))
-            else:
-                fail(
-                    path,
-                    f"{_text(name)!r} must be a dataset, or a group that is in "
-                    f"less than {_DEPTH} others and one of less than "
-                    f"{_OBJECTS:,} objects; {_plain(path)}",
-                )
+    with _named(path, "is not a whole HDF5 file"):
+        while groups:
+            group, depth = groups.pop()
+            for name in _names(group, path):
+                item = _open(group, name, path)
+                address = h5o.get_info(item).addr
+                if address in seen:
+                    fail(
+                        path, f"{_text(name)!r} is linked twice; {_plain(path)}"
+                    )
+                seen.add(address)
+                if isinstance(item, h5d.DatasetID):
+                    total += check_dataset(item, path, size)
+                elif (
+                    isinstance(item, h5g.GroupID)
+                    and depth < _DEPTH
+                    and len(seen) < _OBJECTS
+                ):
+                    groups.append((item, depth + 1))
+                else:
+                    fail(
+                        path,
+                        f"{_text(name)!r} must be a dataset, or a group that "
+                        f"is in less than {_DEPTH} others and one of less "
+                        f"than {_OBJECTS:,} objects; {_plain(path)}",
+                    )
     return total
 
 
@@ -154,8 +158,8 @@ def _declared(dataset, size):
         raise _Refused(f"has no shape and no numbers; {_AGAIN}")
     shape, width = space.get_simple_extent_dims(), kind.get_size()
     declared = math.prod(shape) * width
-    if layout == h5d.CONTIGUOUS and declared:
-        start = dataset.get_offset()
+    if layout != h5d.CHUNKED and declared:
+        start = dataset.get_offset() if layout == h5d.CONTIGUOUS else 0
         if start is None:
             raise _Refused(_UNWRITTEN)
         if start + declared > size:
@@ -273,19 +277,26 @@ def _plain(path):
     )
 
 
-def _broken(error):
-    """What is wrong with a file that HDF5 does not open."""
-    if "unable to lock" in str(error):
-        return (
-            "is being written by another program, which has locked it; wait "
-            "until that is done, or give a copy"
-        )
-    if "already open for write" in str(error):
-        return (
-            "is still being written, or was not closed by the program that "
-            f"wrote it; wait until that is done, or {_AGAIN}"
-        )
-    return f"is not a whole HDF5 file: {error}; {_AGAIN}"
+@contextlib.contextmanager
+def _named(path, message):
+    """Names the file in what HDF5 says of it."""
+    try:
+        yield
+    except FeatureError:
+        raise
+    except _ERRORS as error:
+        message = f"{message}: {error}; {_AGAIN}"
+        if "unable to lock" in str(error):
+            message = (
+                "is being written by another program, which has locked it; "
+                "wait until that is done, or give a copy"
+            )
+        elif "already open for write" in str(error):
+            message = (
+                "is still being written, or was not closed by the program that "
+                f"wrote it; wait until that is done, or {_AGAIN}"
+            )
+        fail(path, message)
 
 
 def _text(name):
@@ -306,7 +317,7 @@ class HDF5File:
         if problems:
             raise FeatureError(problems)
         source = path
-        try:
+        with _named(path, "is not a whole HDF5 file"):
             if "://" in path:
                 import tensorflow as tf
 
@@ -318,10 +329,6 @@ class HDF5File:
             names = _names(self._file.id, path)
             self.names = [n.decode(errors="surrogateescape") for n in names]
             self.clip_seconds = self._clip_seconds()
-        except FeatureError:
-            raise
-        except _ERRORS as error:
-            fail(path, _broken(error))
 
     def _clip_seconds(self):
         attributes = self._file.attrs
@@ -339,14 +346,10 @@ class HDF5File:
         return {self.path: len(self.names)}
 
     def read(self, name):
-        try:
+        with _named(self.path, f"{name!r} cannot be read"):
             dataset = self._dataset(name)
             check_dataset(dataset, self.path, self._size)
             return self._values(dataset)
-        except FeatureError:
-            raise
-        except _ERRORS as error:
-            fail(self.path, f"{name!r} cannot be read: {error}; {_AGAIN}")
 
     def _dataset(self, name):
         item = _open(self._file.id, name.encode(), self.path)
