@@ -14,7 +14,7 @@ import time
 
 import acnn_tf
 from acnn_tf.files.locks import locked
-from experiments import shard_files, splits
+from experiments import splits
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LOCK = threading.RLock()
@@ -102,6 +102,7 @@ class EvaluateShard:
     out: str
 
     def __call__(self, element):
+        from experiments import shard_files  # which brings TensorFlow
 
         durations, shard = element
         split = _split(self.split, self.data)

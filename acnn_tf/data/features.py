@@ -8,12 +8,7 @@ import os
 
 import numpy as np
 
-from acnn_tf.files.arrays import (
-    NpyFolder,
-    open_arrays,
-    read_floats,
-    write_npy,
-)
+from acnn_tf.files.arrays import Arrays, NpyFolder, open_arrays, write_npy
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.hdf5 import HDF5File, write_hdf5
 from acnn_tf.files.manifests import (
@@ -143,7 +138,7 @@ class ClipFeatures(collections.abc.Mapping):
         return len(self._arrays.names)
 
     def _read(self, video_id):
-        clips = read_floats(self._arrays, video_id)
+        clips = self._arrays.read(video_id)
         if clips.ndim != 2 or 0 in clips.shape:
             path, record = self._arrays.place(video_id)
             fail(
@@ -213,9 +208,8 @@ class ClipFeatures(collections.abc.Mapping):
 def write_features(path, features, clip_seconds):
     """Writes features in a form that `open_features` reads.
 
-    What is there before stays until the new file is complete. TFRecord files
-    and folders of `.npy` get a manifest, see `acnn_tf.files.manifests`; HDF5
-    files hold checksums of all that is in them.
+    What is there before stays until the new file is complete, which gets a
+    manifest, see `acnn_tf.files.manifests`.
 
     Args:
         path: `.hdf5`, `.h5` or `.tfrecord` file, or, without such a suffix, a
@@ -254,23 +248,20 @@ def write_features(path, features, clip_seconds):
             check_file_name(video, ".npy")
         replaced = replacing(path, size=size)
     else:
-        # HDF5 files have checksums of all they hold.
-        replaced = replacing_with_manifest(
-            path, len(features), only_again=write is write_hdf5, size=size
-        )
-    try:
-        with replaced as partial:
+        replaced = replacing_with_manifest(path, len(features), size=size)
+    with replaced as partial:
+        try:
             write(partial, features, clip_seconds)
             # What the readers find no fault with, they will read again.
-            with ClipFeatures(read(partial), clip_seconds) as written:
+            with ClipFeatures(Arrays(read(partial)), clip_seconds) as written:
                 problems = list(written.problems().values())
             if problems:
                 raise FeatureError(problems)
-    except FeatureError as error:
-        raise FeatureError(
-            dataclasses.replace(p, path=p.path.replace(partial, path, 1))
-            for p in error.problems
-        ) from None
+        except FeatureError as error:
+            raise FeatureError(
+                dataclasses.replace(p, path=p.path.replace(partial, path, 1))
+                for p in error.problems
+            ) from None
 
 
 def _size_of(features, item_size):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from acnn_tf.files.arrays import open_arrays, read_floats
+from acnn_tf.files.arrays import open_arrays
 from acnn_tf.files.hdf5 import write_hdf5
 from acnn_tf.files.manifests import replacing_with_manifest
 from acnn_tf.files.problems import (
@@ -321,7 +321,7 @@ class SentenceVectors:
         return vectors[int(row)]
 
     def _read(self, name):
-        vectors = read_floats(self._arrays, name)
+        vectors = self._arrays.read(name)
         if vectors.ndim not in (1, 2) or 0 in vectors.shape:
             self._fail(
                 name,
@@ -354,8 +354,8 @@ def read_sentence_vectors(path):
 def write_sentence_vectors(path, vectors):
     """Writes sentence vectors in a form that `read_sentence_vectors` reads.
 
-    What is there before stays until the new file is complete; it holds
-    checksums of all that is in it.
+    What is there before stays until the new file is complete, which gets a
+    manifest, see `acnn_tf.files.manifests`.
 
     Args:
         path: `.hdf5` or `.h5` file.
@@ -377,7 +377,5 @@ def write_sentence_vectors(path, vectors):
         raise ValueError(
             f"`path` must end in .hdf5 or .h5. Received: {os.fspath(path)}"
         )
-    with replacing_with_manifest(
-        path, len(vectors), only_again=True
-    ) as partial:
+    with replacing_with_manifest(path, len(vectors)) as partial:
         write_hdf5(partial, vectors)

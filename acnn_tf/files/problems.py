@@ -2,9 +2,6 @@
 
 import dataclasses
 import os
-import re
-
-import numpy as np
 
 _SHOWN = 20
 
@@ -68,26 +65,3 @@ class UnknownIdError(KeyError):
 def fail(path, message, record=None):
     """Raises a `FeatureError` with one problem."""
     raise FeatureError([Problem(os.fspath(path), record, message)])
-
-
-def sorted_names(path, names):
-    """Sorted names of what a file holds: at least one, all of them UTF-8."""
-    for name in names:
-        # What is not UTF-8 comes from h5py as bytes, from os as surrogates.
-        surrogates = re.search("[\ud800-\udfff]", str(name))
-        if isinstance(name, bytes) or surrogates:
-            fail(path, f"holds a name that is not UTF-8: {name!a}")
-    if not names:
-        fail(path, "holds no arrays")
-    return sorted(names)
-
-
-def positive(path, value):
-    """The `clip_seconds` of a file as a float, checked."""
-    try:
-        seconds = float(np.asarray(value).item())
-    except (TypeError, ValueError):
-        seconds = float("nan")
-    if not 0 < seconds < float("inf"):
-        fail(path, f"`clip_seconds` must be a number above 0, found {value!r}")
-    return seconds
