@@ -24,7 +24,7 @@ import sys
 
 from absl import flags
 
-from acnn_tf import evaluation, metrics, segments
+from acnn_tf import evaluation, segments
 from acnn_tf.data import predictions
 from acnn_tf.models import load_model
 from experiments import datasets, pictures, query_files, strategies
@@ -132,7 +132,7 @@ def run():
     if FLAGS.predictions_out:
         predictions.write_predictions(FLAGS.predictions_out, moments, found)
     if FLAGS.per_query_out:
-        queries = metrics.query_hits(
+        queries = evaluation.query_hits(
             moments, found, ns=evaluation.NS, ious=evaluation.IOUS, **protocol
         )
         query_files.write_queries(FLAGS.per_query_out, moments, queries)
