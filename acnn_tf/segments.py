@@ -132,8 +132,7 @@ def encode_offsets(moment, window, unit="seconds", frame_rate=None):
 def decode_offsets(offset, window, unit="seconds", frame_rate=None):
     """Undoes `encode_offsets`: the segment that `offset` makes of `window`.
 
-    Works on NumPy arrays and on tensors alike, so that search and a served
-    graph share it.
+    Works on NumPy arrays and on tensors alike.
 
     Example:
 
@@ -142,49 +141,6 @@ def decode_offsets(offset, window, unit="seconds", frame_rate=None):
     [4.0, 8.0]
     """
     return window + offset * _offset_scale(window, unit, frame_rate)
-
-
-def nms(segments, scores, max_iou, top_n=None):
-    """Greedy non-maximum suppression.
-
-    The best segment is kept and those that overlap it by more than `max_iou`
-    are dropped; then the best of the rest, and so on. Each row of a batch is
-    treated by itself.
-
-    Args:
-        segments: `[..., N, 2]`.
-        scores: `[..., N]`, higher is better; equal scores keep their order
-            and `-inf` marks padding.
-        max_iou: Float in `[0, 1]`: largest IoU that two kept segments have.
-        top_n: Stop after this many (default: keep all that survive).
-
-    Returns:
-        `int64 [..., M]`: indices of the kept segments, best first; -1 in the
-        rows that keep fewer than the M of the fullest.
-
-    Example:
-
-    >>> segments = np.array([[0.0, 4.0], [0.0, 5.0], [6.0, 9.0]])
-    >>> nms(segments, np.array([0.9, 0.8, 0.1]), max_iou=0.5).tolist()
-    [0, 2]
-    """
-    segments = np.asarray(segments)
-    scores = np.array(scores, np.float64)
-    num_segments = scores.shape[-1]
-    kept = []
-    while num_segments and (top_n is None or len(kept) < top_n):
-        best = np.argmax(scores, axis=-1)[..., None]  # [..., 1]
-        found = np.take_along_axis(scores, best, axis=-1) > -np.inf
-        if not found.any():
-            break
-        kept.append(np.where(found, best, -1))
-        chosen = np.take_along_axis(segments, best[..., None], axis=-2)
-        scores[iou(chosen, segments) > max_iou] = -np.inf
-        # By index too: a segment without length does not overlap itself.
-        np.put_along_axis(scores, best, -np.inf, axis=-1)
-    if not kept:
-        return np.zeros((*scores.shape[:-1], 0), np.int64)
-    return np.concatenate(kept, axis=-1)
 
 
 def suppression_iou(suppression, nms_threshold=0.5, iou=None):
@@ -207,7 +163,7 @@ def suppression_iou(suppression, nms_threshold=0.5, iou=None):
         iou: Float, m, of `"per_threshold"`.
 
     Returns:
-        Float, the `max_iou` of `nms`.
+        Float, the `max_iou` of `acnn_tf.search.nms`.
     """
     if suppression == "none":
         return 1.0

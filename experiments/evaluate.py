@@ -178,7 +178,7 @@ def run():
         )
     if FLAGS.per_query_out:
         evaluation = acnn_tf.evaluation
-        hits = acnn_tf.metrics.query_hits(
+        hits = evaluation.query_hits(
             split.moments,
             predictions,
             ns=evaluation.NS,

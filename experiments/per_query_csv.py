@@ -22,7 +22,7 @@ def write_per_query(path, moments, hits):
     Args:
         path: File to write; replaced only once the new one is complete.
         moments: List of `Moment`.
-        hits: From `acnn_tf.metrics.query_hits`.
+        hits: From `acnn_tf.evaluation.query_hits`.
     """
     measures = ["iou", *(name for name in hits if name != "iou")]
     columns = [hits[name].tolist() for name in measures]

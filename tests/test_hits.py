@@ -5,7 +5,7 @@ import pytest
 
 from acnn_tf import evaluation, segments
 from acnn_tf.data.annotations import Moment
-from acnn_tf.metrics import query_hits
+from acnn_tf.evaluation import query_hits
 
 
 def moment(name, *segments):

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from acnn_tf import search, segments
+from acnn_tf import search
 from acnn_tf.models import ACNN
-from acnn_tf.search import encoding, moment_index, scoring
+from acnn_tf.search import best_moments, encoding, moment_index, scoring
+from acnn_tf.search.ranking import RankingSettings
+from tests import slow_ranking
 from tests.small_acnn import assert_alike
 
 RNG = np.random.default_rng(0)
@@ -46,16 +48,20 @@ def slow_search(model, queries, top_n, max_iou, rounded="float32"):
     """Every window of every video, shifted, suppressed and sorted."""
     queries = model.encode_queries(queries)
     durations = {v: float(len(clip)) for v, clip in FEATURES.items()}
+    settings = RankingSettings.of(model)
     found = [[] for _ in range(len(queries))]
     for video in search.encode_videos(model, FEATURES, durations):
         video.encoding[:] = keras.ops.cast(video.encoding, rounded)
-        shifted, scores = search.candidates(model, queries, video)
-        for row in range(len(found)):
-            for kept in segments.nms(shifted[row], scores[row], max_iou):
-                segment, score = shifted[row, kept], scores[row, kept]
-                found[row].append(
-                    search.FoundMoment(video.video_id, *segment, score)
-                )
+        output = model.match(queries, video.encoding)
+        for row, *numbers in zip(found, output["score"], output["offset"]):
+            ranked = slow_ranking.rank(
+                settings,
+                video.windows,
+                *map(search.to_numpy, numbers),
+                *(video.duration, None, max_iou),
+            )
+            for segment, score in zip(*ranked):
+                row.append(search.FoundMoment(video.video_id, *segment, score))
     return [
         sorted(row, key=lambda moment: -moment.score)[:top_n] for row in found
     ]
@@ -100,7 +106,7 @@ def test_tiles_chunks_and_blocks_change_nothing(monkeypatch):
     index = filled(model)
     whole = index.search(QUERIES, top_n=3)
     monkeypatch.setattr(moment_index, "_CHUNK", 50)
-    monkeypatch.setattr(moment_index, "_VISITED", 100)
+    monkeypatch.setattr(best_moments, "_WINDOWS", 100)
     monkeypatch.setattr(moment_index, "_QUERIES", 3)
     monkeypatch.setattr(scoring, "TILE", 1)
     assert_alike(index.search(QUERIES, top_n=3), whole)
@@ -245,26 +251,3 @@ def test_a_long_video_in_pieces_is_the_same(monkeypatch):
     (pieces,) = search.encode_videos(model, features, durations)
     np.testing.assert_allclose(pieces.encoding, whole.encoding, atol=1e-5)
     np.testing.assert_array_equal(pieces.windows, whole.windows)
-
-
-@pytest.mark.parametrize(
-    "rescore, setting",
-    [
-        (search.consensus, 0.5),
-        (search.consensus, (0.3, 0.6)),
-        (search.decay, 0.4),
-    ],
-)
-def test_within_a_band_windows_meet_all_that_they_overlap(
-    rescore, setting, monkeypatch
-):
-    start = RNG.uniform(0, 300, (2, 500))
-    moments = np.stack([start, start + RNG.uniform(0, 30, (2, 500))], axis=2)
-    scores = RNG.normal(size=(2, 500)) * 3
-    scores[1, 400:] = -np.inf
-    banded = rescore(moments, scores, setting)
-    monkeypatch.setattr(search.ranking, "_BAND", 1000)
-    np.testing.assert_allclose(
-        banded, rescore(moments, scores, setting), atol=1e-9
-    )
-    assert np.isneginf(banded[1, 400:]).all()

@@ -8,8 +8,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from acnn_tf import search
 from acnn_tf import segments as segments_lib
@@ -310,76 +308,6 @@ def test_main_prints_the_best_moments_of_a_feature_file(tmp_path):
         assert first["score"] >= second["score"]
         assert 0 <= first["start"] < first["end"] <= 8
         assert first["video_id"] in FEATURES
-
-
-def test_windows_that_agree_support_each_other():
-    # IoU of the first two is 3/5: gain (0.6 - 0.5) / 0.5 = 0.2. The third
-    # overlaps neither.
-    segments = np.array([[0.0, 4.0], [1.0, 5.0], [8.0, 9.0]])
-    scores = np.log([2.0, 1.0, 2.1])
-    supported = search.consensus(segments, scores, 0.5)
-    np.testing.assert_allclose(np.exp(supported), [2.2, 1.4, 2.1])
-    both = search.consensus(np.stack([segments] * 2), [scores, scores + 3], 0.5)
-    np.testing.assert_allclose(both, [supported, supported + 3])
-
-
-def test_consensus_is_the_expected_gain_under_the_softmax():
-    rng = np.random.default_rng(0)
-    start = rng.uniform(0, 20, 30)
-    segments = np.stack([start, start + rng.uniform(1, 9, 30)], axis=1)
-    scores = rng.normal(size=30) * 3
-    chances = np.exp(scores) / np.exp(scores).sum()
-    expected = [
-        sum(
-            chance * max(0.0, float(segments_lib.iou(one, other)) - 0.4)
-            for chance, other in zip(chances, segments)
-        )
-        for one in segments
-    ]
-    order = np.argsort(search.consensus(segments, scores, 0.4))
-    np.testing.assert_array_equal(order, np.argsort(expected))
-
-
-def test_consensus_over_several_ious_is_the_mean_of_their_gains():
-    # IoU 3/5 as above: gains (0.6 - 0.2) / 0.8 = 0.5 and 0.2.
-    segments = np.array([[0.0, 4.0], [1.0, 5.0], [8.0, 9.0]])
-    scores = np.log([2.0, 1.0, 2.1])
-    supported = search.consensus(segments, scores, (0.2, 0.5))
-    np.testing.assert_allclose(np.exp(supported), [2.35, 1.7, 2.1])
-
-
-def test_windows_under_better_ones_lose():
-    # Best first: a [0, 4], b [0, 5], c [1, 5], d [8, 9]. IoU of a with b 4/5,
-    # with c 3/5; of b with c 4/5. c is lowered by a alone, by .36 / .4: b,
-    # which a covers by .64, would lower it by .64 - .64.
-    segments = np.array([[8.0, 9.0], [1.0, 5.0], [0.0, 4.0], [0.0, 5.0]])
-    scores = np.array([-1.0, 0.0, 2.0, 1.0])
-    lowered = search.decay(segments, scores, 0.4)
-    expected = [-1.0, -0.36 / 0.4, 2.0, 1.0 - 0.64 / 0.4]
-    np.testing.assert_allclose(lowered, expected)
-    # Of equal ones the first is better; padding stays what it is.
-    twice = np.array([[0.0, 4.0], [0.0, 4.0], [0.0, 4.0]])
-    lowered = search.decay(twice, np.array([1.0, 1.0, -np.inf]), 0.5)
-    np.testing.assert_allclose(lowered, [1.0, -1.0, -np.inf])
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_decay_lowers_all_but_the_best(seed):
-    rng = np.random.default_rng(seed)
-    start = rng.uniform(0, 20, (2, 30))
-    segments = np.stack([start, start + rng.uniform(0.1, 9, (2, 30))], axis=-1)
-    scores = rng.normal(size=(2, 30)).round(1)
-    lowered = search.decay(segments, scores, rng.uniform(0.1, 1))
-    assert (lowered <= scores).all()
-    np.testing.assert_array_equal(lowered.max(axis=1), scores.max(axis=1))
-    np.testing.assert_array_equal(lowered.argmax(axis=1), scores.argmax(axis=1))
-
-
-def test_consensus_bears_scores_far_apart():
-    segments = np.array([[0.0, 4.0], [6.0, 9.0]])
-    supported = search.consensus(segments, [1e4, -1e4], 0.5)
-    assert np.isfinite(supported).all()
-    assert supported[0] == 1e4
 
 
 def test_features_of_another_width_are_named():

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acnn_tf import search, servable
-from acnn_tf import segments as segments_lib
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.text import MAX_CHARACTERS
 from acnn_tf.models import ACNN
-from acnn_tf.servable import ranking, windows
+from acnn_tf.servable import windows
 from acnn_tf.servable.word_ids import WordIds
 from tests.small_acnn import CLIP_DIM, MODELS, WORDS, make_index, make_model
 
@@ -160,42 +159,6 @@ def test_windows_that_just_fit_are_there(grid, duration):
     segment, _ = windows.contexts(grid, 1, tf.constant([duration], tf.float64))
     expected = grid.windows(duration)
     np.testing.assert_allclose(segment[0, :, 0], expected, atol=1e-9)
-
-
-# Ranking
-
-
-@pytest.mark.parametrize("unit", ["seconds", "window_lengths"])
-@pytest.mark.parametrize("consensus_iou", [None, 0.5, (0.3, 0.6)])
-@pytest.mark.parametrize("decay_sigma", [None, 0.4])
-@pytest.mark.parametrize("num_windows", [1, 7, 600])
-def test_ranking_is_that_of_search(
-    unit, consensus_iou, decay_sigma, num_windows
-):
-    model = make_model(
-        offset_unit=unit, consensus_iou=consensus_iou, decay_sigma=decay_sigma
-    )
-    start = RNG.uniform(0, 20, size=(3, num_windows, 1))
-    own = np.concatenate([start, start + RNG.uniform(1, 9, start.shape)], -1)
-    score = RNG.normal(size=(3, num_windows)).astype("float32")
-    score[1] = score[1].round()  # many are equal
-    offset = RNG.normal(size=(3, num_windows, 2)).astype("float32")
-    duration = np.array([25.0, 18.0, 30.0])
-    segment, found = ranking.rank(
-        model, tf.constant(own), score, offset, tf.constant(duration), 5, 0.4
-    )
-    shifted = search.ranking.shift(model, offset, own, duration[:, None, None])
-    expected = search.ranking.rescore(model, shifted, score)
-    kept = segments_lib.nms(shifted, expected, 0.4, 5)
-    for row, indices in enumerate(kept):
-        indices = indices[indices >= 0]
-        count = len(indices)
-        np.testing.assert_allclose(segment[row, :count], shifted[row, indices])
-        np.testing.assert_allclose(
-            found[row, :count], expected[row, indices], atol=1e-12
-        )
-        assert np.all(np.isneginf(found[row, count:]))
-        assert not np.any(segment[row, count:])
 
 
 # Signatures

@@ -14,11 +14,7 @@ from acnn_tf.search.encoding import (
 )
 from acnn_tf.search.index_files import IndexFileError
 from acnn_tf.search.moment_index import FoundMoment, MomentIndex
-from acnn_tf.search.ranking import (
-    candidates,
-    consensus,
-    decay,
-)
+from acnn_tf.search.ranking import candidates, consensus, decay, nms
 from acnn_tf.search.shards import (
     assign_videos,
     describe_shards,
@@ -40,5 +36,6 @@ __all__ = [
     "encode_shard",
     "encode_videos",
     "encoder_inputs",
+    "nms",
     "to_numpy",
 ]

@@ -3,21 +3,16 @@
 import typing
 
 import numpy as np
+from keras import ops
 
 from acnn_tf import segments as segments_lib
+from acnn_tf.search.best_moments import best_moments, rank_function
 from acnn_tf.search.encoding import to_numpy
-from acnn_tf.search.ranking import rescore, shift
-from acnn_tf.search.scoring import (
-    encode_function,
-    locate_function,
-    score_function,
-)
+from acnn_tf.search.scoring import bounds_function, encode_function
 from acnn_tf.search.shards import open_index
 
 # Windows that go through memory at a time.
 _CHUNK = 32_768
-# Windows that are ranked at a time.
-_VISITED = 65_536
 # Queries that are searched for together: bounds memory, and a wider product
 # is no faster.
 _QUERIES = 16
@@ -73,8 +68,8 @@ class MomentIndex:
         self.model = model
         self._files = open_index(path, model, dtype)
         self._encode = encode_function(model)
-        self._scores = score_function(model)
-        self._locate = locate_function(model)
+        self._bounds = bounds_function(model)
+        self._rank = rank_function(model)
 
     def __len__(self):
         return len(self._files.videos)
@@ -257,152 +252,60 @@ class MomentIndex:
         found = []
         for first in range(0, len(queries), _QUERIES):
             some = queries[first : first + _QUERIES]
-            if not len(self):
-                found += [[] for _ in some]
-                continue
-            folded = self.model.fold(some)
-            bounds = self._bounds(folded, shortlist or "float32")
-            found += self._best(folded, bounds, top_n, max_iou)
+            found += self._search(some, top_n, max_iou, shortlist or "float32")
         return found
 
-    def _bounds(self, folded, precision):
-        """The most that any result of a video can score: `[Q, V]`.
-
-        That is the highest score of its windows; where windows support each
-        other (`consensus`), the logarithm of the sum of their exponentials,
-        which is what a window would have that all others agree with; `decay`
-        only lowers scores.
-        """
+    def _search(self, queries, top_n, max_iou, precision):
+        """`search_encoded` for a few queries."""
+        found = [[] for _ in queries]
+        if not len(self):
+            return found
+        folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
         bounds = []
         for encoding, starts in self._files.chunks(_CHUNK):
-            scores = self._scores(encoding, folded, precision)
-            highest = np.maximum.reduceat(scores, starts, axis=0)  # [v, Q]
-            if self.model.consensus_iou is not None:
-                counts = np.diff([*starts, len(scores)])
-                scores = scores - np.repeat(highest, counts, axis=0)
-                np.exp(scores, out=scores)
-                highest += np.log(np.add.reduceat(scores, starts, axis=0))
-            bounds.append(highest)
-        bounds = np.concatenate(bounds).T
-        if np.isnan(bounds).any():
+            counts = np.diff([*starts, len(encoding)])
+            owner = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
+            bounds.append(self._bounds(folded, encoding, owner, precision))
+        # By their ids, which rank moments of equal scores.
+        videos = self._files.videos
+        order = sorted(range(len(videos)), key=lambda i: videos[i].video_id)
+        videos = [videos[number] for number in order]
+
+        limits = np.int32(top_n), np.float64(max_iou)
+
+        def rank_next(search):
+            arrays = self._padded(videos, search.video.numpy())
+            return self._rank(folded, search, *arrays, *limits)
+
+        search = best_moments(
+            np.concatenate(bounds)[order].T,
+            np.array([video.num_windows for video in videos], np.int32),
+            top_n,
+            rank_next,
+        )
+        if not search.is_finite:
             raise ValueError(
-                "The queries or the model's weights are not finite."
+                "The queries, or the scores that the model gives them, are "
+                "not finite. Check the queries and the model's weights."
             )
-        return bounds
+        columns = (part.numpy().tolist() for part in search.moments)
+        for query, video, segment, score in zip(*columns):
+            moment = FoundMoment(videos[video].video_id, *segment, score)
+            found[query].append(moment)
+        return found
 
-    def _best(self, folded, bounds, top_n, max_iou):
-        """Visits videos by falling bounds until no other can reach the top."""
-        order = np.argsort(-bounds, axis=1, kind="stable")
-        results = [[] for _ in bounds]  # (-score, video id, start, end)
-        visited = np.zeros(len(bounds), int)
-        error, step = 0.0, top_n
-        while True:
-            wanted = []
-            for row, done in enumerate(visited):
-                videos = order[row, done : done + step]
-                if len(results[row]) >= top_n:
-                    # Bounds and scores come from different products.
-                    lowest = -results[row][-1][0] - 2 * error - 1e-6
-                    videos = videos[bounds[row, videos] >= lowest]
-                if len(videos):
-                    wanted.append((row, videos))
-                visited[row] += len(videos)
-            if not wanted:
-                break
-            for some in self._blocks(wanted):
-                exact = self._visit(folded, some, top_n, max_iou, results)
-                for (row, videos), one in zip(some, exact):
-                    off = np.abs(one[: len(videos)] - bounds[row, videos])
-                    error = max(error, off.max())
-            for result in results:
-                result.sort()
-                del result[top_n:]
-            step = max(step, 16)
-        return [
-            [
-                FoundMoment(name, start, end, -score)
-                for score, name, start, end in one
-            ]
-            for one in results
-        ]
-
-    def _blocks(self, wanted):
-        """Splits what is to be visited, to bound the windows held at once."""
-        block, most_videos, most_windows = [], 0, 0
-        for row, videos in wanted:
-            windows = max(self._files.videos[v].num_windows for v in videos)
-            step = max(1, _VISITED // windows)
-            for first in range(0, len(videos), step):
-                some = videos[first : first + step]
-                most_videos = max(most_videos, len(some))
-                most_windows = max(most_windows, windows)
-                size = (len(block) + 1) * most_videos * most_windows
-                if block and size > _VISITED:
-                    yield block
-                    block, most_videos, most_windows = [], len(some), windows
-                block.append((row, some))
-        yield block
-
-    def _visit(self, folded, wanted, top_n, max_iou, results):
-        """Ranks the windows of some videos for some queries.
-
-        Args:
-            folded: Q queries, from `model.fold`.
-            wanted: List of (number of a query, numbers of its videos).
-            top_n: See `search`.
-            max_iou: See `acnn_tf.segments.nms`.
-            results: List of a list for each query: results are added.
-
-        Returns:
-            `[len(wanted), V]`: the bounds of `_bounds` once more, exactly.
-        """
-        videos = [
-            [self._files.videos[number] for number in numbers]
-            for _, numbers in wanted
-        ]
-        most = max(video.num_windows for row in videos for video in row)
-        shape = (len(wanted), max(map(len, videos)), most)  # [q, V, W]
-        dim = self._files.encoding(videos[0][0]).shape[1]
-        encoding = np.zeros((*shape, dim), np.float32)
-        windows = np.zeros((*shape, 2))
-        real = np.zeros(shape, bool)
-        durations = np.ones(shape[:2])
-        for row, several in enumerate(videos):
-            for place, video in enumerate(several):
-                own = (row, place, slice(video.num_windows))
+    def _padded(self, videos, numbers):
+        """Encodings, windows and durations of `[q, v]` videos, -1 for none."""
+        rows = [[videos[n] for n in row if n >= 0] for row in numbers]
+        most = max(video.num_windows for row in rows for video in row)
+        dim = self._files.encoding(rows[0][0]).shape[1]
+        encoding = np.zeros((*numbers.shape, most, dim), np.float32)
+        windows = np.zeros((*numbers.shape, most, 2))
+        durations = np.ones(numbers.shape)
+        for row, several in enumerate(rows):
+            for column, video in enumerate(several):
+                own = row, column, slice(video.num_windows)
                 encoding[own] = self._files.encoding(video)
                 windows[own] = self._files.windows(video)
-                real[own] = True
-                durations[row, place] = video.duration
-        scores, offsets = self._locate(
-            folded,
-            [row for row, _ in wanted],
-            encoding.reshape(len(wanted), -1, dim),
-        )
-        scores = scores.reshape(shape)
-        offsets = offsets.reshape(*shape, 2)
-        if not np.isfinite(scores).all() or not np.isfinite(offsets).all():
-            raise ValueError("The model's output is not finite.")
-        scores = np.where(real, scores, -np.inf)
-        segments = shift(
-            self.model, offsets, windows, durations[..., None, None]
-        )
-        # Rows of videos, without the padding between queries.
-        there = real[..., 0]
-        scores, segments = scores[there], segments[there]
-        names = [video.video_id for row in videos for video in row]
-        owners = np.repeat([row for row, _ in wanted], list(map(len, videos)))
-        highest = scores.max(axis=1)
-        if self.model.consensus_iou is not None:
-            above = np.exp(scores - highest[:, None])
-            highest = highest + np.log(above.sum(axis=1))
-        scores = rescore(self.model, segments, scores)
-        kept = segments_lib.nms(segments, scores, max_iou, top_n)
-        for place, indices in enumerate(kept):
-            for index in indices[indices >= 0]:
-                start, end = segments[place, index].tolist()
-                score = -float(scores[place, index])
-                results[owners[place]].append((score, names[place], start, end))
-        bounds = np.zeros(shape[:2])
-        bounds[there] = highest
-        return bounds
+                durations[row, column] = video.duration
+        return encoding.reshape(len(rows), -1, dim), windows, durations

@@ -1,15 +1,43 @@
-"""From scores and offsets to ranked segments: shift, rescore, suppress."""
+"""From scores and offsets to ranked moments: shift, rescore, suppress.
+
+All in operations of TensorFlow's core, so that the index, evaluation and the
+graph of a servable rank by the same functions. A row of `[P, W]` holds the
+windows of one video; where a video has fewer than W, the rest of its row is
+padding, whose score is `-inf`.
+"""
+
+import functools
+import typing
 
 import numpy as np
+import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
 from acnn_tf.search.encoding import to_numpy
 
-# Windows of a video up to which all pairs of them are looked at, and those
-# of a block of rows where there are more.
-_BAND = 128
-# Pairs of windows held at a time.
-_BLOCK = 1 << 19
+# Pairs of windows that are compared at a time, which bounds memory.
+_PAIRS = 1 << 18
+# Windows whose neighbours are compared together, if so many fit.
+_BLOCK = 128
+
+
+class RankingSettings(typing.NamedTuple):
+    """What ranking asks of a model: see `WindowModel` for each."""
+
+    offset_unit: str
+    frame_rate: float | None
+    consensus_iou: float | tuple | None
+    decay_sigma: float | None
+
+    @classmethod
+    def of(cls, model):
+        """The settings of a model, as they are now."""
+        return cls(
+            model.offset_unit,
+            model.grid.frame_rate,
+            model.consensus_iou,
+            model.decay_sigma,
+        )
 
 
 def candidates(model, queries, video, refined=True):
@@ -23,8 +51,11 @@ def candidates(model, queries, video, refined=True):
             each other. Otherwise they stay, each with its own score.
 
     Returns:
-        `(segments, scores)`: `float64 [Q, W, 2]` seconds, within
-        `[0, duration]`, and `float [Q, W]`.
+        `(segments, scores)`: arrays, `float64 [Q, W, 2]` seconds, within
+        `[0, duration]`, and `float64 [Q, W]`.
+
+    Raises:
+        ValueError: If the model's output is not finite; names the video.
     """
     output = model.match(queries, video.encoding)
     scores, offsets = to_numpy(output["score"]), to_numpy(output["offset"])
@@ -33,15 +64,82 @@ def candidates(model, queries, video, refined=True):
             f"The model's output for video {video.video_id!r} is not finite. "
             "Check the features (experiments.inspect_data) and the weights."
         )
+    settings = RankingSettings.of(model)
     if not refined:
         offsets = np.zeros_like(offsets)
-    segments = shift(model, offsets, video.windows, video.duration)
-    if refined:
-        scores = rescore(model, segments, scores)
+        settings = settings._replace(consensus_iou=None, decay_sigma=None)
+    segments, scores = _compiled_refine(settings)(
+        video.windows, scores, offsets, video.duration
+    )
+    return segments.numpy(), scores.numpy()
+
+
+@functools.cache
+def _compiled_refine(settings):
+    """`refine` for the windows of one video, in a graph for any number."""
+    return tf.function(
+        functools.partial(refine, settings),
+        input_signature=[
+            tf.TensorSpec([None, 2], tf.float64),
+            tf.TensorSpec([None, None], tf.float32),
+            tf.TensorSpec([None, None, 2], tf.float32),
+            tf.TensorSpec([], tf.float64),
+        ],
+        autograph=False,
+    )
+
+
+def rank(settings, windows, scores, offsets, duration, top_n, max_iou):
+    """The best moments of each row: shift, rescore, suppress.
+
+    Args:
+        settings: `RankingSettings`.
+        windows: float64 `[P, W, 2]`, seconds.
+        scores: float32 `[P, W]`; `-inf` marks padding.
+        offsets: float32 `[P, W, 2]`, in the unit of the settings.
+        duration: float64 `[P]`, seconds.
+        top_n: Int n.
+        max_iou: See `nms`.
+
+    Returns:
+        `(segments, scores)`: float64 `[P, M, 2]` and `[P, M]`, best first,
+        M at most n; zeros and `-inf` where fewer are left.
+    """
+    segments, scores = refine(settings, windows, scores, offsets, duration)
+    kept = nms(segments, scores, max_iou, top_n)
+    real, kept = kept >= 0, tf.maximum(kept, 0)
+    segments = tf.gather(segments, kept, batch_dims=1)
+    scores = tf.gather(scores, kept, batch_dims=1)
+    return (
+        tf.where(real[..., None], segments, 0.0),
+        tf.where(real, scores, -np.inf),
+    )
+
+
+def refine(settings, windows, scores, offsets, duration):
+    """Moves windows by their offsets, and scores them anew among each other.
+
+    Args:
+        settings: See `rank`.
+        windows: float64 `[P, W, 2]`, or `[W, 2]` of one video for all rows.
+        scores: See `rank`.
+        offsets: See `rank`.
+        duration: float64 `[P]`, or one for all rows.
+
+    Returns:
+        `(segments, scores)`: float64 `[P, W, 2]` seconds, within
+        `[0, duration]`, and `[P, W]`.
+    """
+    segments = shift(settings, windows, offsets, duration)
+    scores = tf.cast(scores, tf.float64)
+    if settings.consensus_iou is not None:
+        scores = consensus(segments, scores, settings.consensus_iou)
+    if settings.decay_sigma is not None:
+        scores = decay(segments, scores, settings.decay_sigma)
     return segments, scores
 
 
-def shift(model, offsets, windows, duration):
+def shift(settings, windows, offsets, duration):
     """Moves the ends of windows by the predicted offsets.
 
     The one place where offsets are undone. A shifted window is cut at the
@@ -49,41 +147,24 @@ def shift(model, offsets, windows, duration):
     before its start, the window stays as it was.
 
     Args:
-        model: See `acnn_tf.search`.
-        offsets: `[..., W, 2]`, in `model.offset_unit`.
-        windows: `[..., W, 2]`, seconds.
-        duration: Seconds: float, or an array that broadcasts with `windows`.
+        settings: See `rank`.
+        windows: See `refine`, as the others.
+        offsets: Likewise.
+        duration: Likewise.
 
     Returns:
-        `float64 [..., W, 2]`, seconds, within `[0, duration]`.
+        float64 `[P, W, 2]`, seconds, within `[0, duration]`.
     """
     shifted = segments_lib.decode_offsets(
-        np.asarray(offsets, np.float64),
+        tf.cast(offsets, tf.float64),
         windows,
-        model.offset_unit,
-        model.grid.frame_rate,
+        settings.offset_unit,
+        settings.frame_rate,
     )
-    shifted = np.clip(shifted, 0.0, duration)
-    windows = np.clip(windows, 0.0, duration)
-    return np.where(shifted[..., :1] < shifted[..., 1:], shifted, windows)
-
-
-def rescore(model, segments, scores):
-    """Scores of windows in the light of each other, as the model sets it.
-
-    Args:
-        model: For `consensus_iou` and `decay_sigma`.
-        segments: `[..., W, 2]`: the shifted windows of one video.
-        scores: `[..., W]`; `-inf` marks padding and stays.
-
-    Returns:
-        `[..., W]`.
-    """
-    if model.consensus_iou is not None:
-        scores = consensus(segments, scores, model.consensus_iou)
-    if model.decay_sigma is not None:
-        scores = decay(segments, scores, model.decay_sigma)
-    return scores
+    duration = duration[..., None, None]
+    shifted = tf.clip_by_value(shifted, 0.0, duration)
+    windows = tf.clip_by_value(windows, 0.0, duration)
+    return tf.where(shifted[..., :1] < shifted[..., 1:], shifted, windows)
 
 
 def consensus(segments, scores, min_iou):
@@ -97,37 +178,35 @@ def consensus(segments, scores, min_iou):
     window that stands alone gives way to several that nearly coincide.
 
     Args:
-        segments: `[..., W, 2]`: the windows of one video.
-        scores: `[..., W]`; `-inf` marks padding and stays.
+        segments: `[P, W, 2]`: the windows of a video in each row.
+        scores: `[P, W]`; `-inf` marks padding and stays.
         min_iou: m, floats in `[0, 1)`, or one of them: IoU up to which two do
             not agree. A high one asks for sharp ends, a low one forgives.
 
     Returns:
-        `[..., W]`, on the scale of `scores`: that of a window which overlaps
-        no other stays as it is.
+        float64 `[P, W]`, on the scale of `scores`: that of a window which
+        overlaps no other stays as it is.
 
     Example:
 
-    >>> segments = np.array([[0.0, 4.0], [10.0, 14.0], [10.0, 14.0]])
-    >>> consensus(segments, np.array([1.0, 0.9, 0.9]), 0.5).round(2).tolist()
-    [1.0, 1.59, 1.59]
+    >>> segments = [[[0.0, 4.0], [10.0, 14.0], [10.0, 14.0]]]
+    >>> scores = consensus(segments, [[1.0, 0.9, 0.9]], min_iou=0.5)
+    >>> scores.numpy().round(2).tolist()
+    [[1.0, 1.59, 1.59]]
     """
-    segments, scores = np.asarray(segments), np.asarray(scores, np.float64)
-    highest = scores.max(axis=-1, keepdims=True)
-    num_windows = scores.shape[-1]
-    videos = segments.reshape(-1, num_windows, 2)
-    weights = np.exp(scores - highest).reshape(-1, num_windows)
-    total = np.zeros_like(weights)
-    for rows, near in _pairs(videos):
-        overlap = _overlap(videos[rows], videos[near])
-        gain = np.zeros_like(overlap)
-        for m in np.atleast_1d(min_iou):
-            gain += np.maximum(0.0, (overlap - m) / (1.0 - m))
-        gain /= np.size(min_iou)
-        total[rows] = np.squeeze(gain @ weights[near][..., None], -1)
-    total = np.maximum(total, np.finfo(total.dtype).tiny)
-    supported = np.log(total.reshape(scores.shape)) + highest
-    return np.where(scores > -np.inf, supported, scores)
+    segments = tf.cast(segments, tf.float64)
+    scores = tf.cast(scores, tf.float64)
+    min_iou = np.atleast_1d(min_iou).tolist()
+    highest = tf.reduce_max(scores, axis=-1, keepdims=True)
+    weight = tf.exp(scores - highest)  # [P, W], 0 for padding
+
+    def support(overlap, weight):
+        gains = [tf.nn.relu((overlap - m) / (1.0 - m)) for m in min_iou]
+        return tf.linalg.matvec(tf.add_n(gains) / len(gains), weight.near)
+
+    total = _among_neighbours(support, segments, scores, weight)
+    total = tf.maximum(total, np.finfo(np.float64).tiny)
+    return tf.where(scores > -np.inf, tf.math.log(total) + highest, scores)
 
 
 def decay(segments, scores, sigma):
@@ -143,72 +222,197 @@ def decay(segments, scores, sigma):
     of the rest then looks elsewhere earlier.
 
     Args:
-        segments: `[..., W, 2]`: the windows of one video.
-        scores: `[..., W]`; `-inf` marks padding and stays. Of equal ones, the
+        segments: `[P, W, 2]`: the windows of a video in each row.
+        scores: `[P, W]`; `-inf` marks padding and stays. Of equal ones, the
             first is better.
         sigma: Positive float; the smaller, the more.
 
     Returns:
-        `[..., W]`, at most `scores`.
+        float64 `[P, W]`, at most `scores`.
 
     Example:
 
-    >>> segments = np.array([[0.0, 4.0], [0.0, 5.0], [10.0, 14.0]])
-    >>> decay(segments, np.array([1.0, 0.9, 0.5]), 0.4).round(2).tolist()
-    [1.0, -0.7, 0.5]
+    >>> segments = [[[0.0, 4.0], [0.0, 5.0], [10.0, 14.0]]]
+    >>> scores = decay(segments, [[1.0, 0.9, 0.5]], sigma=0.4)
+    >>> scores.numpy().round(2).tolist()
+    [[1.0, -0.7, 0.5]]
     """
-    segments, scores = np.asarray(segments), np.asarray(scores, np.float64)
-    num_windows = scores.shape[-1]
-    videos = segments.reshape(-1, num_windows, 2)
-    best_first = np.argsort(-scores, axis=-1, kind="stable")
-    rank = np.argsort(best_first, axis=-1).reshape(-1, num_windows)
-    covered, loss = np.zeros(rank.shape), np.zeros(rank.shape)
-    for rows, near in _pairs(videos):
-        over = _overlap_of_better(videos, rank, rows, near)
-        covered[rows] = over.max(axis=-1)
-    for rows, near in _pairs(videos):
-        over = _overlap_of_better(videos, rank, rows, near)
-        over = over**2 - covered[near][:, None] ** 2
-        loss[rows] = np.maximum(0.0, over.max(axis=-1))
-    return scores - loss.reshape(scores.shape) / sigma
+    segments = tf.cast(segments, tf.float64)
+    scores = tf.cast(scores, tf.float64)
+    best_first = tf.argsort(scores, direction="DESCENDING", stable=True)
+    rank = tf.argsort(best_first)
+
+    def of_better(overlap, rank):
+        better = rank.near[:, None] < rank.rows[:, :, None]
+        return tf.where(better, overlap, 0.0)
+
+    def cover(overlap, rank):
+        return tf.reduce_max(of_better(overlap, rank), axis=-1)
+
+    covered = _among_neighbours(cover, segments, scores, rank)
+
+    def loss(overlap, rank, covered):
+        over = of_better(overlap, rank) ** 2 - covered.near[:, None] ** 2
+        return tf.maximum(tf.reduce_max(over, axis=-1), 0.0)
+
+    return scores - (
+        _among_neighbours(loss, segments, scores, rank, covered) / sigma
+    )
 
 
-def _overlap(segments, others):
-    """IoU of all pairs: `[V, W, 2]` and `[V, N, 2]` -> `[V, W, N]`."""
-    return segments_lib.iou(segments[:, :, None], others[:, None])
+class _Block(typing.NamedTuple):
+    """Values of a block of windows, and of all that these can overlap."""
+
+    rows: tf.Tensor  # [P, R]
+    near: tf.Tensor  # [P, N]
 
 
-def _overlap_of_better(videos, rank, rows, near):
-    """The same of windows with those that rank before them, 0 with others."""
-    better = rank[near][:, None] < rank[rows][:, :, None]
-    return np.where(better, _overlap(videos[rows], videos[near]), 0.0)
+def _among_neighbours(function, segments, scores, *values):
+    """Calls a function for all windows and those that they overlap, in blocks.
 
-
-def _pairs(videos):
-    """Indices `(rows, near)` of windows, such that all that overlap meet.
+    All pairs of windows would be too many for long videos. By their starts,
+    those that a window can overlap are near it, so that time and memory are
+    linear in the number of windows where these are of limited lengths.
 
     Args:
-        videos: `[V, W, 2]`.
+        function: Of the IoU `[P, R, N]` of a block of windows with those near
+            them, and the `_Block` of each of the values; returns `[P, R]`.
+        segments: float64 `[P, W, 2]`.
+        scores: `[P, W]`; `-inf` marks padding, for which anything may be
+            returned.
+        *values: `[P, W]`, whatever the function needs of the windows.
 
-    Yields:
-        Two indices into arrays `[V, W]`, each window once among the rows.
+    Returns:
+        float64 `[P, W]`.
     """
-    num_windows = videos.shape[1]
-    if num_windows <= _BAND:
-        step = max(1, _BLOCK // max(1, num_windows**2))
-        for first in range(0, len(videos), step):
-            block = slice(first, first + step)
-            yield (block, slice(None)), (block, slice(None))
-        return
-    for number, segments in enumerate(videos):
-        # By start, the windows that a run of windows may overlap are a run.
-        video = slice(number, number + 1)
-        order = np.argsort(segments[:, 0], kind="stable")
-        segments = segments[order]
-        starts = segments[:, 0]
-        longest = (segments[:, 1] - starts).max()
-        for first in range(0, len(segments), _BAND):
-            rows = slice(first, first + _BAND)
-            nearest = np.searchsorted(starts, starts[rows][0] - longest)
-            farthest = np.searchsorted(starts, segments[rows, 1].max(), "right")
-            yield (video, order[rows]), (video, order[nearest:farthest])
+    num_rows, num_windows = tf.unstack(tf.shape(scores))
+    real = scores > -np.inf
+    # Padding comes last.
+    end = tf.reduce_max(segments, axis=(1, 2), keepdims=True)
+    segments = tf.where(real[..., None], segments, end)
+    order = tf.argsort(segments[..., 0], stable=True)
+    segments, real, *values = (
+        tf.gather(value, order, batch_dims=1)
+        for value in (segments, real, *values)
+    )
+    start, end = tf.unstack(segments, axis=-1)
+    longest = tf.reduce_max(end - start, axis=1, keepdims=True)
+    place = tf.range(num_windows)
+    before = place - tf.searchsorted(start, start - longest)
+    after = tf.searchsorted(start, end) - place
+    # How many places away a window may be that overlaps another.
+    reach = tf.reduce_max(tf.where(real, tf.maximum(before, after), 0))
+    size = tf.maximum(reach, _BLOCK)
+    pairs_of_window = num_rows * tf.minimum(3 * size, num_windows)
+    size = tf.clip_by_value(_PAIRS // pairs_of_window, 1, size)
+
+    def of_block(first, last):
+        rows = slice(first, last)
+        near = slice(tf.maximum(first - reach, 0), last + reach)
+        overlap = iou(segments[:, rows, None], segments[:, None, near])
+        blocks = (_Block(value[:, rows], value[:, near]) for value in values)
+        return tf.transpose(function(overlap, *blocks))
+
+    found = tf.transpose(in_blocks(of_block, num_windows, size, tf.float64))
+    return tf.gather(found, tf.argsort(order), batch_dims=1)
+
+
+def in_blocks(function, count, size, dtype):
+    """Calls a function for blocks of rows, one after the other.
+
+    Args:
+        function: Of the first row of a block, and of the first behind it,
+            which may be more than there are; returns `[rows, K]`.
+        count: Int tensor, rows in all.
+        size: Int, rows of a block.
+        dtype: Of what the function returns.
+
+    Returns:
+        `[count, K]`.
+    """
+    num_blocks = -(-count // size)
+    blocks = tf.TensorArray(dtype, num_blocks, infer_shape=False)
+
+    def body(number, blocks):
+        block = function(number * size, (number + 1) * size)
+        return number + 1, blocks.write(number, block)
+
+    _, blocks = tf.while_loop(
+        lambda number, _: number < num_blocks,
+        body,
+        (0, blocks),
+        parallel_iterations=1,
+    )
+    return tf.ensure_shape(blocks.concat(), (None, None))
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None, None, 2], tf.float64),
+        tf.TensorSpec([None, None], tf.float64),
+        tf.TensorSpec(None, tf.float64),
+        tf.TensorSpec([], tf.int32),
+    ],
+    autograph=False,
+)
+def nms(segments, scores, max_iou, top_n):
+    """Greedy non-maximum suppression, row by row.
+
+    The best segment is kept and those that overlap it by more than `max_iou`
+    are dropped; then the best of the rest, and so on.
+
+    Args:
+        segments: float64 `[P, W, 2]`.
+        scores: float64 `[P, W]`, higher is better; equal scores keep their
+            order and `-inf` marks padding.
+        max_iou: Float in `[0, 1]`: largest IoU that two kept segments have;
+            or one for each row, `[P]`.
+        top_n: Int: stop after this many.
+
+    Returns:
+        int32 `[P, M]`, M at least 1: places of the kept segments in their
+        rows, best first; -1 in the rows that keep fewer than the fullest.
+
+    Example:
+
+    >>> segments = [[[0.0, 4.0], [0.0, 5.0], [6.0, 9.0]]]
+    >>> nms(segments, [[0.9, 0.8, 0.1]], max_iou=0.5, top_n=5).numpy().tolist()
+    [[0, 2]]
+    """
+    max_iou = tf.reshape(max_iou, (-1, 1))
+    place = tf.range(tf.shape(scores)[1])
+
+    def is_unfinished(kept, scores):
+        wanted = (kept.size() < top_n) & tf.reduce_any(scores > -np.inf)
+        return wanted | (kept.size() == 0)
+
+    def keep(kept, scores):
+        best = tf.argmax(scores, axis=1, output_type=tf.int32)  # [P]
+        found = tf.gather(scores, best, batch_dims=1) > -np.inf
+        chosen = tf.gather(segments, best, batch_dims=1)  # [P, 2]
+        dropped = iou(chosen[:, None], segments) > max_iou
+        # By place too: a segment without length does not overlap itself.
+        dropped |= place == best[:, None]
+        kept = kept.write(kept.size(), tf.where(found, best, -1))
+        return kept, tf.where(~dropped, scores, -np.inf)
+
+    kept = tf.TensorArray(tf.int32, 0, dynamic_size=True)
+    kept, _ = tf.while_loop(
+        is_unfinished, keep, (kept, scores), parallel_iterations=1
+    )
+    return tf.transpose(kept.stack())
+
+
+def iou(a, b):
+    """`acnn_tf.segments.iou` of tensors.
+
+    Example:
+
+    >>> float(iou(tf.constant([0.0, 10.0]), tf.constant([5.0, 20.0])))
+    0.25
+    """
+    start = tf.maximum(a[..., 0], b[..., 0])
+    end = tf.minimum(a[..., 1], b[..., 1])
+    shared = tf.nn.relu(end - start)
+    union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - shared
+    return tf.math.divide_no_nan(shared, union)

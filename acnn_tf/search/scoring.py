@@ -1,12 +1,14 @@
-"""Scores of very many windows, a cache-sized tile at a time."""
+"""Scores of very many windows, and what they say of each video."""
 
 import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from acnn_tf.search.encoding import to_numpy
+from acnn_tf.search.ranking import RankingSettings, in_blocks
 
 # Query-window pairs of a tile: the hidden layer of one query then stays in a
 # processor's cache until it is summed up; without tiles it travels to memory
@@ -15,102 +17,107 @@ from acnn_tf.search.encoding import to_numpy
 TILE = 8192
 
 
-def score_function(model):
-    """Function that scores windows, compiled where that can be.
+def video_bounds(settings, scores, owner):
+    """The most that any moment of a video can score.
+
+    That is the highest score of its windows; where windows support each other
+    (`consensus`), the logarithm of the sum of their exponentials, which is
+    what a window would have that all others agree with; `decay` only lowers
+    scores.
 
     Args:
-        model: Its `score` is called.
+        settings: `acnn_tf.search.ranking.RankingSettings`.
+        scores: float32 `[N, Q]` of the windows of V videos; `-inf` marks
+            padding.
+        owner: int32 `[N]`, rising: the number of each window's video.
 
     Returns:
-        Function of encodings `[N, t]`, what `model.fold` returned for Q
-        queries, and `"float32"` or `"bfloat16"`; returns float32 `[N, Q]`.
+        float32 `[V, Q]`; NaN for the queries of which a score is NaN.
     """
-
-    def score(encoding, folded, precision):
-        encoding = ops.cast(encoding, precision)
-        return ops.cast(model.score(folded, encoding), "float32")
-
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    tiles = _compiled_loop(score) if on_tensorflow else _loop(score)
-
-    def score_tiles(encoding, folded, precision):
-        folded = [ops.cast(part, precision) for part in folded]
-        rows = max(1, TILE // len(folded[0]))
-        return tiles(encoding, folded, rows, precision)
-
-    return score_tiles
+    bounds = tf.math.segment_max(scores, owner)
+    if settings.consensus_iou is not None:
+        above = tf.exp(scores - tf.gather(bounds, owner))
+        bounds += tf.math.log(tf.math.segment_sum(above, owner))
+    # Of NaN and a number, `segment_max` returns the number.
+    is_nan = tf.reduce_any(tf.math.is_nan(scores), axis=0)
+    return tf.where(is_nan, np.nan, bounds)
 
 
-def _loop(score):
-    """The loop over tiles in Python."""
-
-    def tiles(encoding, folded, rows, precision):
-        return np.concatenate(
-            [
-                to_numpy(score(encoding[i : i + rows], folded, precision))
-                for i in range(0, len(encoding), rows)
-            ]
-        )
-
-    return tiles
-
-
-def _compiled_loop(score):
-    """The loop over tiles as one TensorFlow graph."""
-
-    def loop(encoding, folded, rows, precision):
-        return tile_by_tile(
-            lambda tile: score(tile, folded, precision), encoding, rows
-        )
-
-    graphs = {
-        precision: _one_graph(functools.partial(loop, precision=precision))
-        for precision in ("float32", "bfloat16")
-    }
-
-    def tiles(encoding, folded, rows, precision):
-        return graphs[precision](encoding, folded, np.int32(rows)).numpy()
-
-    return tiles
-
-
-def tile_by_tile(score, encoding, rows):
-    """Scores all windows, `rows` at a time, within a TensorFlow graph.
+def score_tiles(score, encoding, size):
+    """Scores all windows, a tile at a time, within a TensorFlow graph.
 
     Args:
-        score: Function from `[W, t]` to float32 `[W, Q]`.
+        score: Function from `[n, t]` to `[n, Q]`.
         encoding: Tensor `[N, t]`.
-        rows: Int.
+        size: Int, windows of a tile.
 
     Returns:
-        Tensor, float32 `[N, Q]`.
+        float32 `[N, Q]`.
     """
-    import tensorflow as tf
-
-    count = -(-tf.shape(encoding)[0] // rows)
-    parts = tf.TensorArray(tf.float32, count, infer_shape=False)
-
-    def body(i, parts):
-        tile = encoding[i * rows : (i + 1) * rows]
-        return i + 1, parts.write(i, score(tile))
-
-    _, parts = tf.while_loop(
-        lambda i, _: i < count, body, (0, parts), parallel_iterations=1
+    return in_blocks(
+        lambda first, last: tf.cast(score(encoding[first:last]), tf.float32),
+        tf.shape(encoding)[0],
+        size,
+        tf.float32,
     )
-    return tf.ensure_shape(parts.concat(), (None, None))
 
 
-def locate_function(model):
-    """`model.locate`, compiled where that can be, with arrays as results."""
-    locate = model.locate
-    if keras.backend.backend() == "tensorflow":
-        locate = _one_graph(locate)
+def bounds_function(model):
+    """Scores of windows and their `video_bounds`, compiled where that can be.
 
-    def arrays(folded, row, encoding):
-        output = locate(folded, np.int32(row), encoding)
-        return to_numpy(output["score"]), to_numpy(output["offset"])
+    Args:
+        model: See `acnn_tf.search`.
 
-    return arrays
+    Returns:
+        Function of what `model.fold` returned for Q queries, encodings
+        `[N, t]`, the owner of each window, and `"float32"` or `"bfloat16"`;
+        returns an array, float32 `[V, Q]`.
+    """
+    graphs = {}
+
+    def score(folded, encoding):
+        return model.score(folded, ops.cast(encoding, folded[0].dtype))
+
+    def bounds(folded, encoding, owner, precision):
+        settings = RankingSettings.of(model)
+        folded = [ops.cast(part, precision) for part in folded]
+        size = max(1, TILE // len(folded[0]))
+        if keras.backend.backend() != "tensorflow":
+            scores = [
+                to_numpy(score(folded, encoding[first : first + size]))
+                for first in range(0, len(encoding), size)
+            ]
+            return video_bounds(settings, np.concatenate(scores), owner).numpy()
+        specs = (
+            [any_size(part, *part.shape) for part in folded],
+            any_size(encoding, encoding.shape[1]),
+            any_size(owner),
+            tf.TensorSpec([], tf.int32),
+        )
+        key = settings, *tf.nest.flatten(specs)
+        if key not in graphs:
+
+            def graph(folded, encoding, owner, size):
+                tile = functools.partial(score, folded)
+                scores = score_tiles(tile, encoding, size)
+                return video_bounds(settings, scores, owner)
+
+            graphs[key] = tf.function(
+                graph, input_signature=specs, autograph=False
+            )
+        return graphs[key](folded, encoding, owner, size).numpy()
+
+    return bounds
+
+
+def any_size(array, *widths):
+    """The spec of an array of any size, but for its last axes.
+
+    TensorFlow adds a bias within a product only where it knows how wide both
+    are.
+    """
+    shape = [None] * (len(array.shape) - len(widths)) + list(widths)
+    return tf.TensorSpec(shape, array.dtype)
 
 
 def encode_function(model):
@@ -118,44 +125,6 @@ def encode_function(model):
     encode = model.encode_queries
     on_tensorflow = keras.backend.backend() == "tensorflow"
     if on_tensorflow and isinstance(model, keras.Model):
-        import tensorflow as tf
-
         # Step by step a GRU takes longer than a search.
         encode = tf.function(encode, reduce_retracing=True, autograph=False)
     return lambda queries: to_numpy(encode(queries))
-
-
-def _one_graph(function):
-    """Compiles a function once for all numbers of windows and videos.
-
-    The arrays of a list keep their shapes: TensorFlow adds a bias within the
-    product only where it knows how wide both are.
-    """
-    import tensorflow as tf
-
-    graphs = {}
-
-    def spec(argument):
-        if isinstance(argument, list):
-            return [tf.TensorSpec(x.shape, x.dtype) for x in argument]
-        shape = [None] * argument.shape.rank
-        if len(shape) > 1:
-            shape[-1] = argument.shape[-1]
-        return tf.TensorSpec(shape, argument.dtype)
-
-    def call(*arguments):
-        arguments = [
-            list(map(tf.convert_to_tensor, argument))
-            if isinstance(argument, (list, tuple))
-            else tf.convert_to_tensor(argument)
-            for argument in arguments
-        ]
-        specs = list(map(spec, arguments))
-        key = tuple(tf.nest.flatten(specs))
-        if key not in graphs:
-            graphs[key] = tf.function(
-                function, input_signature=specs, autograph=False
-            )
-        return graphs[key](*arguments)
-
-    return call

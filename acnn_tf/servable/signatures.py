@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments
-from acnn_tf.servable import ranking, windows
-from acnn_tf.servable.corpus import Corpus
+from acnn_tf.search.ranking import RankingSettings, rank
+from acnn_tf.servable import windows
+from acnn_tf.servable.corpus import Corpus, pad
 from acnn_tf.servable.word_ids import WordIds
 
 # In place of a moment where fewer were found: JSON has no infinity.
@@ -122,16 +123,18 @@ class Signatures(tf.Module):
         real = tf.sequence_mask(
             tf.gather(num_windows, row), tf.shape(segment)[1]
         )
+        segment, score = rank(
+            RankingSettings.of(self._model()),
+            segment,
+            tf.where(real, score, -np.inf),
+            tf.cast(output["offset"][:, 0], tf.float32),
+            tf.gather(duration, row),
+            self._top_n,
+            self._max_iou,
+        )
         return _moments(
-            *ranking.rank(
-                self._model(),
-                segment,
-                tf.where(real, score, -np.inf),
-                output["offset"][:, 0],
-                tf.gather(duration, row),
-                self._top_n,
-                self._max_iou,
-            )
+            pad(segment, self._top_n, 1, 0.0),
+            pad(score, self._top_n, 1, -np.inf),
         )
 
     def encode_windows(self, clip, num_clips, duration):

@@ -9,6 +9,7 @@ from acnn_tf.search import (
     EncodedVideo,
     candidates,
     encode_videos,
+    nms,
 )
 from acnn_tf.servable.signatures import NO_SCORE
 
@@ -107,7 +108,7 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
     answers = []
     for name, query in zip(rows, encoded(inputs["localize"]["query"])):
         (segments,), (scores,) = candidates(model, query[None], windows[name])
-        kept = segments_lib.nms(segments, scores, max_iou, top_n)
+        (kept,) = nms([segments], [scores], max_iou, top_n).numpy()
         answers.append(
             [("", *segments[i].tolist(), float(scores[i])) for i in kept]
         )
