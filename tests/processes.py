@@ -1,20 +1,22 @@
 """Modules run as `python -m` runs them, without each loading TensorFlow anew.
 
-A process that has loaded TensorFlow and Keras, but has run nothing, forks a new
-one for each module, in 0.2 seconds and not in 4. What is tested of the start of
-a process itself, such as what TensorFlow prints there, needs `subprocess`.
+A process that has loaded TensorFlow and Keras, but has run nothing, forks one
+for each module: 0.2 seconds, where a start takes 4. What is tested of the start
+itself, such as what TensorFlow prints there, needs `subprocess`.
 """
 
 import multiprocessing
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Of other people's libraries alone: ours is loaded as a user's is.
+# Other people's libraries alone: ours is loaded as a user's is.
 LOADED = ["tensorflow", "keras", "h5py", "tests.processes"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -23,31 +25,59 @@ if sys.platform == "linux":  # elsewhere a fork of so much may not run
 
 
 class Started:
-    """A module that runs in a process of its own.
+    """A module that runs in a process of its own, from the project's root.
 
     Args:
-        module: Name of a module of this project.
+        module: Name of a module, such as `experiments.train`.
         *arguments: What follows it on the command line.
         **environment: Variables to set, besides those of this process.
+
+    Attributes:
+        pid: Of the process.
+        kill: Function that ends it at once.
     """
 
     def __init__(self, module, *arguments, **environment):
-        self._folder = tempfile.TemporaryDirectory()
-        self._printed = [
-            Path(self._folder.name, name) for name in ("stdout", "stderr")
-        ]
         self.args = [module, *map(str, arguments)]
+        self._folder, self._done = Path(tempfile.mkdtemp()), None
+        self._files = [self._folder / "stdout", self._folder / "stderr"]
+        for path in self._files:
+            path.touch()
         self._process = _CONTEXT.Process(
             target=_run,
             args=(
                 self.args,
                 {**os.environ, **environment},
-                list(map(str, self._printed)),
+                list(map(str, self._files)),
             ),
         )
         self._process.start()
         self.pid = self._process.pid
         self.kill = self._process.kill
+
+    @property
+    def returncode(self):
+        """As of `subprocess.Popen`: `None` while it runs."""
+        return self._process.exitcode
+
+    @property
+    def printed(self):
+        """List of two texts, of stdout and of stderr, up to now."""
+        if self._done is not None:
+            return [self._done.stdout, self._done.stderr]
+        return [
+            path.read_text(encoding="utf-8", errors="replace")
+            for path in self._files
+        ]
+
+    def first_line(self, timeout=60):
+        """Waits for a line on stdout, and returns it without its end."""
+        end = time.monotonic() + timeout
+        while "\n" not in self.printed[0]:
+            if self.returncode is not None or time.monotonic() > end:
+                raise ChildProcessError(f"{self.args}: {self.printed}")
+            time.sleep(0.01)
+        return self.printed[0].partition("\n")[0]
 
     def finish(self, timeout=300):
         """Waits for its end.
@@ -59,35 +89,32 @@ class Started:
             `subprocess.CompletedProcess`.
 
         Raises:
-            TimeoutError: If it was; says what it had printed.
+            TimeoutError: If it was killed; says what it had printed.
         """
-        self._process.join(timeout)
-        code = self._process.exitcode
-        self._process.kill()
-        self._process.join()
-        texts = [
-            path.read_text(encoding="utf-8", errors="replace")
-            if path.exists()
-            else ""
-            for path in self._printed
-        ]
-        self._folder.cleanup()
-        if code is None:
-            raise TimeoutError(f"{self.args} did not end: {texts}")
-        return subprocess.CompletedProcess(self.args, code, *texts)
+        if self._done is None:
+            self._process.join(timeout)
+            code = self.returncode
+            self.kill()
+            self._process.join()
+            self._done = subprocess.CompletedProcess(
+                self.args, code, *self.printed
+            )
+            shutil.rmtree(self._folder)
+        if self._done.returncode is None:
+            raise TimeoutError(f"{self.args} did not end: {self.printed}")
+        return self._done
 
 
 def run(module, *arguments, **environment):
-    """`Started`, to its end."""
+    """Runs a module to its end, see `Started`."""
     return Started(module, *arguments, **environment).finish()
 
 
 def _run(arguments, environment, printed):
     for number, path in enumerate(printed, start=1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        file = os.open(path, os.O_WRONLY)
         os.dup2(file, number)
         os.close(file)
-    # One by one: what is set already stays known to the C library.
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
