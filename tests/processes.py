@@ -25,11 +25,12 @@ if sys.platform == "linux":  # elsewhere a fork of so much may not run
 
 
 class Started:
-    """A module that runs in a process of its own, from the project's root.
+    """A module that runs in a process of its own.
 
     Args:
-        module: Name of a module, such as `experiments.train`.
-        *arguments: What follows it on the command line.
+        module: Full name of a module, such as `experiments.train`.
+        *arguments: What follows it on the command line, strings or paths.
+        cwd: Folder to run it in.
         **environment: Variables to set, besides those of this process.
 
     Attributes:
@@ -37,7 +38,7 @@ class Started:
         kill: Function that ends it at once.
     """
 
-    def __init__(self, module, *arguments, **environment):
+    def __init__(self, module, *arguments, cwd=ROOT, **environment):
         self.args = [module, *map(str, arguments)]
         self._folder, self._done = Path(tempfile.mkdtemp()), None
         self._files = [self._folder / "stdout", self._folder / "stderr"]
@@ -47,6 +48,7 @@ class Started:
             target=_run,
             args=(
                 self.args,
+                str(cwd),
                 {**os.environ, **environment},
                 list(map(str, self._files)),
             ),
@@ -105,12 +107,27 @@ class Started:
         return self._done
 
 
-def run(module, *arguments, **environment):
-    """Runs a module to its end, see `Started`."""
-    return Started(module, *arguments, **environment).finish()
+def run_module(module, *arguments, code=0, cwd=ROOT, **environment):
+    """Runs a module to its end, and asserts how it ends.
+
+    Args:
+        module: See `Started`, as the others.
+        *arguments: Strings or paths.
+        code: Int, the exit code that is expected; `None` takes any.
+        cwd: Folder to run it in.
+        **environment: Variables to set.
+
+    Returns:
+        `subprocess.CompletedProcess` with `stdout` and `stderr` as text.
+    """
+    done = Started(module, *arguments, cwd=cwd, **environment).finish()
+    if code is not None:
+        end = done.stderr[-3000:] + done.stdout[-1000:]
+        assert done.returncode == code, end
+    return done
 
 
-def _run(arguments, environment, printed):
+def _run(arguments, cwd, environment, printed):
     for number, path in enumerate(printed, start=1):
         file = os.open(path, os.O_WRONLY)
         os.dup2(file, number)
@@ -118,6 +135,6 @@ def _run(arguments, environment, printed):
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     sys.argv[:] = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

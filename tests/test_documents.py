@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments.sweeps.grid import read_grid
 from experiments.sweeps.space import read_space
-from tests import processes
+from tests.processes import run_module
 from tests.test_project import assert_none, module_of, name_of, text_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ COMMAND = re.compile(
 def help_of(module):
     # argparse, of the one main that uses it, knows no --helpfull.
     for flag in ("--helpfull", "--help"):
-        done = processes.run(module, flag)
+        done = run_module(module, flag, code=None)
         # absl leaves with 1 after printing help, but so does a traceback.
         if done.returncode in (0, 1) and done.stdout:
             return done.stdout

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from export.protocol.tensors import from_proto
-from tests import processes
+from tests.processes import run_module
 from tests.server_process import Server
 from tests.small_model import X, request, save
 
@@ -193,8 +193,7 @@ def version_1():
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path):
-    found = processes.run(
-        "export.server", "--port=0", f"--model_base_path={tmp_path}"
+    found = run_module(
+        "export.server", "--port=0", f"--model_base_path={tmp_path}", code=2
     )
-    assert found.returncode == 2
     assert "INTEGER/saved_model.pb" in found.stderr
