@@ -5,10 +5,13 @@ for each module: 0.2 seconds, where a start takes 4. What is tested of the start
 itself, such as what TensorFlow prints there, needs `subprocess`.
 """
 
+import contextlib
+import json
 import multiprocessing
 import os
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -125,6 +128,35 @@ def run_module(module, *arguments, code=0, cwd=ROOT, **environment):
         end = done.stderr[-3000:] + done.stdout[-1000:]
         assert done.returncode == code, end
     return done
+
+
+def start_workers(module, *arguments):
+    """Starts a module as the workers of one training.
+
+    Args:
+        module: See `Started`.
+        *arguments: For each worker a list of its own.
+
+    Returns:
+        List of `Started`.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in arguments
+        ]
+        ports = [one.getsockname()[1] for one in sockets]
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return [
+        Started(
+            module,
+            *own,
+            TF_CONFIG=json.dumps(
+                {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            ),
+        )
+        for index, own in enumerate(arguments)
+    ]
 
 
 def _run(arguments, cwd, environment, printed):
