@@ -9,7 +9,7 @@ WORKERS ?= -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-oldest format clean
+.PHONY: help quickstart test test-oldest soak format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' \
@@ -18,11 +18,15 @@ help: ## List the targets
 quickstart: .venv/ready ## Train, evaluate and search on built-in scenes
 	@.venv/bin/python -m experiments.quickstart
 
-test: .venv/ready ## Run the whole test suite
+test: .venv/ready ## Run the test suite, for every change
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/ready ## Run its shorter part on the oldest TensorFlow
-	@.venv-oldest/bin/python -m pytest -m "not slow" $(WORKERS) $(PYTEST_ARGS)
+	@.venv-oldest/bin/python -m pytest -m "not slow and not soak" $(WORKERS) \
+		$(PYTEST_ARGS)
+
+soak: .venv/ready ## Run the tests that are long by nature
+	@.venv/bin/python -m pytest -m soak $(WORKERS) $(PYTEST_ARGS)
 
 format: .venv/ready ## Lay out the sources and mend what ruff can mend
 	@.venv/bin/python -m ruff check --fix

@@ -55,9 +55,7 @@ def fit(folder, every, how=None, step=0):
     )
     tf.config.experimental.enable_op_determinism()
     with strategy.scope():
-        model, make_batches = distributed_fit.make_model(
-            dropout=0.3, query_encoder="mean", kernel_sizes=(1, 3)
-        )
+        model, make_batches = distributed_fit.make_model(dropout=0.3)
     killer = Killer(folder, how, int(step))
     ResumableTraining(model, folder, int(every)).fit(
         make_batches, epochs=EPOCHS, verbose=0, callbacks=[killer]

@@ -2,10 +2,7 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import grpc
 import pytest
@@ -16,35 +13,28 @@ from tensorflow_serving.apis import (
 )
 
 from export.protocol.tensors import from_proto
+from tests.processes import Started
 from tests.small_model import request
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Server:
     """A server of the models in `folder`, named acnn, on free ports."""
 
     def __init__(self, folder, *flags):
-        self.log = folder / "log.txt"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "export.server"),
-                    *("--model_name=acnn", f"--model_base_path={folder}"),
-                    *("--port=0", "--rest_api_port=0"),
-                    "--file_system_poll_wait_seconds=0.05",
-                    *flags,
-                ],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        line = self.process.stdout.readline()
-        found = re.fullmatch(
-            r"Serving acnn, gRPC (\S+), REST (http://\S+)\n", line
+        self.process = Started(
+            "export.server",
+            "--model_name=acnn",
+            f"--model_base_path={folder}",
+            "--port=0",
+            "--rest_api_port=0",
+            "--file_system_poll_wait_seconds=0.05",
+            *flags,
         )
-        assert found, self.log.read_text()
+        line = self.process.first_line()
+        found = re.fullmatch(
+            r"Serving acnn, gRPC (\S+), REST (http://\S+)", line
+        )
+        assert found, self.process.printed
         self.grpc, self.rest = found.groups()
         self.url = f"{self.rest}/v1/models/acnn"
         self.channel = grpc.insecure_channel(self.grpc)
@@ -53,6 +43,11 @@ class Server:
         )
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.session = requests.Session()
+
+    @property
+    def log(self):
+        """What the server has written to stderr."""
+        return self.process.printed[1]
 
     def predict(self, signature="", timeout=20, **inputs):
         response = self.stub.Predict(
@@ -79,7 +74,7 @@ class Server:
     def wait_until(self, condition):
         end = time.monotonic() + 20
         while not condition():
-            assert time.monotonic() < end, self.log.read_text()
+            assert time.monotonic() < end, self.log
             time.sleep(0.01)
 
     def wait_for(self, version, state):
@@ -95,5 +90,4 @@ class Server:
         self.channel.close()
         self.session.close()
         self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.finish()

@@ -1,23 +1,21 @@
 """The benchmark: that it runs and what it reports, not how fast anything is."""
 
+import collections
+import importlib
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.benchmarks import groups, measure, report, trace
+from tests.failing_worker import answer_or_die
+from tests.processes import run_module
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = (
-    *("gemm", "cross", "context", "encode", "search", "step", "input"),
-    "serve",
-)
+# Those that start no processes but to measure memory, and are soon done.
+PARTS = ("gemm", "cross", "context", "encode", "search")
+LONG_PARTS = ("step", "serve", "distribute", "input")
 KEYS = {
     "part",
     "case",
@@ -43,65 +41,80 @@ def one_run_a_turn(monkeypatch):
     monkeypatch.setattr(measure, "TURN_SECONDS", 0.0)
 
 
-def run_smoke(parts, folder):
-    """The main, run on tiny sizes: what it printed."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.benchmark", "--smoke"),
-            *("--json", "--rounds=1", f"--parts={','.join(parts)}"),
-            f"--out={folder}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
+def check(row):
+    """That a row is whole, and what it holds against each other agrees."""
+    assert KEYS <= row.keys()
+    assert row["seconds"] > 0
+    if row["ratio"] is None:  # a layout that is too large to try, or a load
+        codes = row.get("codes", {})
+        assert (row["memory_ratio"] or 0) > 1 or codes["OK"] > 0
+        return
+    assert row["ratio"] == pytest.approx(row["other_seconds"] / row["seconds"])
+    # bfloat16 keeps 8 bits.
+    bound = 2**-7 if "bfloat16" in row["case"] else 1e-4
+    if row["max_relative_error"] is not None:
+        assert row["max_relative_error"] < bound, row
+    assert row.get("same_top_10", 1) == 1
+    if row["part"] == "cross":
+        assert row["max_relative_error_float64"] < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_ways_that_are_held_against_each_other_agree(part, monkeypatch):
+    nothing = collections.defaultdict(lambda: None)
+    monkeypatch.setattr(
+        measure, "peaks", lambda make, cases: [nothing for _ in cases]
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """What the main printed, and the folder that it wrote."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    return run_smoke(PARTS, folder), folder
-
-
-@pytest.mark.slow
-def test_benchmark_prints_rows_and_nothing_else(finished):
-    rows = json.loads(finished[0])
-    assert {row["part"] for row in rows} == set(PARTS)
+    module = importlib.import_module(f"experiments.benchmarks.{part}")
+    rows = module.rows(smoke=True, rounds=1)
+    assert {row["part"] for row in rows} == {part}
     for row in rows:
-        assert KEYS <= row.keys()
-        assert row["seconds"] > 0
-        if row["part"] == "serve" and row["ratio"] is None:  # a load
-            assert sum(row["codes"].values()) >= row["codes"]["OK"] > 0
-            continue
-        if row["ratio"] is None:  # a layout that is too large to try
-            assert row["memory_ratio"] > 1
-            continue
-        assert row["ratio"] == pytest.approx(
-            row["other_seconds"] / row["seconds"]
-        )
+        check(row)
+        assert row["max_relative_error"] is not None
 
 
 @pytest.mark.slow
-def test_ways_that_are_held_against_each_other_agree(finished):
-    for row in json.loads(finished[0]):
-        # bfloat16 keeps 8 bits.
-        bound = 2**-7 if "bfloat16" in row["case"] else 1e-4
-        if row["ratio"] is not None:
-            assert row["max_relative_error"] < bound, row
-        if "same_top_10" in row:
-            assert row["same_top_10"] == 1
-        if row["part"] == "cross":
-            assert row["max_relative_error_float64"] < 1e-12
+def test_benchmark_writes_rows_with_their_machine_and_prints_them(tmp_path):
+    flags = ("--smoke", "--json", "--rounds=1", f"--out={tmp_path}")
+    done = run_module("experiments.benchmark", *flags, "--parts=gemm")
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    assert written["rows"] == json.loads(done.stdout) != []
+    assert {"processor", "cores", "tensorflow"} <= written["machine"].keys()
+    assert (tmp_path / "benchmark.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
-def test_shares_of_a_step_add_up(finished):
-    (row,) = [r for r in json.loads(finished[0]) if r["part"] == "step"]
+@needs_proc
+def test_memory_is_measured_in_a_process_of_its_own():
+    small, large = measure.peaks(measure.product_candidates, [[64], [1024]])
+    assert small.keys() == {"tensorflow", "numpy"}
+    # A product of 1024 x 1024 float32 numbers has 4.2 MB.
+    assert large["numpy"] - small["numpy"] > 2
+
+
+@pytest.mark.soak
+def test_all_parts_run(tmp_path):
+    done = run_module(
+        "experiments.benchmark",
+        *("--smoke", "--json", "--rounds=1", f"--out={tmp_path}"),
+        f"--parts={','.join([*PARTS, *LONG_PARTS])}",
+    )
+    by_part = collections.defaultdict(list)
+    for row in json.loads(done.stdout):
+        check(row)
+        by_part[row["part"]].append(row)
+    assert by_part.keys() == {*PARTS, *LONG_PARTS}
+    for part in ("cross", "context", "encode", "step"):
+        for row in by_part[part]:
+            assert row["memory_mb"] >= 0
+            assert row["other_memory_mb"] >= 0
+    check_step(*by_part["step"])
+    check_replicas(by_part["distribute"])
+
+
+def check_step(row):
+    """Shares add up."""
     for key in ("shares", "other_shares"):
         assert set(row[key]) == set(trace.ALL_KINDS)
         assert sum(row[key].values()) == pytest.approx(1)
@@ -109,32 +122,11 @@ def test_shares_of_a_step_add_up(finished):
         assert row[key]["optimizer"] > 0
 
 
-@pytest.mark.slow
-@needs_proc
-def test_memory_is_measured(finished):
-    for row in json.loads(finished[0]):
-        if row["part"] in ("cross", "context", "encode", "step"):
-            assert row["memory_mb"] >= 0
-            assert row["other_memory_mb"] >= 0
-
-
-@pytest.mark.slow
-def test_benchmark_writes_rows_with_their_machine(finished):
-    printed, folder = finished
-    written = json.loads((folder / "benchmark.json").read_text())
-    assert written["rows"] == json.loads(printed)
-    assert {"processor", "cores", "tensorflow"} <= written["machine"].keys()
-    assert (folder / "benchmark.png").stat().st_size > 1000
-
-
-@pytest.mark.slow
-def test_replicas_are_measured_on_the_same_numbers(tmp_path):
-    rows = json.loads(run_smoke(["distribute"], tmp_path))
-    assert all(KEYS <= row.keys() and row["seconds"] > 0 for row in rows)
+def check_replicas(rows):
+    """Replicas are measured on the same numbers."""
     ways = [row for row in rows if "examples_per_second" in row]
     assert len(ways) == 3
-    for row in ways:
-        assert row["max_relative_error"] < 1e-4, row
+    assert all(row["max_relative_error"] is not None for row in ways)
     shares = [row for row in rows if "communication_share" in row]
     assert len(shares) == 2
     for row in shares:
@@ -146,17 +138,6 @@ def test_replicas_are_measured_on_the_same_numbers(tmp_path):
     assert checkpoint["bytes"] > 12 * checkpoint["num_parameters"]
 
 
-def answer_or_die(number):
-    def answer(what):
-        if what == "die" and number == 1:
-            os._exit(3)
-        if what != "answer":
-            time.sleep(100)  # as one that waits for the other
-        return number
-
-    return answer
-
-
 def ask_in_turn(*questions):
     with groups.started(answer_or_die, {"two": [(0,), (1,)]}) as ask:
         for question in questions:
@@ -164,8 +145,6 @@ def ask_in_turn(*questions):
             assert ask["two"](question) == [0, 1]
 
 
-# Each process imports this file anew.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "question, error, words",
     [

@@ -1,12 +1,7 @@
 """One process, several replicas and several workers train the same model."""
 
-import contextlib
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,59 +9,19 @@ import pytest
 import tensorflow as tf
 
 from tests.keras_faults import Line, NoBuild, X
+from tests.processes import Started, start_workers
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 
-
-def start(*arguments, module="distributed_fit", **environment):
-    """Starts a fit, or another module of tests, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"tests.{module}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(processes):
-    """What they printed."""
-    try:
-        printed = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, text in zip(processes, printed):
-        assert process.returncode == 0, text[-3000:]
+def finish(*started):
+    """What they printed, once all have ended well."""
+    printed = []
+    for process in started:
+        done = process.finish()
+        printed.append(done.stdout + done.stderr)
+        assert done.returncode == 0, printed[-1][-3000:]
     return printed
-
-
-def start_workers(arguments, module):
-    """Two, each with arguments of its own."""
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    configs = [
-        {
-            "cluster": {"worker": workers},
-            "task": {"type": "worker", "index": index},
-        }
-        for index in range(2)
-    ]
-    return [
-        start(*own, module=module, TF_CONFIG=json.dumps(config))
-        for own, config in zip(arguments, configs)
-    ]
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            for _ in range(count)
-        ]
-        return [one.getsockname()[1] for one in sockets]
 
 
 def run_everywhere(module, folder, alone, on_workers):
@@ -84,9 +39,9 @@ def run_everywhere(module, folder, alone, on_workers):
     names = ["none", "mirrored2", "worker0", "worker1"]
     outs = {name: str(folder / f"{name}.json") for name in names}
     for name in names[:2]:
-        finish([start(name, outs[name], *alone, module=module)])
+        finish(Started(f"tests.{module}", name, outs[name], *alone))
     workers = [("multi_worker", outs[name], *on_workers) for name in names[2:]]
-    finish(start_workers(workers, module))
+    finish(*start_workers(f"tests.{module}", *workers))
     return {
         name: json.loads(Path(out).read_text(encoding="utf-8"))
         for name, out in outs.items()
@@ -154,11 +109,11 @@ def told_faults(text):
 def test_keras_still_needs_each_workaround(name):
     """If this fails, a method of `MomentModel` can go."""
     if name == "mirrored2":
-        processes, expected = [start(name, module="keras_faults")], FAULTS
+        started, expected = [Started("tests.keras_faults", name)], FAULTS
     else:
-        processes = start_workers([(name,), (name,)], "keras_faults")
+        started = start_workers("tests.keras_faults", [name], [name])
         expected = FAULTS | {"logs"}
-    for text in finish(processes):
+    for text in finish(*started):
         assert told_faults(text) == expected, text[-3000:]
 
 

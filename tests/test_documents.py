@@ -1,60 +1,57 @@
-"""What the documents, flagfiles and docstrings promise, tried."""
+"""What the documents, flagfiles and docstrings promise, tried.
+
+One test a promise, which lists all that break it.
+"""
 
 import ast
 import doctest
 import functools
 import importlib
+import io
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+import keras_tuner
 
 from experiments.sweeps.grid import read_grid
 from experiments.sweeps.spaces import check_space, load_space
+from tests.processes import run_module
+from tests.test_project import assert_none, module_of, name_of, text_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")])
 FLAGFILES = sorted(ROOT.glob("experiments/flags/*.flags"))
 GRIDS = sorted(ROOT.glob("experiments/grids/*.*"))
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in ROOT.glob("acnn_tf/**/*.py")
+MODULES = {
+    module_of(path): path
+    for path in sorted(ROOT.glob("acnn_tf/**/*.py"))
     if path.name != "__init__.py"
-)
-MAINS = sorted(
-    f"{package}.{path.stem}"
+}
+# Those that a user starts.
+MAINS = {
+    module_of(path).removesuffix(".__main__"): path
     for package in ("experiments", "export")
-    for path in ROOT.glob(f"{package}/*.py")
-    if "__main__" in path.read_text(encoding="utf-8")
-)
+    for path in sorted(ROOT.glob(f"{package}/**/*.py"))
+    if 'if __name__ == "__main__":' in text_of(path)
+    and path.parent.name != "benchmarks"
+}
 # Those that every main has, and Beam's, which some pass on.
 ABSL_FLAGS = {"flagfile", "undefok", "help", "helpshort", "helpfull"}
 ABSL_FLAGS |= {"runner", "direct_num_workers", "direct_running_mode"}
 COMMAND = re.compile(
-    r"python -m ((?:experiments|export)\.\w+)\b(?!\")((?:[^`#\n\\]|\\\n)*)"
+    r"python -m ((?:experiments|export)(?:\.\w+)+)\b(?!\")"
+    r"((?:[^`#\n\\]|\\\n)*)"
 )
-
-
-def source_of(module):
-    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
 @functools.cache
 def help_of(module):
     # argparse, of the one main that uses it, knows no --helpfull.
     for flag in ("--helpfull", "--help"):
-        done = subprocess.run(
-            [sys.executable, "-m", module, flag],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        # absl leaves with 1 after printing help.
-        if done.returncode in (0, 1):
+        done = run_module(module, flag, code=None)
+        # absl leaves with 1 after printing help, but so does a traceback.
+        if done.returncode in (0, 1) and done.stdout:
             return done.stdout
     raise AssertionError(done.stderr)
 
@@ -77,121 +74,144 @@ def flag_names(words):
     }
 
 
-def commands():
-    for path in [*DOCUMENTS, *FLAGFILES, *GRIDS, *map(source_of, MAINS)]:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix in (".flags", ".txt"):
+def unknown_flags(module, words):
+    return flag_names(words) - defined_flags(module) - ABSL_FLAGS
+
+
+def broken_commands():
+    for path in [*DOCUMENTS, *FLAGFILES, *GRIDS, *MAINS.values()]:
+        text = text_of(path)
+        if path in (*FLAGFILES, *GRIDS):
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
         for module, arguments in COMMAND.findall(text):
+            where = f"{name_of(path)}: {module} {' '.join(arguments.split())}"
+            if module not in MAINS:
+                yield f"{where}: no such main"
+                continue
             words = shlex.split(arguments.replace("\\\n", " "))
-            yield pytest.param(
-                module,
-                words,
-                id=f"{path.relative_to(ROOT)}: {module} {' '.join(words)}",
-            )
+            for flag in unknown_flags(module, words):
+                yield f"{where}: no flag --{flag}"
+            for word in words:
+                if word.startswith("--flagfile=experiments/"):
+                    if not ROOT.joinpath(word.split("=")[1]).is_file():
+                        yield f"{where}: no file {word}"
 
 
-@pytest.mark.parametrize(("module", "words"), list(commands()))
-def test_documented_command_exists(module, words):
-    assert module in MAINS
-    unknown = flag_names(words) - defined_flags(module) - ABSL_FLAGS
-    assert not unknown
-    for word in words:
-        if word.startswith("--flagfile=experiments/"):
-            assert ROOT.joinpath(word.split("=")[1]).is_file()
+def test_documented_commands_exist():
+    assert_none(broken_commands())
 
 
-@pytest.mark.parametrize(
-    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_flags_and_targets_in_prose_exist(path):
-    text = path.read_text(encoding="utf-8")
+def test_flags_and_targets_in_prose_exist():
     known = set.union(ABSL_FLAGS, *map(defined_flags, MAINS))
-    assert not set(re.findall(r"`--(\w+)", text)) - known
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = text_of(ROOT / "Makefile")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    assert not set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) - targets
+    offenders = []
+    for path in DOCUMENTS:
+        flags = set(re.findall(r"`--(\w+)", text_of(path)))
+        made = re.findall(r"(?:^|`)make ([a-z-]+)", text_of(path), re.M)
+        offenders += [f"{name_of(path)}: --{flag}" for flag in flags - known]
+        offenders += [
+            f"{name_of(path)}: make {target}" for target in {*made} - targets
+        ]
+    assert_none(offenders)
 
 
-@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
-def test_flagfile_starts_with_its_command_and_its_flags_exist(path):
-    lines = path.read_text(encoding="utf-8").splitlines()
-    head = re.match(r"# python -m (experiments\.\w+) ", lines[0])
-    assert head, "the first line is the command that uses the file"
-    assert f"--flagfile={path.relative_to(ROOT)}" in lines[0]
-    unknown = flag_names(lines) - defined_flags(head[1]) - ABSL_FLAGS
-    assert not unknown
+def broken_flagfiles():
+    for path in FLAGFILES:
+        lines = text_of(path).splitlines()
+        head = re.match(r"# python -m (experiments\.\w+) ", lines[0])
+        if not head or f"--flagfile={name_of(path)}" not in lines[0]:
+            yield f"{name_of(path)}: the first line is not its command"
+            continue
+        for flag in unknown_flags(head[1], lines):
+            yield f"{name_of(path)}: {head[1]} has no --{flag}"
 
 
-@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
-def test_grid_tells_its_command_and_its_flags_exist(path):
-    text = path.read_text(encoding="utf-8")
-    name = path.relative_to(ROOT)
-    unknown = set()
-
-    def note(words):
-        unknown.update(flag_names(words))
-
-    if path.suffix == ".txt":
-        assert f"python -m experiments.sweeps.ablate --grid={name}" in text
-        read_grid(path, note)
-    else:
-        assert f"python -m experiments.sweeps.tune --space={name}" in text
-        tuner = pytest.importorskip("keras_tuner", reason="extra `tune`")
-        check_space(tuner, path, load_space(path), note)
-    unknown -= defined_flags("experiments.train")
-    assert not unknown - ABSL_FLAGS
+def test_a_flagfile_starts_with_its_command_and_its_flags_exist():
+    assert_none(broken_flagfiles())
 
 
-@pytest.mark.parametrize("module", MAINS)
-def test_help_explains_every_flag(module):
-    own = help_of(module).split("\nabsl.")[0]
-    found = re.findall(r"^  --(?:\[no\])?(\w+)(?::|\b)(.*)", own, re.M)
-    assert found
-    assert not [name for name, words in found if not words.strip()]
+def broken_grids():
+    for path in GRIDS:
+        is_grid = path.suffix == ".txt"
+        main = "ablate --grid" if is_grid else "tune --space"
+        command = f"python -m experiments.sweeps.{main}={name_of(path)}"
+        if command not in text_of(path):
+            yield f"{name_of(path)}: does not say {command}"
+        unknown = set()
+
+        def check(words, unknown=unknown):
+            unknown |= unknown_flags("experiments.train", words)
+
+        if is_grid:
+            read_grid(path, check)
+        else:
+            check_space(keras_tuner, path, load_space(path), check)
+        for name in unknown:
+            yield f"{name_of(path)}: experiments.train has no --{name}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_docstring_examples_run(module):
-    result = doctest.testmod(
-        importlib.import_module(module),
-        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+def test_a_grid_tells_its_command_and_its_flags_exist():
+    assert_none(broken_grids())
+
+
+def unexplained_flags():
+    for module in MAINS:
+        own = help_of(module).split("\nabsl.")[0]
+        found = re.findall(r"^  --(?:\[no\])?(\w+)(?::|\b)(.*)", own, re.M)
+        if not found:
+            yield f"{module} --help names no flag"
+        for name, words in found:
+            if not words.strip():
+                yield f"{module}: --{name} is not explained"
+
+
+def test_help_explains_every_flag():
+    assert_none(unexplained_flags())
+
+
+def test_docstring_examples_run():
+    printed, failed = io.StringIO(), []
+    runner = doctest.DocTestRunner(
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     )
-    assert result.failed == 0
+    for name in MODULES:
+        for example in doctest.DocTestFinder().find(
+            importlib.import_module(name)
+        ):
+            if runner.run(example, out=printed.write).failed:
+                failed.append(example.name)
+    assert not failed, "\n".join([*failed, printed.getvalue()])
+    assert runner.tries > 100
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        name
-        for name in MODULES
+def test_public_classes_show_an_example():
+    assert_none(
+        f"{name}.{node.name}"
+        for name, path in MODULES.items()
         if re.match(
             r"acnn_tf\.(layers|models|losses|metrics|optimizers)\b", name
         )
-    ],
-)
-def test_public_classes_show_an_example(module):
-    tree = ast.parse(source_of(module).read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            assert ">>>" in (ast.get_docstring(node) or ""), node.name
+        for node in ast.parse(text_of(path)).body
+        if isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+        and ">>>" not in (ast.get_docstring(node) or "")
+    )
 
 
 def test_map_of_the_tree_is_true():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```text\n(README\.md.*?)```", text, re.DOTALL)[1]
-    listed, folders = set(), []
-    for line in block.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        name = line.split()[0]
-        folders[depth:] = [name]
-        listed.add("".join(folders[: depth + 1]))
-    missing = {name for name in listed if not (ROOT / name).exists()}
-    assert not missing, f"listed, but not there: {missing}"
+    """Its rooms, not their files: a file's name says what it holds."""
+    block = re.search(
+        r"```text\n(acnn_tf/.*?)```", text_of(ROOT / "README.md"), re.DOTALL
+    )[1]
+    listed = {line.split()[0].rstrip("/") for line in block.splitlines()}
     there = {
-        str(path.relative_to(ROOT))
-        for pattern in ("acnn_tf/**/*.py", "experiments/*.py", "notebooks/*")
-        for path in ROOT.glob(pattern)
-        if path.is_file() and path.name != "__init__.py"
-    }
-    assert not there - listed, f"there, but not listed: {there - listed}"
+        name_of(path.parent)
+        for package in ("acnn_tf", "experiments", "export", "notebooks")
+        for path in (ROOT / package).rglob("*.[pi]*")
+        if path.suffix in (".py", ".ipynb")
+    } | {name_of(path.parent) for path in [*FLAGFILES, *GRIDS, *DOCUMENTS]}
+    there -= {"."}
+    assert listed >= there, f"not listed: {there - listed}"
+    gone = {name for name in listed if not (ROOT / name).exists()}
+    assert not gone, f"listed, but not there: {gone}"

@@ -1,8 +1,7 @@
 import concurrent.futures
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import grpc
@@ -11,7 +10,8 @@ import pytest
 import requests
 
 from export.protocol.tensors import from_proto
-from tests.server_process import ROOT, Server
+from tests.processes import run_module
+from tests.server_process import Server
 from tests.small_model import X, request, save
 
 
@@ -166,7 +166,7 @@ def test_versions_swap_and_the_end_comes_without_loss(small_models, tmp_path):
                 swap = answers.index(5)
                 assert set(answers[:swap]) == {2}
                 assert set(answers[swap:]) == {5}
-        assert "1 warm-ups" in server.log.read_text()
+        assert "1 warm-ups" in server.log
         code, _ = server.refusal(server.stub.Predict, version_1())
         assert code == "NOT_FOUND"
         begun = [server.stub.Predict.future(slow(), timeout=20) for _ in "123"]
@@ -176,10 +176,10 @@ def test_versions_swap_and_the_end_comes_without_loss(small_models, tmp_path):
                 requests.post, server.url + ":predict", json=body, timeout=20
             )
             server.wait_until(lambda: server.metric("serving_in_flight") == 4)
-            server.process.send_signal(signal.SIGTERM)
+            os.kill(server.process.pid, signal.SIGTERM)
             assert post.result().status_code == 200
         assert {call.code().name for call in begun} == {"OK"}
-        assert server.process.wait(20) == 0
+        assert server.process.finish(20).returncode == 0
         code, _ = server.refusal(server.stub.Predict, request(x=X))
         assert code == "UNAVAILABLE"
     finally:
@@ -192,15 +192,8 @@ def version_1():
     return message
 
 
-@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why(tmp_path):
-    command = [sys.executable, "-m", "export.server", "--port=0"]
-    found = subprocess.run(
-        [*command, f"--model_base_path={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
+    found = run_module(
+        "export.server", "--port=0", f"--model_base_path={tmp_path}", code=2
     )
-    assert found.returncode == 2
     assert "INTEGER/saved_model.pb" in found.stderr

@@ -19,7 +19,7 @@ from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.models import ACNN
 from acnn_tf.training import TERMINATED, ResumableTraining
 from tests import test_callbacks as small
-from tests.test_distribution import start, start_workers
+from tests.processes import Started, start_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 # Steps at which to kill, drawn anew: NUM_KILLS=20 for all that was asked of it.
@@ -223,11 +223,9 @@ def test_sigterm_during_validation_loses_nothing(whole, tmp_path):
 
 def end(process, code=0):
     """What a process printed: hash of its weights, and how many steps."""
-    try:
-        text = process.communicate(timeout=600)[0]
-    finally:
-        process.kill()
-    assert process.returncode == code, text[-3000:]
+    done = process.finish()
+    text = done.stdout + done.stderr
+    assert done.returncode == code, text[-3000:]
     return text
 
 
@@ -238,8 +236,7 @@ def told(text):
 
 def fit(folder, every, *how, code=0):
     folder.mkdir(exist_ok=True)
-    arguments = [str(folder), str(every), *map(str, how)]
-    return end(start(*arguments, module="resumed_fit"), code)
+    return end(Started("tests.resumed_fit", folder, every, *how), code)
 
 
 @pytest.fixture(scope="module")
@@ -290,8 +287,8 @@ def test_sigterm_saves_and_ends_with_143(unbroken, tmp_path):
 
 def fit_on_workers(folder, every, *how):
     """Two workers, the second of which may be killed on the way."""
-    own = (str(folder), str(every))
-    return start_workers([own, (*own, *how)], "resumed_fit")
+    own = (folder, every)
+    return start_workers("tests.resumed_fit", own, (*own, *how))
 
 
 @pytest.mark.slow
@@ -304,8 +301,9 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
         for worker in workers:
             stack.callback(worker.kill)
         end(workers[1], -signal.SIGKILL)
-        left = workers[0].communicate(timeout=600)[0]
-    assert workers[0].returncode not in (0, None)
+        left = workers[0].finish()
+    assert left.returncode != 0
+    left = left.stdout + left.stderr
     assert "Another worker has stopped" in left or "UNAVAILABLE" in left
     results = []
     for folder in folders:
