@@ -30,10 +30,7 @@ FLAGS = flags.FLAGS
 
 # The input part comes last: with its generators TensorFlow makes memory dearer
 # for the rest of the process.
-PARTS = [
-    *("gemm", "cross", "context", "encode", "search", "step", "serve"),
-    *("distribute", "input"),
-]
+PARTS = ["cross", "context", "encode", "search", "step", "serve", "input"]
 
 flags.DEFINE_list("parts", PARTS, "Parts of the code to measure.")
 flags.register_validator(

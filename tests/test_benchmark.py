@@ -3,19 +3,17 @@
 import collections
 import importlib
 import json
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.benchmarks import groups, measure, report, trace
-from tests.failing_worker import answer_or_die
+from experiments.benchmarks import measure, report
 from tests.processes import run_module
 
 # Those that start no processes but to measure memory, and are soon done.
-PARTS = ("gemm", "cross", "context", "encode", "search")
-LONG_PARTS = ("step", "serve", "distribute", "input")
+PARTS = ("cross", "context", "encode", "search")
+LONG_PARTS = ("step", "serve", "input")
 KEYS = {
     "part",
     "case",
@@ -45,9 +43,8 @@ def check(row):
     """That a row is whole, and what it holds against each other agrees."""
     assert KEYS <= row.keys()
     assert row["seconds"] > 0
-    if row["ratio"] is None:  # a layout that is too large to try, or a load
-        codes = row.get("codes", {})
-        assert (row["memory_ratio"] or 0) > 1 or codes["OK"] > 0
+    if row["ratio"] is None:  # a load on a server
+        assert row["codes"]["OK"] > 0
         return
     assert row["ratio"] == pytest.approx(row["other_seconds"] / row["seconds"])
     # bfloat16 keeps 8 bits.
@@ -77,7 +74,7 @@ def test_ways_that_are_held_against_each_other_agree(part, monkeypatch):
 @pytest.mark.slow
 def test_benchmark_writes_rows_with_their_machine_and_prints_them(tmp_path):
     flags = ("--smoke", "--json", "--rounds=1", f"--out={tmp_path}")
-    done = run_module("experiments.benchmark", *flags, "--parts=gemm")
+    done = run_module("experiments.benchmark", *flags, "--parts=encode")
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert written["rows"] == json.loads(done.stdout) != []
     assert {"processor", "cores", "tensorflow"} <= written["machine"].keys()
@@ -109,54 +106,6 @@ def test_all_parts_run(tmp_path):
         for row in by_part[part]:
             assert row["memory_mb"] >= 0
             assert row["other_memory_mb"] >= 0
-    check_step(*by_part["step"])
-    check_replicas(by_part["distribute"])
-
-
-def check_step(row):
-    """Shares add up."""
-    for key in ("shares", "other_shares"):
-        assert set(row[key]) == set(trace.ALL_KINDS)
-        assert sum(row[key].values()) == pytest.approx(1)
-        assert row[key]["matrix products"] > 0
-        assert row[key]["optimizer"] > 0
-
-
-def check_replicas(rows):
-    """Replicas are measured on the same numbers."""
-    ways = [row for row in rows if "examples_per_second" in row]
-    assert len(ways) == 3
-    assert all(row["max_relative_error"] is not None for row in ways)
-    shares = [row for row in rows if "communication_share" in row]
-    assert len(shares) == 2
-    for row in shares:
-        assert row["communication_share"] < 1
-        # Of rows, gradients and metrics; their kinds are TensorFlow's choice.
-        assert row["collectives"]["CollectiveReduceV2"] >= 3
-    (checkpoint,) = [row for row in rows if "bytes" in row]
-    # Weights and Adam's two moments.
-    assert checkpoint["bytes"] > 12 * checkpoint["num_parameters"]
-
-
-def ask_in_turn(*questions):
-    with groups.started(answer_or_die, {"two": [(0,), (1,)]}) as ask:
-        for question in questions:
-            groups.TIMEOUT = 0.5 if question == "hang" else 60.0
-            assert ask["two"](question) == [0, 1]
-
-
-@pytest.mark.parametrize(
-    "question, error, words",
-    [
-        ("die", ChildProcessError, "two: process 1 of 2 ended with 3"),
-        ("hang", TimeoutError, "two: no answer"),
-    ],
-)
-def test_a_process_that_fails_ends_all(question, error, words, monkeypatch):
-    monkeypatch.setattr(groups, "TIMEOUT", 60.0)
-    with pytest.raises(error, match=words):
-        ask_in_turn("answer", question)
-    assert not multiprocessing.active_children()
 
 
 def test_candidates_run_in_turn():

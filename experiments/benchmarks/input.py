@@ -26,7 +26,7 @@ import tensorflow as tf
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.pair_batches import training_pairs
-from acnn_tf.data.windows import WindowGrid, pool_clips, video_pairs
+from acnn_tf.data.windows import WindowGrid, pool_clips
 from experiments.benchmarks import measure
 
 BATCH_SIZE = 64
@@ -46,10 +46,6 @@ OURS = {
         f"from disk, in sequence, {name}": (file, 1, SEQUENCE)
         for name, file in FORMATS.items()
     },
-    **{
-        f"from disk, shuffled, {name}": (file, 1, {"videos_in_memory": 8})
-        for name, file in FORMATS.items()
-    },
     MEMORY: ("clips", 1, {}),
     CONTEXTS: ("clips", 5, {}),
 }
@@ -59,13 +55,11 @@ PLAIN = {
     "h5py_row_by_row, shuffled": (1, True),
     "h5py_row_by_row, 5 windows, shuffled": (5, True),
 }
-PREFIX_SUMS = "prefix sums, pooled on the fly"
-STORED = "5 windows stored with every pair"
 PAIR_KEYS = ("window", "segment", "query", "score", "offset")
 
 
 def rows(smoke=False, rounds=5):
-    """Ours against the plain way, and the layout against two others.
+    """Ours against the plain way.
 
     Args:
         smoke: Tiny sizes.
@@ -73,8 +67,7 @@ def rows(smoke=False, rounds=5):
 
     Returns:
         List of rows. Seconds are those of a batch; `pairs_per_second` and
-        `other_pairs_per_second` say the same. The last two compare layouts:
-        there, memory is the size of the arrays.
+        `other_pairs_per_second` say the same.
     """
     spawn = multiprocessing.get_context("spawn")
     with (
@@ -83,9 +76,8 @@ def rows(smoke=False, rounds=5):
         futures.ProcessPoolExecutor(1, spawn) as plain,
     ):
         measure.progress("input: makes files")
-        megabytes = ours.submit(_write, folder, smoke).result()
-        workers = dict.fromkeys([*OURS, PREFIX_SUMS], ours)
-        workers |= dict.fromkeys(PLAIN, plain)
+        ours.submit(_write, folder, smoke).result()
+        workers = dict.fromkeys(OURS, ours) | dict.fromkeys(PLAIN, plain)
         seconds = {case: [] for case in workers}
         for number in range(1 + rounds):
             measure.progress(f"input: epoch {number} of {rounds}")
@@ -95,51 +87,29 @@ def rows(smoke=False, rounds=5):
                 seconds[case].append(taken.result())
         errors = {
             case: ours.submit(_error, folder, smoke, case).result()
-            for case in [*OURS, PREFIX_SUMS]
+            for case in OURS
         }
     measured = {
-        case: measure.Measured(
-            statistics.median(taken[1:]), rounds, megabytes.get(case)
-        )
+        case: measure.Measured(statistics.median(taken[1:]), rounds)
         for case, taken in seconds.items()
     }
     found = []
     for case, (_, context_size, arguments) in OURS.items():
         way = context_size, arguments.get("shuffle", True)
         other = next(name for name, plain in PLAIN.items() if plain == way)
-        found.append(_row(case, other, measured, errors[case]))
-    found.append(_row(CONTEXTS, PREFIX_SUMS, measured, errors[PREFIX_SUMS]))
-    # Too large to be worth a try.
-    found.append(
-        {
-            **found[-1],
-            "against": STORED,
-            "other_memory_mb": megabytes[STORED],
-            "memory_ratio": megabytes[STORED] / megabytes[CONTEXTS],
-            **dict.fromkeys(
-                (
-                    "ratio",
-                    "max_relative_error",
-                    "other_seconds",
-                    "other_pairs_per_second",
-                )
-            ),
-        }
-    )
+        found.append(
+            measure.row(
+                "input",
+                case,
+                other,
+                measured[case],
+                measured[other],
+                max_relative_error=errors[case],
+                pairs_per_second=BATCH_SIZE / measured[case].seconds,
+                other_pairs_per_second=BATCH_SIZE / measured[other].seconds,
+            )
+        )
     return found
-
-
-def _row(case, other, measured, error):
-    return measure.row(
-        "input",
-        case,
-        other,
-        measured[case],
-        measured[other],
-        max_relative_error=error,
-        pairs_per_second=BATCH_SIZE / measured[case].seconds,
-        other_pairs_per_second=BATCH_SIZE / measured[other].seconds,
-    )
 
 
 @functools.cache
@@ -180,7 +150,7 @@ def _pairs(folder, smoke, case):
 
 
 def _write(folder, smoke):
-    """Writes all files; returns the megabytes of each layout."""
+    """Writes the files of both ways."""
     rng = np.random.default_rng(0)
     moments, dim = _moments(smoke), 8 if smoke else 4096
     durations = {moment.video_id: moment.duration for moment in moments}
@@ -206,16 +176,6 @@ def _write(folder, smoke):
                 first += len(array)
                 if first == count:
                     break
-    num_windows = 0
-    for _, windows, window, _ in video_pairs(moments, GRID):
-        contexts = GRID.contexts(windows, 5)[np.unique(window)]
-        num_windows += len(np.unique(contexts.reshape(-1, 2), axis=0))
-    num_sums = sum(1 + len(rows) for rows in clips.values())
-    return {
-        CONTEXTS: 4e-6 * dim * num_windows,
-        PREFIX_SUMS: 8e-6 * dim * num_sums,
-        STORED: 4e-6 * dim * 5 * made.num_examples,
-    }
 
 
 def _file_of_pairs(folder, context_size):
@@ -249,64 +209,13 @@ def _row_by_row(folder, name):
     return dataset.batch(BATCH_SIZE).prefetch(2), len(windows) // BATCH_SIZE
 
 
-def _pooled_on_the_fly(folder, smoke):
-    """The layout that holds running sums of clips and pools in each batch."""
-    videos = [moment.video_id for moment in _moments(smoke)]
-    features = open_features(os.path.join(folder, FORMATS[".npy"]))
-    lengths = {video: len(clips) for video, clips in features.items()}
-    sums = np.zeros((sum(lengths.values()) + len(lengths), features.dim))
-    firsts, first = {}, 0
-    for video, clips in features.items():
-        firsts[video] = first
-        for row, clip in enumerate(clips, start=first):
-            np.add(sums[row], clip, out=sums[row + 1])
-        first += len(clips) + 1
-    with h5py.File(_file_of_pairs(folder, 5)) as file:
-        query, segment = file["query"][()], file["segment"][()]
-    of_pair = [videos[number] for number in query[:, 0]]
-    shape = (-1, 1, 1, 1)
-    length = np.reshape([lengths[video] for video in of_pair], shape)
-    edges = np.clip(segment / CLIP_SECONDS, 0, length)  # [P, V, C, 2]
-    whole = np.minimum(edges.astype(np.int64), length - 1)
-    part = (edges - whole)[..., None]
-    whole += np.reshape([firsts[video] for video in of_pair], shape)
-    covered = (edges[..., 1] - edges[..., 0])[..., None]
-    tensors = [
-        tf.constant(array)
-        for array in (query, segment, whole, part, covered, sums)
-    ]
-
-    def batch(pair):
-        query, segment, whole, part, covered = (
-            tf.gather(array, pair) for array in tensors[:-1]
-        )
-        before = tf.gather(tensors[-1], whole)  # [B, V, C, 2, D]
-        after = tf.gather(tensors[-1], whole + 1)
-        sums = before + part * (after - before)
-        total = tf.math.divide_no_nan(
-            sums[..., 1, :] - sums[..., 0, :], covered
-        )
-        window = tf.cast(total, tf.float32)
-        return {"window": window, "segment": segment, "query": query}
-
-    dataset = tf.data.Dataset.range(len(query)).shuffle(len(query), seed=0)
-    dataset = dataset.repeat().batch(BATCH_SIZE)
-    dataset = dataset.map(
-        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    return dataset.prefetch(2), len(query) // BATCH_SIZE
-
-
 @functools.cache
 def _candidate(folder, smoke, case):
     """An iterator over batches without end, and how many make an epoch."""
     if case in OURS:
         made = _pairs(folder, smoke, case)
         return iter(made.dataset), made.steps_per_epoch
-    if case in PLAIN:
-        dataset, num_batches = _row_by_row(folder, case)
-    else:
-        dataset, num_batches = _pooled_on_the_fly(folder, smoke)
+    dataset, num_batches = _row_by_row(folder, case)
     return iter(dataset), max(1, num_batches)
 
 
@@ -321,8 +230,7 @@ def _seconds_of_batch(folder, smoke, case):
 
 def _error(folder, smoke, case):
     """A batch's distance from `pool_clips`, window by window."""
-    batch = next(_candidate(folder, smoke, case)[0])
-    inputs = batch[0] if isinstance(batch, tuple) else batch
+    inputs, _ = next(_candidate(folder, smoke, case)[0])
     videos = [moment.video_id for moment in _moments(smoke)]
     with open_features(os.path.join(folder, FORMATS[".npy"])) as features:
         expected = [

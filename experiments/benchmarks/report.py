@@ -41,24 +41,6 @@ def table(rows):
                 f"{row['server_rss_mb'][0]:.0f} to "
                 f"{row['server_rss_mb'][-1]:.0f} MB"
             )
-        if "examples_per_second" in row:
-            yield (
-                f"{row['case']}: {row['examples_per_second']:,.0f} examples/s; "
-                f"{row['against']}: {row['other_examples_per_second']:,.0f}"
-            )
-        if "communication_share" in row:
-            yield (
-                f"{row['case']}: communication takes "
-                f"{row['communication_share']:.0%} of a step "
-                f"({row['collectives']})"
-            )
-        for title, key in (
-            ("ours", "shares"),
-            (row["against"], "other_shares"),
-        ):
-            if key in row:
-                shares = [f"{k} {v:.0%}" for k, v in row[key].items()]
-                yield f"{row['part']}, time of {title}: {', '.join(shares)}"
 
 
 def draw(path, rows):

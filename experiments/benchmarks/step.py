@@ -1,4 +1,4 @@
-"""A whole training step of ACNN, and where its time goes.
+"""A whole training step of ACNN.
 
 The step is what `model.fit` runs: next batch, losses, gradients, optimizer.
 Shapes, losses and optimizer are those of the paper's experiment; the head has
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from acnn_tf.models import ACNN
 from experiments import losses_and_optimizer
-from experiments.benchmarks import measure, plain_model, trace
+from experiments.benchmarks import measure, plain_model
 
 # Of experiments/flags/tacos_paper.flags, as arguments of ACNN and of
 # `compile_model`.
@@ -56,8 +56,7 @@ def rows(smoke=False, rounds=5):
 
     `gemm_share` counts the FLOPs of the products of our step, see
     `product_flops`, and `epoch_seconds` is what an epoch of `NUM_PAIRS` pairs
-    would take. `shares` and `other_shares` say where the time goes, see
-    `trace.time_shares`.
+    would take.
 
     Args:
         smoke: Tiny shapes.
@@ -88,12 +87,7 @@ def rows(smoke=False, rounds=5):
         memory=memory,
         error={"literal_tensorflow": error},
     )
-    measure.progress("step: where the time goes")
     row["epoch_seconds"] = row["seconds"] * -(-NUM_PAIRS // batch)
-    row["shares"] = trace.time_shares(functions["acnn"], model)
-    row["other_shares"] = trace.time_shares(
-        functions["literal_tensorflow"], plain
-    )
     return [row]
 
 
@@ -109,29 +103,22 @@ def _by_name(model, plain, dataset):
     }
 
 
-def model_and_data(smoke):
-    """ACNN ready to train, and batches for it without end."""
-    return _compiled([ACNN], smoke)
-
-
 def _models(smoke):
     """ACNN and the plain model, ready to train, and a dataset for them."""
-    model, plain, dataset = _compiled([ACNN, plain_model.PlainACNN], smoke)
-    plain.optimizer = keras.optimizers.Adam(OBJECTIVE["learning_rate"])
-    plain.copy_weights(model)
-    return model, plain, dataset
-
-
-def _compiled(kinds, smoke):
     keras.utils.set_random_seed(0)
     sizes = SMOKE_SIZES if smoke else SIZES
-    models = [kind(**NETWORK, **sizes) for kind in kinds]
+    models = [
+        kind(**NETWORK, **sizes) for kind in (ACNN, plain_model.PlainACNN)
+    ]
     dataset = _make_dataset(models[0], *(SMOKE_SHAPE if smoke else SHAPE))
     inputs, _ = next(iter(dataset))
     for model in models:
         model(inputs)  # builds it
         losses_and_optimizer.compile_model(model, num_steps=1, **OBJECTIVE)
-    return *models, dataset
+    model, plain = models
+    plain.optimizer = keras.optimizers.Adam(OBJECTIVE["learning_rate"])
+    plain.copy_weights(model)
+    return model, plain, dataset
 
 
 def product_flops(model, batch, width, query_width):
