@@ -305,6 +305,8 @@ def test_find_files_are_found_by_name(tmp_path):
     given = {"features": "mine.hdf5", "durations": None}
     found = find_files("charades_sta", tmp_path, "val", **given)
     assert found == files | {"features": "mine.hdf5"}
+    found = find_files("charades_sta", tmp_path, "test", annotations="a.txt")
+    assert found == {"annotations": "a.txt"}
     with pytest.raises(FileNotFoundError, match=r"charades_sta_test\.txt"):
         find_files("charades_sta", tmp_path, "test")
     with pytest.raises(ValueError, match="`split`"):

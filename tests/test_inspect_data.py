@@ -229,30 +229,6 @@ def test_tacos_gives_the_pairs_of_the_paper(
     assert counts == expected
 
 
-def test_real_charades_has_only_ends_that_were_cut(shared_data):
-    flags = [
-        "--dataset=charades_sta",
-        f"--data_dir={shared_data / 'charades_sta_clip'}",
-        "--split=val",
-    ]
-    code, found = inspect_json(*flags)
-    assert code == 2
-    assert (found["videos"], found["queries"]) == (144, 392)
-    assert found["dropped"] == 0
-    assert len(found["problems"]) == 44
-    assert inspect_json(*flags, "--skip_bad")[0] == 0
-
-
-def test_annotations_that_are_named_need_not_be_in_the_folder(
-    charades, tmp_path
-):
-    folder = tmp_path / "other"
-    folder.mkdir()
-    code, found = inspect_json(*charades, f"--data_dir={folder}")
-    assert code == 0
-    assert found["queries"] == 3
-
-
 def test_manifests_of_sound_files_are_written_and_obeyed(charades, tmp_path):
     clips = np.ones((8, 2), np.float32)
     write_features(tmp_path / "f", {"v": clips, "w": clips}, 1.0)

@@ -13,6 +13,7 @@ from acnn_tf.files.problems import DataError
 from experiments import (
     losses_and_optimizer,
     model_flags,
+    per_query_csv,
     splits,
     training_batches,
 )
@@ -142,6 +143,20 @@ def test_bad_videos_are_left_out_if_asked(no_flags, tmp_path, capsys):
     (tmp_path / "val.jsonl.manifest.json").unlink()
     with pytest.raises(DataError, match=r"val\.jsonl:1"):
         splits.load_split("val", **settings)
+
+
+@pytest.mark.parametrize("ids", ["query_id,video_id", "qid,vid"])
+def test_hits_of_queries_are_read_also_as_they_were_headed_at_first(
+    tmp_path, ids
+):
+    path = tmp_path / "queries.csv"
+    path.write_text(f'{ids},iou,"R@1,IoU=0.5"\n7,v,0.25,0\n8,w,0.75,1\n')
+    query_ids, video_ids, hits = per_query_csv.read_per_query(path)
+    assert (query_ids, video_ids) == (["7", "8"], ["v", "w"])
+    assert {name: list(values) for name, values in hits.items()} == {
+        "iou": [0.25, 0.75],
+        "R@1,IoU=0.5": [0, 1],
+    }
 
 
 def test_a_run_says_what_it_was_trained_on(tmp_path):

@@ -120,6 +120,13 @@ def find_files(
         "features": features,
     }
     files = {kind: path for kind, path in files.items() if path}
+    if data_dir is None:
+        if annotations:
+            return files
+        raise ValueError(
+            f"There are no annotations of the {split} split: name their file "
+            "(`annotations`), or a folder that holds them (`data_dir`)."
+        )
     usual = {
         "annotations": DATASETS[dataset].file_names(split),
         "features": _FEATURES,
@@ -128,23 +135,18 @@ def find_files(
         usual["durations"] = _DURATIONS
     else:
         usual["num_frames"] = _NUM_FRAMES
-    for kind, names in usual.items() if data_dir is not None else ():
+    for kind, names in usual.items():
         for name in names:
             path = os.path.join(data_dir, name.format(split=split))
             if kind not in files and os.path.exists(path):
                 files[kind] = path
-    if "annotations" in files:
-        return files
-    if data_dir is None:
-        raise ValueError(
-            f"There are no annotations of the {split} split: give "
-            "`annotations`, or `data_dir`."
+    if "annotations" not in files:
+        raise FileNotFoundError(
+            f"{os.fspath(data_dir)} holds no {split} annotations of {dataset}: "
+            f"looked for {' or '.join(usual['annotations'])}. Name the file of "
+            "annotations, or choose another folder or split."
         )
-    raise FileNotFoundError(
-        f"{os.fspath(data_dir)} holds no {split} annotations of {dataset}: "
-        f"looked for {' or '.join(usual['annotations'])}. Name the file of "
-        "annotations, or choose another folder or split."
-    )
+    return files
 
 
 def read_moments(
@@ -184,7 +186,8 @@ def read_moments(
     Raises:
         DataError: Lists every record that would have been dropped.
         FileNotFoundError: If a file is not there.
-        ValueError: If nothing says how long any video is.
+        ValueError: If neither the file nor an argument says how long any
+            video is.
 
     Example:
 
