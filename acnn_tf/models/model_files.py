@@ -15,6 +15,8 @@ import numpy as np
 
 from acnn_tf import layers
 from acnn_tf.files.atomic import replacing
+from acnn_tf.files.hdf5 import check_plain
+from acnn_tf.files.problems import FeatureError
 from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL
@@ -31,8 +33,6 @@ _MEMBERS = {"metadata.json", _CONFIG, _WEIGHTS}
 _LIST_BYTES = 4096
 _CONFIG_BYTES = 16 * 2**20
 _JSON_EXPANSION = 32
-# Weights, groups and the optimizer's state of a model are some hundred.
-_OBJECTS = 10_000
 # Each tap of a kernel is a weight that takes its time, and each window of a
 # context an input. The paper's model has 16 taps.
 _TAPS = 1000
@@ -277,59 +277,35 @@ def _needed_bytes(config):
         return thread.submit(count).result()
 
 
-def _num_bytes(arrays):
+def _num_bytes(variables):
     return sum(
-        math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in arrays
+        math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in variables
     )
 
 
 def _stored_bytes(path):
     """Bytes of the arrays of an HDF5 file, each plain and within the file."""
-    total, objects = 0, 0
+    size = os.path.getsize(path)
     with h5py.File(path, "r") as file:
-        groups = [file]
-        while groups:
-            group = groups.pop()
-            for name in group:
-                objects += 1
-                link = group.get(name, getlink=True)
-                if objects > _OBJECTS or not isinstance(link, h5py.HardLink):
-                    raise ValueError(
-                        f"expected at most {_OBJECTS:,} arrays within "
-                        f"{_WEIGHTS}, found more, or a link: {name!a:.60}"
-                    )
-                item = group[name]
-                is_group = isinstance(item, h5py.Group)
-                if not (_has_texts(item) and (is_group or _is_plain(item))):
-                    raise ValueError(
-                        f"expected {name!a:.60} of {_WEIGHTS} as numbers in "
-                        "one piece, with text as attributes, found another "
-                        "type, compressed, in pieces or elsewhere"
-                    )
-                if is_group:
-                    groups.append(item)
-                else:
-                    total += item.id.get_storage_size()
-    if total > os.path.getsize(path):
-        raise ValueError(f"{_WEIGHTS} declares more bytes than it has")
+        try:
+            total = check_plain(file, _WEIGHTS, size)
+        except FeatureError as error:
+            reason, *_ = str(error).split(";")  # then what to do with features
+            raise ValueError(reason) from error
+        file.visititems(_check_attributes)
+    if total > size:
+        raise ValueError(
+            f"{_WEIGHTS} has {size:,} bytes and declares {total:,} of arrays"
+        )
     return total
 
 
-def _is_plain(item):
-    # Virtual ones first: to ask for a shape may open what they are made of.
-    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-        return False
-    # HDF5 has no bfloat16; Keras stores it as two bytes.
-    if item.dtype.kind not in "fiu" and item.dtype != "V2":
-        return False
-    return item.id.get_storage_size() == _num_bytes([item])
-
-
-def _has_texts(item):
-    # An array of texts might hold one long text many times.
-    attributes = map(item.attrs.get_id, item.attrs)
-    return all(
-        attribute.shape == ()
-        and attribute.get_type().get_class() == h5py.h5t.STRING
-        for attribute in attributes
-    )
+def _check_attributes(name, item):
+    """Refuses lists of texts, which may hold one long text many times."""
+    for attribute in map(item.attrs.get_id, item.attrs):
+        is_text = attribute.get_type().get_class() == h5py.h5t.STRING
+        if not is_text or attribute.shape != ():
+            raise ValueError(
+                f"expected text as attributes of {name!a:.60} in {_WEIGHTS}, "
+                "found another type"
+            )
