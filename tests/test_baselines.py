@@ -373,6 +373,14 @@ def test_both_kinds_of_batches_train_it_and_its_archive_keeps_it(
         np.testing.assert_array_equal(value, loaded(inputs)[key])
 
 
+def test_a_layer_without_build_is_built_by_training():
+    model = compiled(ACNN(**ACNN_SIZE, context_pooling=GatedPooling()))
+    inputs, targets = training_batch(model)
+    history = model.fit(inputs, targets, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert model.window_projection.kernel.shape[0] == 9
+
+
 @pytest.mark.parametrize("name", ["acrn", "ctrl"])
 def test_it_is_searched_and_served_with_the_numbers_of_match(name, tmp_path):
     model = make_model(name)

@@ -4,10 +4,13 @@ import keras
 from keras import ops
 
 from acnn_tf.models.moment_model import MomentModel
-from acnn_tf.models.window_model import WindowModel, build, deserialize
+from acnn_tf.models.window_model import (
+    OF_KERAS,
+    WindowModel,
+    build,
+    deserialize,
+)
 
-# Settings that are the model's own and not its networks'.
-_OF_KERAS = ("name", "dtype", "trainable")
 # More would not fit into one index and one process.
 _MOST = 32
 
@@ -39,7 +42,7 @@ class Ensemble(MomentModel):
 
     Example:
 
-    >>> import acnn_tf, keras
+    >>> import keras
     >>> from acnn_tf.models import ACNN, Ensemble
     >>> model = Ensemble(ACNN, members=3, embedding_dim=8)
     >>> query = model.encode_queries(keras.ops.ones((5, 300)))
@@ -51,7 +54,7 @@ class Ensemble(MomentModel):
     """
 
     def __init__(self, network, members=3, **settings):
-        own = {k: settings.pop(k) for k in _OF_KERAS if k in settings}
+        own = {k: settings.pop(k) for k in OF_KERAS if k in settings}
         super().__init__(autocast=False, **own)
         if not (isinstance(network, type) and issubclass(network, WindowModel)):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Models to `.keras` files, and files of anybody to models."""
+"""Saves models to `.keras` files, and loads files that may be anybody's."""
 
 import io
 import json
@@ -15,24 +15,26 @@ import numpy as np
 
 from acnn_tf import layers
 from acnn_tf.files.atomic import replacing
+from acnn_tf.files.hdf5 import check_plain
+from acnn_tf.files.problems import FeatureError
 from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL
 from acnn_tf.models.ensemble import Ensemble
+from acnn_tf.models.window_model import OF_KERAS
 
 # A model of 11 million weights takes 180 MB with its optimizer's state; one
 # with the 400,000 word vectors of GloVe 1.9 GB.
 MAX_BYTES = 2 * 2**30
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_MEMBERS = {"metadata.json", _CONFIG, _WEIGHTS}
-# zipfile reads the list of members whole, and so does JSON, which takes up to
-# 30 times as many bytes in memory ("[[],[],[]]").
+_MEMBERS = [_CONFIG, "metadata.json", _WEIGHTS]
+# zipfile reads the list of members whole.
 _LIST_BYTES = 4096
+# Settings are 3 kB, and a vocabulary 10 bytes a word. JSON takes up to 30 times
+# as many bytes in memory: "[[],[],[]]".
 _CONFIG_BYTES = 16 * 2**20
 _JSON_EXPANSION = 32
-# Weights, groups and the optimizer's state of a model are some hundred.
-_OBJECTS = 10_000
 # Each tap of a kernel is a weight that takes its time, and each window of a
 # context an input. The paper's model has 16 taps.
 _TAPS = 1000
@@ -43,8 +45,6 @@ _LAYERS = {
     for name, one in vars(layers).items()
     if isinstance(one, type)
 }
-# What any model of Keras has.
-_OF_KERAS = {"name", "trainable", "dtype"}
 
 
 class ModelFileError(ValueError):
@@ -177,9 +177,9 @@ def _unpack(path, weights, max_bytes):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         infos = archive.infolist()
         names = sorted(info.orig_filename for info in infos)
-        if names != sorted(_MEMBERS):
+        if names != _MEMBERS:
             raise ValueError(
-                f"expected the members {', '.join(sorted(_MEMBERS))}, found "
+                f"expected the members {', '.join(_MEMBERS)}, found "
                 f"{names!a:.200}"
             )
         for info in infos:
@@ -216,7 +216,7 @@ def _make(config):
             f"expected a model of acnn_tf in {_CONFIG}, found {network!a:.100}"
         )
     make = _NETWORKS[network]
-    unknown = settings.keys() - make.arguments().keys() - _OF_KERAS
+    unknown = settings.keys() - make.arguments().keys() - set(OF_KERAS)
     if unknown:
         raise ValueError(
             f"expected settings of {network} in {_CONFIG}, found "
@@ -277,59 +277,35 @@ def _needed_bytes(config):
         return thread.submit(count).result()
 
 
-def _num_bytes(arrays):
+def _num_bytes(variables):
     return sum(
-        math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in arrays
+        math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in variables
     )
 
 
 def _stored_bytes(path):
     """Bytes of the arrays of an HDF5 file, each plain and within the file."""
-    total, objects = 0, 0
+    size = os.path.getsize(path)
     with h5py.File(path, "r") as file:
-        groups = [file]
-        while groups:
-            group = groups.pop()
-            for name in group:
-                objects += 1
-                link = group.get(name, getlink=True)
-                if objects > _OBJECTS or not isinstance(link, h5py.HardLink):
-                    raise ValueError(
-                        f"expected at most {_OBJECTS:,} arrays within "
-                        f"{_WEIGHTS}, found more, or a link: {name!a:.60}"
-                    )
-                item = group[name]
-                is_group = isinstance(item, h5py.Group)
-                if not (_has_texts(item) and (is_group or _is_plain(item))):
-                    raise ValueError(
-                        f"expected {name!a:.60} of {_WEIGHTS} as numbers in "
-                        "one piece, with text as attributes, found another "
-                        "type, compressed, in pieces or elsewhere"
-                    )
-                if is_group:
-                    groups.append(item)
-                else:
-                    total += item.id.get_storage_size()
-    if total > os.path.getsize(path):
-        raise ValueError(f"{_WEIGHTS} declares more bytes than it has")
+        try:
+            total = check_plain(file, _WEIGHTS, size)
+        except FeatureError as error:
+            reason, *_ = str(error).split(";")  # then what to do with features
+            raise ValueError(reason) from error
+        file.visititems(_check_attributes)
+    if total > size:
+        raise ValueError(
+            f"{_WEIGHTS} has {size:,} bytes and declares {total:,} of arrays"
+        )
     return total
 
 
-def _is_plain(item):
-    # Virtual ones first: to ask for a shape may open what they are made of.
-    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-        return False
-    # HDF5 has no bfloat16; Keras stores it as two bytes.
-    if item.dtype.kind not in "fiu" and item.dtype != "V2":
-        return False
-    return item.id.get_storage_size() == _num_bytes([item])
-
-
-def _has_texts(item):
-    # An array of texts might hold one long text many times.
-    attributes = map(item.attrs.get_id, item.attrs)
-    return all(
-        attribute.shape == ()
-        and attribute.get_type().get_class() == h5py.h5t.STRING
-        for attribute in attributes
-    )
+def _check_attributes(name, item):
+    """Refuses lists of texts, which may hold one long text many times."""
+    for attribute in map(item.attrs.get_id, item.attrs):
+        is_text = attribute.get_type().get_class() == h5py.h5t.STRING
+        if not is_text or attribute.shape != ():
+            raise ValueError(
+                f"expected text as attributes of {name!a:.60} in {_WEIGHTS}, "
+                "found another type"
+            )

@@ -11,6 +11,9 @@ from acnn_tf.data.windows import WindowGrid
 from acnn_tf.models.moment_model import MomentModel
 from acnn_tf.segments import OFFSET_UNITS
 
+# Settings of any `keras.Model`.
+OF_KERAS = ("name", "trainable", "dtype")
+
 
 class WindowModel(MomentModel):
     """Base of models that score the windows of videos for queries.
