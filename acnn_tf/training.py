@@ -264,8 +264,10 @@ class ResumableTraining(keras.callbacks.Callback):
                     stack.enter_context(locked(self.folder))
                 except FolderInUseError as error:
                     refused = error
-            all_refused = [[refused is not None]]
-            if gather_arrays(self._strategy, all_refused).any():
+            everywhere = gather_arrays(
+                self._strategy, [[int(refused is not None)]]
+            )
+            if everywhere.any():
                 raise refused or FolderInUseError(
                     f"{self.folder} is in use, as the first worker says."
                 )

@@ -16,7 +16,9 @@ from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.inspection import save_manifests
 from acnn_tf.files.problems import DataError, UnknownIdError
+from acnn_tf.search import IndexFileError
 from tests.mutations import MUTATIONS
+from tests.test_index_files import contents, make_index
 
 NUM_MUTATIONS = int(os.environ.get("NUM_MUTATIONS", "200"))
 VIDEOS = ("v0", "v1", "v2", "v3")
@@ -72,6 +74,17 @@ class Set(Features):
 
     def read(self, folder):
         return self.read_one(folder, clips_of("a") | clips_of("bb"))
+
+
+class Index:
+    """Two folders of an index."""
+
+    def write(self, folder):
+        for dtype in ("float32", "bfloat16"):
+            make_index(folder / dtype, dtype)
+
+    def read(self, folder):
+        return [contents(folder / name) for name in ("float32", "bfloat16")]
 
 
 class Annotations:
@@ -172,6 +185,7 @@ CASES = {
     "hdf5": Features(".hdf5"),
     "hdf5 of many": Features(".hdf5", MANY),
     "npy": Features(""),
+    "index": Index(),
     "jsonl": Annotations("jsonl", ".jsonl", None),
     "charades_sta": Annotations(
         "charades_sta", ".txt", charades, durations=("d.json", DURATIONS)
@@ -202,7 +216,7 @@ def outcome(case, folder, expected, changed):
     """`"detected"` or `"harmless"`; anything else is a failure."""
     try:
         values = case.read(folder)
-    except (DataError, UnknownIdError) as error:
+    except (DataError, UnknownIdError, IndexFileError) as error:
         told = str(error)
         assert re.search("restore|again|extract", told), told
     except FileNotFoundError as error:
@@ -266,18 +280,19 @@ def test_every_mutation_is_told_or_harmless(name, written, record_property):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_data_file_has_no_byte_that_may_flip_unseen(name, written):
+def test_no_file_may_change_in_a_byte_or_go_unseen(name, written):
     folder, files, expected = written[name]
     seed = np.random.default_rng(0)
     for path, data in files.items():
         if path.endswith("manifest.json"):
             continue
-        places = seed.choice(len(data), min(5, len(data)), replace=False)
-        for place in places:
-            changed = bytearray(data)
-            changed[place] ^= 0x10
+        changes = [None, b""]
+        for place in seed.choice(len(data), min(5, len(data)), replace=False):
+            changes.append(bytearray(data))
+            changes[-1][place] ^= 0x10
+        for change in changes:
             found = with_changes(
-                CASES[name], folder, files, expected, {path: bytes(changed)}
+                CASES[name], folder, files, expected, {path: change}
             )
             # HDF5 leaves gaps between what it writes.
             assert found == "detected" or name.startswith("hdf5")

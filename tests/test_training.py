@@ -318,6 +318,17 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
     assert done == steps - 8
 
 
+@pytest.mark.slow
+def test_all_workers_are_refused_where_the_first_is(tmp_path):
+    with locked(tmp_path), contextlib.ExitStack() as stack:
+        workers = fit_on_workers(tmp_path, 4)
+        for worker in workers:
+            stack.callback(worker.kill)
+        texts = [end(worker, 1) for worker in workers]
+    assert f"in use by process {os.getpid()} on" in texts[0]
+    assert "is in use, as the first worker says" in texts[1]
+
+
 FULL = """
 import resource, sys
 from acnn_tf.files.atomic import WriteError

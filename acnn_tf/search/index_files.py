@@ -32,12 +32,6 @@ from acnn_tf.search.encoding import EncodedVideo, encode_videos
 _FORMAT = 3
 _DTYPES = ("float32", "float16", "bfloat16")
 _KEYS = ("video_id", "duration", "num_windows")
-# Why an index is not one of the model.
-_REASONS = {
-    "format": "it was written by another version of acnn_tf",
-    "model": "the encodings in it come from a model of other weights",
-    "grid": "its windows are those of another grid",
-}
 _MALFORMED = (
     AttributeError,
     KeyError,
@@ -372,11 +366,15 @@ class IndexFiles:
         """Videos of a list that fits the model; notes its dtype and shard."""
         try:
             listed = json.loads(data.decode(), parse_constant=_no_number)
-            for key, reason in _REASONS.items():
+            for key, other in (
+                ("format", "another version of acnn_tf"),
+                ("model", "a model of other weights"),
+                ("grid", "another grid of windows"),
+            ):
                 if listed[key] != self._about[key]:
                     raise IndexFileError(
-                        f"{path} does not fit the model: {reason}. Build the "
-                        "index again, in another folder."
+                        f"{path} is of {other}: build the index again, in "
+                        "another folder."
                     )
             dtype, self.shard = listed["dtype"], listed["shard"]
             if dtype not in _DTYPES:
