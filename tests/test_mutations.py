@@ -279,5 +279,4 @@ def test_data_file_has_no_byte_that_may_flip_unseen(name, written):
             found = with_changes(
                 CASES[name], folder, files, expected, {path: bytes(changed)}
             )
-            # HDF5 leaves gaps between what it writes.
-            assert found == "detected" or name.startswith("hdf5")
+            assert found == "detected"

@@ -260,8 +260,9 @@ class NpyFolder:
         except FeatureError:
             raise
         except Exception as error:  # those of NumPy are of many kinds
+            said = str(error).partition("\n")[0][:200]
             fail(
-                path, f"is not a whole .npy file of numbers: {error}; {_AGAIN}"
+                path, f"is not a whole .npy file of numbers: {said}; {_AGAIN}"
             )
 
     def _bytes(self, path):
