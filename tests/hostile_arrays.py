@@ -9,6 +9,8 @@ said of it and by how many megabytes memory grew.
 import json
 import os
 import pickle
+import re
+import resource
 import shutil
 import stat
 import struct
@@ -95,6 +97,23 @@ def changed(old, new):
         )
         assert old_data in data
         Path(path).write_bytes(data.replace(old_data, new_data))
+
+    return build
+
+
+def circle(group):
+    """Of the older format; its list of free places for names has no end."""
+
+    def build(path):
+        with h5py.File(path, "w") as file:
+            file["bad/c3d"] = CLIPS
+            file["good"] = CLIPS
+        data = bytearray(Path(path).read_bytes())
+        heaps = [match.start() for match in re.finditer(b"HEAP", data)]
+        assert len(heaps) == 2  # of the root, and of the group
+        _, free, names = struct.unpack_from("<QQQ", data, heaps[group] + 8)
+        struct.pack_into("<Q", data, names + free, free)
+        Path(path).write_bytes(data)
 
     return build
 
@@ -312,6 +331,16 @@ CASES = {
         "x.h5",
         packed(2, zlib.compress(bytes(8)), filters=(1, 1)),
         f"'bad' is packed 2 times over; {PLAIN}",
+    ),
+    "names in a circle": (
+        "x.h5",
+        circle(0),
+        f"x.h5: has names that are damaged; {EXTRACT}",
+    ),
+    "names of a group in a circle": (
+        "x.h5",
+        circle(1),
+        f"x.h5: has names that are damaged; {EXTRACT}",
     ),
     "shape": ("x.h5", changed((5, 7), (TERA, 7)), f"'bad' .*{EXTRACT}"),
     "address": (
@@ -575,6 +604,10 @@ def main(folder):
     sound = os.path.join(folder, "sound.tfrecord")
     examples(example(b"good"))(sound)
     features_told(sound)
+    # Should one of them ask for all memory, it is not to get it.
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (4 << 30),) * 2)
     for name in CASES:
         path, told = path_of(folder, name), {}
         most_memory()

@@ -261,9 +261,7 @@ class NpyFolder:
             raise
         except Exception as error:  # those of NumPy are of many kinds
             said = str(error).partition("\n")[0][:200]
-            fail(
-                path, f"is not a whole .npy file of numbers: {said}; {_AGAIN}"
-            )
+            fail(path, f"is not a whole .npy file of numbers: {said}; {_AGAIN}")
 
     def _bytes(self, path):
         """The bytes of a file, if they are those of the manifest.
