@@ -1,7 +1,6 @@
 """Feature files of every kind, sound and broken."""
 
 import os
-import pickle
 
 import h5py
 import numpy as np
@@ -123,7 +122,9 @@ def test_clip_seconds_must_come_from_somewhere_and_agree(tmp_path):
         open_features(path, clip_seconds=0)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, "fast", [1.0, 2.0]])
+@pytest.mark.parametrize(
+    "value", [0.0, -1.0, np.nan, "fast", [1.0, 2.0], [1.0] * 999]
+)
 def test_bad_clip_seconds_in_a_file_are_told(tmp_path, value):
     path = tmp_path / "features.h5"
     write_hdf5(path, CLIPS, clip_seconds=value)
@@ -133,11 +134,9 @@ def test_bad_clip_seconds_in_a_file_are_told(tmp_path, value):
 
 def test_group_with_a_single_dataset_counts_as_that_dataset(tmp_path):
     path = tmp_path / "features.h5"
-    write_hdf5(path, {"v/c3d": CLIPS["b"], "w/x/y": CLIPS["b"]})
+    write_hdf5(path, {"v/c3d": CLIPS["b"]})
     features = open_features(path, clip_seconds=1.0)
     np.testing.assert_array_equal(features["v"], CLIPS["b"])
-    with pytest.raises(FeatureError, match="'w' is not a dataset"):
-        features["w"]
 
 
 def test_unknown_video_names_the_file_and_the_video(path):
@@ -186,65 +185,6 @@ def test_missing_file_is_named_and_the_forms_are_listed(tmp_path):
     (tmp_path / "x.mat").touch()
     with pytest.raises(ValueError, match=r"\.hdf5, \.h5 or \.tfrecord"):
         open_features(tmp_path / "x.mat")
-
-
-@pytest.mark.parametrize("size", [0, 1, 100, 2000, -1])
-@pytest.mark.parametrize("kind", ["features.hdf5", "features.tfrecord"])
-def test_truncated_file_is_named(tmp_path, kind, size):
-    path = tmp_path / kind
-    write_features(path, CLIPS, 1.0)
-    data = path.read_bytes()
-    path.write_bytes(data[: min(size, len(data) - 1)])
-    with pytest.raises(FeatureError, match=rf"features\.{kind[9:]}"):
-        dict(open_features(path))
-
-
-def test_flipped_byte_of_hdf5_is_told_with_its_video(tmp_path):
-    path = tmp_path / "features.hdf5"
-    write_features(path, CLIPS, 1.0)
-    with h5py.File(path) as file:
-        offset = file["b"].id.get_chunk_info(0).byte_offset
-    data = bytearray(path.read_bytes())
-    data[offset + 3] ^= 1
-    path.write_bytes(data)
-    with open_features(path) as features:
-        assert features["a"].shape == (1, 2)
-        with pytest.raises(
-            FeatureError, match=r"features\.hdf5: 'b' cannot be read"
-        ):
-            features["b"]
-
-
-def test_broken_npy_is_named(tmp_path):
-    path = tmp_path / "features"
-    write_features(path, dict.fromkeys("abcdefg", CLIPS["b"]), 1.0)
-    data = (path / "a.npy").read_bytes()
-    (path / "a.npy").write_bytes(data[:-3])
-    (path / "b.npy").write_bytes(data[:20])
-    (path / "c.npy").write_bytes(b"")
-    (path / "d.npy").write_bytes(pickle.dumps([1]))
-    np.save(path / "e.npy", np.array([{}]), allow_pickle=True)
-    with open(path / "f.npy", "wb") as file:
-        np.savez(file, CLIPS["b"])
-    problems = open_features(path).problems()
-    assert sorted(problems) == list("abcdef")
-    for video, problem in problems.items():
-        assert problem.path == str(path / f"{video}.npy")
-
-
-def test_empty_folder_is_named(tmp_path):
-    with pytest.raises(FeatureError, match="holds no arrays"):
-        open_features(tmp_path, clip_seconds=1.0)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
-def test_names_that_are_not_utf8_are_told(tmp_path):
-    write_npy(tmp_path / "npy", {"v\udcff": CLIPS["b"]})
-    with pytest.raises(FeatureError, match=r"not UTF-8: 'v\\udcff'"):
-        open_features(tmp_path / "npy", clip_seconds=1.0)
-    write_hdf5(tmp_path / "f.h5", {b"v\xff": CLIPS["b"]})
-    with pytest.raises(FeatureError, match=r"f\.h5: .*not UTF-8"):
-        open_features(tmp_path / "f.h5", clip_seconds=1.0)
 
 
 @pytest.mark.parametrize(

@@ -260,9 +260,8 @@ class NpyFolder:
         except FeatureError:
             raise
         except Exception as error:  # those of NumPy are of many kinds
-            fail(
-                path, f"is not a whole .npy file of numbers: {error}; {_AGAIN}"
-            )
+            said = str(error).partition("\n")[0][:200]
+            fail(path, f"is not a whole .npy file of numbers: {said}; {_AGAIN}")
 
     def _bytes(self, path):
         """The bytes of a file, if they are those of the manifest.

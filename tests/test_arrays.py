@@ -1,0 +1,280 @@
+"""The one door for arrays: what is hostile, broken, damaged, old or foreign."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from acnn_tf.data.features import open_features, write_features
+from acnn_tf.files.hdf5 import check_plain
+from acnn_tf.files.problems import FeatureError
+from tests.damaged_arrays import KINDS
+from tests.hostile_arrays import CASES, build_all, path_of
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIPS = {
+    "a": np.array([[1.5, 2.0], [3.0, 4.0]], np.float32),
+    "b": np.array([[5.5, 6.0], [7.0, 8.0]], np.float32),
+}
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **{"cwd": ROOT, "timeout": 600, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """What one process, which opens them all, says of the hostile files."""
+    folder = tmp_path_factory.mktemp("hostile")
+    kept = build_all(folder)
+    done = run("-m", "tests.hostile_arrays", str(folder))
+    del kept
+    lines = map(json.loads, done.stdout.splitlines())
+    found = {name: (messages, growth) for name, messages, growth in lines}
+    assert done.returncode == 0, (list(found)[-1:], done.stderr[-2000:])
+    return folder, found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_hostile_file_is_named_with_a_remedy_in_little_memory(name, hostile):
+    folder, found = hostile
+    messages, growth = found[name]
+    for reader, message in messages.items():
+        if "tensorflow-io cannot read it" in message:
+            continue
+        assert message.startswith(path_of(folder, name)), (reader, message)
+        assert re.search(CASES[name][2], message), (reader, message)
+    assert growth < 500
+
+
+def links(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = h5py.SoftLink("/b")
+        file["b"] = h5py.ExternalLink("source.h5", "/a")
+
+
+def virtual(path):
+    layout = h5py.VirtualLayout((2, 2), np.float32)
+    layout[:] = h5py.VirtualSource("source.h5", "a", (2, 2))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("a", layout)
+
+
+def external(path):
+    stored = path.parent / "raw"
+    stored.write_bytes(CLIPS["a"].tobytes())
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (2, 2), "f4", external=[(str(stored), 0, 16)])
+
+
+def groups(path):
+    with h5py.File(path, "w") as file:
+        file["a/fc6"] = CLIPS["a"]
+        file["a/fc7"] = CLIPS["b"]
+
+
+@pytest.mark.parametrize("write", [links, virtual, external, groups])
+def test_remedy_makes_one_plain_file(write, tmp_path):
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["a"] = CLIPS["a"]
+    write(tmp_path / "x.h5")
+    with open_features(tmp_path / "x.h5", clip_seconds=1.0) as features:
+        with pytest.raises(FeatureError) as error:
+            features["a"]
+    (command,) = re.findall('python -c "(.*)"', str(error.value))
+    done = run("-c", command.replace("SET", "fc6"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with open_features(tmp_path / "plain.h5", clip_seconds=1.0) as features:
+        np.testing.assert_array_equal(features["a"], CLIPS["a"])
+
+
+def test_arrays_of_a_whole_file_are_counted_and_linked_once(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = CLIPS["a"]
+        file.create_dataset("g/h/packed", data=CLIPS["b"], compression="gzip")
+        file["scalar"] = np.float64(1.0)
+        file["empty"] = np.ones((0, 2))
+    with h5py.File(path) as file:
+        assert check_plain(file, "x.h5", path.stat().st_size) == 16 + 16 + 8
+        with pytest.raises(FeatureError, match=r"^x\.h5: 'a' declares"):
+            check_plain(file, "x.h5", 100)
+    for name, target in {"twice": "/a", "circle": "/g"}.items():
+        with h5py.File(path, "r+") as file:
+            file[f"g/{name}"] = file[target]
+        with h5py.File(path) as file:
+            with pytest.raises(FeatureError, match="is linked twice; make one"):
+                check_plain(file, "x.h5", path.stat().st_size)
+    with h5py.File(path, "w") as file:
+        file["/".join("g" * 40)] = CLIPS["a"]
+    with h5py.File(path) as file:
+        with pytest.raises(FeatureError, match=r"'g' must be .* less than 32"):
+            check_plain(file, "x.h5", path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(300), pytest.param(20_000, marks=pytest.mark.soak)],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_without_a_manifest_is_told_or_does_no_harm(kind, number):
+    done = run("-m", "tests.damaged_arrays", kind, "0", str(number))
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = ast.literal_eval(done.stdout)
+    assert sum(counts.values()) == number
+    assert "not named" not in counts
+    assert counts["told"] > number / 20
+    if kind == "written here":
+        assert "changed" not in counts  # no wrong number, without a word
+
+
+@pytest.mark.parametrize("kind", ["features.h5", "features.tfrecord"])
+def test_file_that_lost_its_end_and_its_manifest_is_told(tmp_path, kind):
+    path = tmp_path / kind
+    write_features(path, CLIPS, 1.0)
+    os.remove(f"{path}.manifest.json")
+    data = path.read_bytes()
+    for size in {*range(0, len(data), 40), len(data) - 1}:
+        path.write_bytes(data[:size])
+        with pytest.raises(FeatureError, match=rf"{kind}:.*extract its feat"):
+            dict(open_features(path))
+
+
+def test_flipped_byte_without_a_manifest_is_told_with_its_video(tmp_path):
+    path = tmp_path / "features.h5"
+    write_features(path, CLIPS, 1.0)
+    os.remove(f"{path}.manifest.json")
+    with h5py.File(path) as file:
+        place = file["b"].id.get_chunk_info(0).byte_offset
+    data = path.read_bytes()
+    for flipped in range(place, place + 16):
+        changed = bytearray(data)
+        changed[flipped] ^= 0x20
+        path.write_bytes(changed)
+        with open_features(path) as features:
+            np.testing.assert_array_equal(features["a"], CLIPS["a"])
+            with pytest.raises(FeatureError, match="'b' cannot be read"):
+                features["b"]
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4"])
+def test_other_programs_read_what_is_written(tmp_path, dtype):
+    clips = {"é": CLIPS["a"].astype(dtype), "0": CLIPS["b"].astype(dtype)}
+    write_features(tmp_path / "f.h5", clips, 0.5)
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert file.attrs["clip_seconds"] == 0.5
+        assert sorted(file) == ["0", "é"]
+        assert file["é"].dtype == dtype
+        assert file["é"].fletcher32
+        np.testing.assert_array_equal(file["é"], clips["é"])
+    with open_features(tmp_path / "f.h5") as features:
+        np.testing.assert_array_equal(features["0"], clips["0"])
+
+
+def test_files_of_versions_before_this_are_read(tmp_path):
+    """They have attributes and, behind HDF5's end, a checksum of their own."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file.attrs.update(clip_seconds=0.5, acnn_tf_videos=2)
+        for name, clips in CLIPS.items():
+            file.create_dataset(name, data=clips, fletcher32=True)
+            file[name].attrs["acnn_tf_crc32"] = np.uint32(7)
+    with path.open("ab") as file:
+        file.write(bytes(40) + b"acnn_tf.")
+    with open_features(path) as features:
+        assert features.clip_seconds == 0.5
+        np.testing.assert_array_equal(features["b"], CLIPS["b"])
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v110", "latest"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"track_times": True, "maxshape": (None, 512), "chunks": True},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "gzip", "chunks": (700, 512)},
+        {"compression": "lzf", "chunks": (7, 500)},
+        {"scaleoffset": 3},
+    ],
+)
+def test_layouts_of_other_programs_are_read(tmp_path, libver, options):
+    rng = np.random.default_rng(0)
+    clips = rng.normal(size=(700, 512)).astype(np.float32)
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", libver=libver, userblock_size=512) as file:
+        file.create_dataset("a", data=clips, **options)
+        file.create_dataset("g/c3d", data=clips, **options)
+        file.create_dataset("zeros", data=0 * clips, **options)
+        expected = file["a"][()]
+    with open_features(path, clip_seconds=1.0) as features:
+        np.testing.assert_array_equal(features["a"], expected)
+        np.testing.assert_array_equal(features["g"], expected)
+        assert not features["zeros"].any()
+
+
+def test_npy_of_other_programs_are_read(tmp_path):
+    clips = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "columns.npy", np.asfortranarray(clips))
+    np.save(tmp_path / "swapped.npy", clips.astype(">f8"))
+    with open(tmp_path / "version2.npy", "wb") as file:
+        np.lib.format.write_array(file, clips, version=(2, 0))
+    with open_features(tmp_path, clip_seconds=1.0) as features:
+        assert len(features) == 3
+        for array in features.values():
+            np.testing.assert_array_equal(array, clips)
+
+
+def test_folder_of_tfrecord_files_is_one_mapping(tmp_path):
+    write_features(tmp_path / "1.tfrecord", {"a": CLIPS["a"]}, 1.0)
+    write_features(tmp_path / "2.tfrecord", {"b": CLIPS["b"]}, 1.0)
+    assert list(open_features(tmp_path)) == ["a", "b"]
+    write_features(tmp_path / "3.tfrecord", {"a": CLIPS["a"]}, 1.0)
+    with pytest.raises(
+        FeatureError, match=r"3\.tfrecord:1: video 'a' is already at .*1\.tf"
+    ):
+        open_features(tmp_path)
+
+
+def test_tensorflow_io_reads_what_h5py_reads(tmp_path):
+    path = tmp_path / "features.h5"
+    rng = np.random.default_rng(0)
+    clips = {
+        "a": rng.random((5, 3)),
+        "b c": rng.random((1, 3)).astype(np.float32),
+        "é": rng.random((700, 3)).astype(np.float32),
+        "g/c3d": rng.random((2, 3)).astype(np.float32),
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs["clip_seconds"] = 0.5
+        file.update(clips)
+    try:
+        theirs = open_features(path, reader="tfio")
+    except FeatureError as error:
+        pytest.skip(error.problems[0].message)
+    with theirs, open_features(path) as ours:
+        assert theirs.clip_seconds == 0.5
+        assert list(theirs) == list(ours)
+        for video in ours:
+            np.testing.assert_array_equal(theirs[video], ours[video])
+
+
+def test_what_tensorflow_io_cannot_read_points_to_h5py(tmp_path):
+    # float16, where it works; everything, where it does not.
+    path = tmp_path / "features.h5"
+    write_features(path, {"a": CLIPS["a"].astype(np.float16)}, 1.0)
+    with pytest.raises(FeatureError, match=r"features\.h5.*reader='h5py'"):
+        open_features(path, reader="tfio")
