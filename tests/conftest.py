@@ -25,6 +25,28 @@ settings.register_profile(
 )
 settings.load_profile("acnn_tf")
 
+# The files that take longest, so that no worker is left with one at the end.
+LONGEST = (
+    "test_experiments",
+    "test_training",
+    "test_export",
+    "test_distribution",
+    "test_beam_shards",
+    "test_write_failures",
+    "test_semi_synthetic",
+    "test_servable",
+    "test_layers",
+    "test_acnn",
+    "test_baselines",
+    "test_benchmark",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first; all others keep their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(autouse=True)
 def seeds():
