@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Tests of a file share what they set up; files share nothing.
-WORKERS ?= -n 2 --dist loadfile
+# Tests of a file share what they set up; files share nothing, and come in the
+# order of tests/conftest.py.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 # TensorFlow's C++ start-up chatter; errors still reach Python as exceptions.
 export TF_CPP_MIN_LOG_LEVEL ?= 3

@@ -25,6 +25,28 @@ settings.register_profile(
 )
 settings.load_profile("acnn_tf")
 
+# The files that take longest, so that no worker is left with one at the end.
+LONGEST = (
+    "test_experiments",
+    "test_training",
+    "test_export",
+    "test_distribution",
+    "test_beam_shards",
+    "test_write_failures",
+    "test_semi_synthetic",
+    "test_servable",
+    "test_layers",
+    "test_acnn",
+    "test_baselines",
+    "test_benchmark",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first; all others keep their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(autouse=True)
 def seeds():
@@ -46,6 +68,17 @@ def shared_data():
             "and not part of the project"
         )
     return path
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """What `c_runner.run` runs."""
+    from tests import c_runner  # brings TensorFlow
+
+    reason = c_runner.why_not()
+    if reason:
+        pytest.skip(reason)
+    return c_runner.build(tmp_path_factory.mktemp("program"))
 
 
 @pytest.fixture(scope="session")

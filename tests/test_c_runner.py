@@ -53,14 +53,6 @@ class Toy(tf.Module):
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    reason = c_runner.why_not()
-    if reason:
-        pytest.skip(reason)
-    return c_runner.build(tmp_path_factory.mktemp("program"))
-
-
-@pytest.fixture(scope="module")
 def saved_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     toy = Toy()

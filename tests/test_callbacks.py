@@ -97,6 +97,25 @@ def test_the_saved_model_is_the_best_and_averaged_one(tmp_path):
     assert results["R@1,IoU=0.5"] == history["val_R@1_IoU=0.5"][best]
 
 
+def test_of_equally_good_models_the_first_is_kept(tmp_path, monkeypatch):
+    found = iter([0.2, 0.5, 0.5])
+    monkeypatch.setattr(
+        callbacks, "evaluate", lambda *_, **__: ({"mIoU": next(found)}, None)
+    )
+    saved = []
+    monkeypatch.setattr(
+        callbacks, "save_model", lambda model, path: saved.append(path)
+    )
+    checked = validation(path=tmp_path / "model.keras")
+    model = keras.Sequential()
+    model.compile("adam")
+    checked.set_model(model)
+    for epoch in range(3):
+        checked.on_epoch_end(epoch, {})
+    assert len(saved) == 2
+    assert checked.best == 0.5
+
+
 def test_validation_leaves_the_weights_as_they_were():
     runs = []
     for extra in ([], [validation()]):
@@ -122,5 +141,7 @@ def test_averages_are_lent_and_given_back():
 
 
 def test_an_unknown_monitor_is_named():
-    with pytest.raises(ValueError, match="val_nothing"):
-        fit(make_model(), 1, callbacks=[validation(monitor="val_nothing")])
+    checked = validation(monitor="val_nothing")
+    checked.set_model(make_model())
+    with pytest.raises(ValueError, match=r"one of .*val_mIoU.*val_nothing"):
+        checked.on_epoch_end(0, {})

@@ -147,25 +147,38 @@ def test_checkpoints_of_other_data_are_refused(tmp_path):
         train(tmp_path, data=longer)
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
-    class Spoil(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 2:
-                weight = self.model.trainable_variables[0]
-                weight.assign(weight * np.nan)
+class SpoilLoss(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            weight = self.model.trainable_variables[0]
+            weight.assign(weight * np.nan)
 
+
+class SpoilUpdate(keras.callbacks.Callback):
+    """The loss of the step is finite, and what it makes of the weights not."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            self.model.optimizer.learning_rate.assign(np.inf)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"), [(SpoilLoss, "the loss"), (SpoilUpdate, "a weight")]
+)
+def test_what_is_not_finite_is_not_saved(tmp_path, spoil, what):
     model = small.make_model()
-    with pytest.raises(ValueError, match="not finite after step 3 of epoch 1"):
+    expected = f"{what} is not finite after step 3 of epoch 1"
+    with pytest.raises(ValueError, match=expected):
         ResumableTraining(model, tmp_path, 1).fit(
             lambda epoch: small.data(model, epoch),
             epochs=1,
-            callbacks=[Spoil()],
+            callbacks=[spoil()],
             verbose=0,
         )
     again = small.make_model()
-    resume = ResumableTraining(again, tmp_path, 1)
+    resumed = ResumableTraining(again, tmp_path, 1)
     with pytest.raises(Stopped):
-        resume.fit(
+        resumed.fit(
             lambda epoch: small.data(again, epoch),
             epochs=1,
             callbacks=[StopAt(1)],

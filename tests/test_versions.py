@@ -1,6 +1,7 @@
 import os
 import shutil
 
+from export.protocol import versions as versions_module
 from export.protocol.signatures import Servable
 from export.protocol.versions import Versions
 from tests.small_model import X, request, save
@@ -49,3 +50,26 @@ def test_an_old_version_leaves_memory_with_its_last_request(
 def test_a_number_of_rows_that_is_fixed_is_not_merged(small_models):
     servable = Servable(str(small_models / "1"), 1)
     assert servable.unmergeable == {"slow", "total"}
+
+
+def test_a_failed_version_is_tried_again_only_when_its_files_change(
+    tmp_path, monkeypatch
+):
+    tries = []
+
+    def fail(path, version):
+        tries.append(version)
+        raise ValueError("no model")
+
+    monkeypatch.setattr(versions_module, "Servable", fail)
+    (tmp_path / "1").mkdir()
+    file = tmp_path / "1" / "saved_model.pb"
+    file.write_bytes(b"not whole")
+    versions = Versions("acnn", tmp_path, 2**20)
+    for _ in range(3):
+        versions.poll()
+    assert tries == [1]
+    file.write_bytes(b"copied a bit further")
+    for _ in range(3):
+        versions.poll()
+    assert tries == [1, 1]

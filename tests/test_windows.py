@@ -26,6 +26,13 @@ def test_windows_in_frames_follow_the_paper():
     assert windows[8:].tolist() == [[1, 129]]
 
 
+def test_the_last_window_may_end_with_the_last_frame():
+    # 10 frames in steps of 2; frame 14 is the last, so 15 the end.
+    grid = WindowGrid(lengths=(10,), overlap=0.8, frame_rate=1.0)
+    assert grid.frames(14).tolist() == [[1, 11], [3, 13], [5, 15]]
+    assert grid.frames(13).tolist() == [[1, 11], [3, 13]]
+
+
 def test_windows_in_frames_are_the_same_in_seconds():
     grid = WindowGrid(lengths=(64, 128), frame_rate=29.4)
     np.testing.assert_allclose(
@@ -114,10 +121,10 @@ def test_pairs_by_hand():
 
 
 def test_boundaries_do_not_pair():
-    # IoU exactly 0.5; then nIoL exactly 0.15.
+    # Quarters are exact in floats: IoU 1/2, then nIoL 1/4.
     assert len(pair_windows([[0, 10]], [[0, 20]])[0]) == 0
-    assert len(pair_windows([[0, 20]], [[3, 20]])[0]) == 0
-    assert len(pair_windows([[0, 20]], [[3, 20]], max_niol=0.16)[0]) == 1
+    assert len(pair_windows([[0, 4]], [[1, 4]], max_niol=0.25)[0]) == 0
+    assert len(pair_windows([[0, 4]], [[1, 4]], max_niol=0.26)[0]) == 1
 
 
 @given(st.integers(0, 2**32 - 1))
