@@ -13,6 +13,7 @@ import tensorflow as tf
 from acnn_tf import servable
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.files.atomic import WriteError
+from acnn_tf.files.locks import locked
 from tests import c_runner, small_acnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,27 +166,33 @@ def command_line(tmp_path_factory):
         *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
         *(f"--corpus={clips}", "--clip_seconds=1.0", "--top_n=4"),
     ]
-    outputs = [
-        subprocess.run(
+
+    def export(*more):
+        return subprocess.run(
             [*arguments, *more],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
         )
-        for more in ([], ["--version=10"])
-    ]
+
+    outputs = [export(), export("--version=10")]
+    with locked(folder / "models" / "acnn"):
+        outputs.append(export())
     return folder / "models" / "acnn", outputs
 
 
 def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
-    folder, (first, second) = command_line
+    folder, (first, second, third) = command_line
     assert first.returncode == 0, first.stderr
     assert sorted(os.listdir(folder)) == ["10", "11.partial", "9"]
     assert f"{folder / '10'}: the same numbers as" in first.stdout
     assert second.returncode == 2
     assert "is there already" in second.stderr
     assert "Traceback" not in second.stderr
+    # While another export may choose the same number.
+    assert third.returncode == 2
+    assert f"{folder} is in use by process {os.getpid()} on" in third.stderr
 
 
 def test_the_servable_answers_its_warm_up_requests(command_line):
