@@ -13,6 +13,7 @@ import tensorflow as tf
 from acnn_tf import servable
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.files.atomic import WriteError
+from acnn_tf.files.locks import locked
 from tests import c_runner, small_acnn
 from tests.processes import run_module
 
@@ -177,15 +178,19 @@ def command_line(tmp_path_factory):
         run_module(*arguments, *more, code=code)
         for code, more in ((0, []), (2, ["--version=10"]))
     ]
+    with locked(folder / "models" / "acnn"):
+        outputs.append(run_module(*arguments, code=2))
     return folder / "models" / "acnn", outputs
 
 
 def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
-    folder, (first, second) = command_line
+    folder, (first, second, third) = command_line
     assert sorted(os.listdir(folder)) == ["10", "11.partial", "9"]
     assert f"{folder / '10'}: the same numbers as" in first.stdout
     assert "is there already" in second.stderr
     assert "Traceback" not in second.stderr
+    # While another export may choose the same number.
+    assert f"{folder} is in use by process {os.getpid()} on" in third.stderr
 
 
 def test_the_servable_answers_its_warm_up_requests(command_line):
