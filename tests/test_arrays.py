@@ -127,7 +127,7 @@ def test_arrays_of_a_whole_file_are_counted_and_linked_once(tmp_path):
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(300), pytest.param(20_000, marks=pytest.mark.soak)],
+    [100, pytest.param(20_000, marks=pytest.mark.soak)],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_without_a_manifest_is_told_or_does_no_harm(kind, number):
