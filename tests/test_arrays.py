@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.files.hdf5 import check_plain
+from acnn_tf.data.sentences import write_sentence_vectors
+from acnn_tf.files.hdf5_checks import check_plain
 from acnn_tf.files.problems import FeatureError
 from tests.damaged_arrays import KINDS
 from tests.hostile_arrays import CASES, build_all, path_of
@@ -127,7 +128,7 @@ def test_arrays_of_a_whole_file_are_counted_and_linked_once(tmp_path):
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(300), pytest.param(20_000, marks=pytest.mark.soak)],
+    [100, pytest.param(5000, marks=pytest.mark.soak)],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_without_a_manifest_is_told_or_does_no_harm(kind, number):
@@ -182,6 +183,14 @@ def test_other_programs_read_what_is_written(tmp_path, dtype):
         np.testing.assert_array_equal(file["é"], clips["é"])
     with open_features(tmp_path / "f.h5") as features:
         np.testing.assert_array_equal(features["0"], clips["0"])
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\0b", "a/b", "\ud800"])
+def test_name_that_hdf5_would_change_is_not_written(tmp_path, name):
+    vectors = {"a": CLIPS["a"], name: CLIPS["b"]}
+    with pytest.raises(ValueError, match="Names in HDF5 must be text"):
+        write_sentence_vectors(tmp_path / "v.h5", vectors)
+    assert os.listdir(tmp_path) == []
 
 
 def test_files_of_versions_before_this_are_read(tmp_path):

@@ -9,6 +9,7 @@ number that it declares, see `acnn_tf.files.hdf5_checks`.
 """
 
 import os
+import re
 
 import h5py
 import numpy as np
@@ -163,8 +164,16 @@ def write_hdf5(path, features, clip_seconds=None):
         clip_seconds: Float; `None` for what is not clips.
 
     Raises:
+        ValueError: If HDF5 cannot hold one of the names as it is.
         OSError: If it cannot be written.
     """
+    for name in features:
+        # It would cut one at a NUL, and take "/" for a group.
+        if name in ("", ".") or re.search("[/\0\ud800-\udfff]", name):
+            raise ValueError(
+                "Names in HDF5 must be text without '/' and NUL, and not '.'. "
+                f"Received: {name!a:.100}"
+            )
     with open(path, "wb+", buffering=0) as file:
         stream = _Stream(file)
         try:
