@@ -76,9 +76,13 @@ def test_the_canary_notices(report):
 
 
 def test_every_hostile_file_is_an_error(report):
-    assert len(report["hostile"]) > 200
-    for what, found in report["hostile"].items():
-        assert not found.startswith("LOADED"), what
+    assert len(report["hostile"]) > 150
+    loaded = [
+        what
+        for what, found in report["hostile"].items()
+        if found.startswith("LOADED")
+    ]
+    assert not loaded
 
 
 def test_what_is_not_looked_at_changes_nothing(report):
