@@ -35,14 +35,8 @@ flags.adopt_module_key_flags(splits)
 flags.adopt_module_key_flags(evaluation_plots)
 flags.adopt_module_key_flags(strategies)
 
-flags.DEFINE_string(
-    "workdir", None, "Folder of a run, whose model is evaluated."
-)
-flags.DEFINE_string(
-    "predictions",
-    None,
-    "File of predictions to score, in place of the model of a run.",
-)
+flags.DEFINE_string("workdir", None, "Folder of a run, to evaluate its model.")
+flags.DEFINE_string("predictions", None, "File of predictions to score.")
 flags.DEFINE_enum(
     "split", "val", ["train", "val", "test"], "Split of the dataset to use."
 )
@@ -50,45 +44,25 @@ flags.DEFINE_enum(
     "suppression",
     "none",
     SUPPRESSIONS,
-    "Which results of a query make room for others: none; those that a fixed "
-    "NMS removes; or, as in the paper's tables, for IoU=m those that NMS at m "
-    "- 0.05 removes. IoU is between the results themselves, windows shifted by "
-    "their offsets.",
+    "Among the results of a query: none; NMS at a fixed IoU; or, as in the "
+    "paper's tables, for IoU=m NMS at m - 0.05. IoU is between the results "
+    "themselves, windows shifted by their offsets.",
 )
-flags.DEFINE_float(
-    "nms_threshold",
-    0.5,
-    "IoU above which --suppression=fixed keeps the better result alone.",
-)
+flags.DEFINE_float("nms_threshold", 0.5, "IoU of --suppression=fixed.")
 flags.DEFINE_list(
-    "window_lengths",
-    None,
-    "Window lengths to search with, in the unit of the training's. Default: "
-    "those of the training.",
+    "window_lengths", None, "Lengths of windows, in place of the training's."
 )
 flags.DEFINE_bool(
-    "shuffled",
-    False,
-    "Evaluate with the sentences shuffled as well: what is found without "
-    "looking at the sentence.",
+    "shuffled", False, "Evaluate with shuffled sentences, too, as a control."
 )
 flags.DEFINE_integer("seed", 0, "Seed of the order of --shuffled.")
 flags.DEFINE_bool(
-    "allow_missing",
-    False,
-    "Count queries that --predictions leaves out as misses. Default: stop and "
-    "list them.",
+    "allow_missing", False, "Count queries that are not predicted as misses."
 )
-flags.DEFINE_bool(
-    "json", False, "Print one JSON object, with shares from 0 to 1."
-)
+flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
+flags.DEFINE_string("predictions_out", None, "File to write predictions to.")
 flags.DEFINE_string(
-    "predictions_out", None, "File to write the predictions to, as JSON lines."
-)
-flags.DEFINE_string(
-    "per_query_out",
-    None,
-    "CSV file to write the IoU and hits of each query to.",
+    "per_query_out", None, "CSV file to write each query's IoU and hits to."
 )
 
 

@@ -12,8 +12,8 @@ from acnn_tf.files.names import file_name
 flags.DEFINE_integer(
     "timelines",
     None,
-    "Number of queries to draw, each with its moment and what was found, into "
-    "WORKDIR/timelines; with any, the table is drawn as well. Default: 3.",
+    "Number of queries to draw into WORKDIR/timelines, and the table with "
+    "them. Default: 3.",
 )
 
 

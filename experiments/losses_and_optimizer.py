@@ -5,40 +5,31 @@ from absl import flags
 flags.DEFINE_float(
     "target_iou",
     None,
-    "Within the query's video, windows above this IoU share the target of the "
-    "alignment loss. Default: 0.3.",
+    "Windows of the query's video above this IoU are what it should be aligned "
+    "with. Default: 0.3.",
 )
 flags.DEFINE_float(
-    "video_weight",
-    None,
-    "Weight of the alignment loss within the query's video. Default: 1.",
+    "video_weight", None, "Weight of the alignment in videos. Default: 1."
 )
 flags.DEFINE_float(
-    "batch_weight",
-    None,
-    "Weight of the alignment loss within the batch. Default: 0.5.",
+    "batch_weight", None, "Weight of the alignment in batches. Default: 0.5."
 )
 flags.DEFINE_float(
-    "offset_weight",
-    None,
-    "Weight of the offset loss, the paper's lambda. Default: 1.",
+    "offset_weight", None, "Weight of the offsets, lambda. Default: 1."
 )
 flags.DEFINE_float(
     "positive_weight",
     None,
-    "Weight of matching pairs in the alignment loss within the batch, the "
-    "paper's alpha_1. Default: 1 + 1 / batch size.",
+    "Weight of the matching pairs of a batch, alpha_1. Default: 1 + 1 / its "
+    "size.",
 )
 flags.DEFINE_float(
     "negative_weight",
     None,
-    "Weight of the other pairs there, the paper's alpha_2. Default: 1 / batch "
-    "size.",
+    "Weight of its other pairs, alpha_2. Default: 1 / its size.",
 )
 flags.DEFINE_float(
-    "learning_rate",
-    None,
-    "Highest learning rate, that at the end of the warm-up. Default: 0.001.",
+    "learning_rate", None, "Highest learning rate. Default: 0.001."
 )
 flags.DEFINE_enum(
     "schedule",
@@ -48,9 +39,7 @@ flags.DEFINE_enum(
     "same. Default: cosine.",
 )
 flags.DEFINE_float(
-    "clipnorm",
-    None,
-    "Largest norm of the gradient of a weight; 0 does not clip. Default: 1.",
+    "clipnorm", None, "Largest norm of a gradient; 0: any. Default: 1."
 )
 flags.DEFINE_float(
     "weight_decay", None, "Weight decay of Adam. Default: 0.0001."

@@ -49,167 +49,135 @@ class Argument(typing.NamedTuple):
     Attributes:
         kind: Function that makes its value of what a flag or a caller gives.
         default: The constructor's.
-        models: Values of --model that have it.
         help: What it is, for `--help`.
+        models: Values of --model that have it.
     """
 
     kind: typing.Callable
     default: object
-    models: tuple[str, ...]
     help: str
+    models: tuple[str, ...]
 
 
 _ALL = tuple(MODELS)
-_ACNN = ("acnn", "acnn_mean", "acnn_concat")
+_TABLE = {
+    ("acnn", "acnn_mean", "acnn_concat"): {
+        "kernel_sizes": (ints, (1, 3, 5), "Odd widths of context, in windows."),
+        "filters": (int, 256, "Number of filters of each width of context."),
+        "context_activation": (
+            or_none(str),
+            None,
+            "Activation of the context, such as relu, or none.",
+        ),
+        "first_order_query": (
+            bool,
+            True,
+            "Keep the query's vector in the cross feature; the paper does not.",
+        ),
+    },
+    ("acnn",): {
+        "scorer_activation": (
+            or_none(str),
+            "tanh",
+            "Activation of the attention's scorer, or none; the paper's: relu.",
+        ),
+    },
+    ("acrn", "ctrl"): {
+        "context_size": (int, 3, "Odd number of context windows, its own too."),
+    },
+    ("acrn",): {
+        "memory_activation": (
+            or_none(str),
+            "tanh",
+            "Activation in the attention over context windows, or none.",
+        ),
+        "pool_size": (
+            int,
+            2,
+            "Numbers of a vector that are averaged into one before the cross "
+            "feature; divides --embedding_dim.",
+        ),
+    },
+    _ALL: {
+        "dilation": (
+            int,
+            None,
+            "Steps between the windows of a context; none makes them adjacent.",
+        ),
+        "embedding_dim": (int, 128, "Width of window and query vectors."),
+        "hidden_dim": (
+            or_none(int),
+            256,
+            "Units of the head's hidden layer, or none, as in the paper.",
+        ),
+        "position_features": (bool, True, "Show where a window lies in time."),
+        "query_encoder": (str, "gru", "How words are encoded: gru or mean."),
+        "query_units": (int, 128, "Units of the GRU in each direction."),
+        "word_dim": (int, 300, "Width of the word vectors."),
+        "train_words": (bool, True, "Let training change the word vectors."),
+        "dropout": (float, 0.3, "Dropout rate of query and window vectors."),
+        "clip_dropout": (
+            float,
+            0.3,
+            "Share of the clip features that training leaves out of a video.",
+        ),
+        "offset_unit": (
+            str,
+            "window_lengths",
+            "Unit of the offsets: seconds, frames or window_lengths.",
+        ),
+        "consensus_iou": (
+            or_none(floats),
+            (0.5,),
+            "Search lets windows support each other whose shifted segments "
+            "have more than this IoU, or the average over several such; none "
+            "ranks by the scores alone, as the papers do.",
+        ),
+        "decay_sigma": (
+            or_none(float),
+            None,
+            "Search lowers the scores of windows that overlap with better "
+            "ones, the smaller this is the more; none leaves them.",
+        ),
+    },
+}
 ARGUMENTS = {
-    "kernel_sizes": Argument(
-        ints, (1, 3, 5), _ACNN, "Odd widths of the context, in windows."
-    ),
-    "filters": Argument(
-        int, 256, _ACNN, "Number of filters of each width of the context."
-    ),
-    "context_activation": Argument(
-        or_none(str), None, _ACNN, "Activation of the context, or `none`."
-    ),
-    "scorer_activation": Argument(
-        or_none(str),
-        "tanh",
-        ("acnn",),
-        "Activation of the attention's scorer, or `none`; the paper's is relu.",
-    ),
-    "first_order_query": Argument(
-        bool,
-        True,
-        _ACNN,
-        "Keep the query's vector in the cross feature; the paper does not.",
-    ),
-    "context_size": Argument(
-        int,
-        3,
-        ("acrn", "ctrl"),
-        "Odd number of context windows, the window itself included.",
-    ),
-    "memory_activation": Argument(
-        or_none(str),
-        "tanh",
-        ("acrn",),
-        "Activation in the attention over context windows, or `none`.",
-    ),
-    "pool_size": Argument(
-        int,
-        2,
-        ("acrn",),
-        "Numbers of a vector that are averaged into one before the cross "
-        "feature; divides --embedding_dim.",
-    ),
-    "dilation": Argument(
-        int,
-        None,
-        _ALL,
-        "Steps between the windows of a context; `none` is 1 / (1 - "
-        "--overlap), which makes them adjacent.",
-    ),
-    "embedding_dim": Argument(
-        int,
-        128,
-        _ALL,
-        "Width of the vectors in which windows and queries meet.",
-    ),
-    "hidden_dim": Argument(
-        or_none(int),
-        256,
-        _ALL,
-        "Units of the head's hidden layer; the paper's is `none`.",
-    ),
-    "position_features": Argument(
-        bool, True, _ALL, "Tell the model where in its video a window lies."
-    ),
-    "query_encoder": Argument(
-        str, "gru", _ALL, "How words become one vector: `gru` or `mean`."
-    ),
-    "query_units": Argument(
-        int, 128, _ALL, "Units of the GRU over words, in each direction."
-    ),
-    "word_dim": Argument(int, 300, _ALL, "Width of the word vectors."),
-    "train_words": Argument(
-        bool, True, _ALL, "Let training change the word vectors."
-    ),
-    "dropout": Argument(
-        float,
-        0.3,
-        _ALL,
-        "Dropout rate of query vectors, window vectors and the hidden layer.",
-    ),
-    "clip_dropout": Argument(
-        float,
-        0.3,
-        _ALL,
-        "Share of the clip features that training leaves out, the same ones in "
-        "all clips of a video.",
-    ),
-    "offset_unit": Argument(
-        str,
-        "window_lengths",
-        _ALL,
-        "Unit of the offsets: `seconds`, `frames` or `window_lengths`.",
-    ),
-    "consensus_iou": Argument(
-        or_none(floats),
-        (0.5,),
-        _ALL,
-        "Search lets windows support each other whose shifted segments have "
-        "more than this IoU, or the average over several such; `none` ranks by "
-        "the scores alone, as the papers do.",
-    ),
-    "decay_sigma": Argument(
-        or_none(float),
-        None,
-        _ALL,
-        "Search lowers the scores of windows that overlap with better ones, "
-        "the smaller this is the more; `none` leaves them.",
-    ),
+    name: Argument(*row, models)
+    for models, rows in _TABLE.items()
+    for name, row in rows.items()
 }
 
 flags.DEFINE_enum(
     "model",
     None,
     list(MODELS),
-    "Which model to train: ACNN; ACNN with the mean over its widths of "
-    "context, or with all of them side by side, in place of attention; or one "
-    "of the models that it is compared with, ACRN and CTRL. Default: acnn.",
+    "Model to train: ACNN; ACNN with the mean of its widths of context, or all "
+    "of them, in place of attention; or a baseline. Default: acnn.",
 )
 flags.DEFINE_integer(
     "members",
     None,
-    "Number of networks that are trained side by side and answer as one "
-    "model. Default: 1.",
+    "Networks that are trained side by side and answer as one. Default: 1.",
     lower_bound=1,
 )
 flags.DEFINE_string(
-    "word_vectors",
-    None,
-    "Text file of GloVe vectors. Default: word vectors are learned.",
+    "word_vectors", None, "GloVe text file; without it, words are learned."
 )
 flags.DEFINE_list(
     "window_seconds",
     None,
-    "Lengths of the windows in seconds, such as 3,6,12. Default: "
-    "3,4.5,6,8,10.5,14,19.",
+    "Lengths of windows in seconds. Default: 3,4.5,6,8,10.5,14,19.",
 )
-flags.DEFINE_list(
-    "window_frames",
-    None,
-    "Lengths of the windows in frames, in place of --window_seconds.",
-)
+flags.DEFINE_list("window_frames", None, "Lengths of windows in frames.")
 flags.DEFINE_float(
     "frame_rate",
     None,
-    "Frames per second, for --window_frames. Default: 29.4, that of TACoS.",
+    "Frames per second, with --window_frames. Default: 29.4, as in TACoS.",
 )
 flags.DEFINE_float(
     "overlap",
     None,
-    "Share that a window has in common with the next one. Default: 0.8.",
+    "Share that a window has in common with the next. Default: 0.8.",
 )
 
 
@@ -235,22 +203,10 @@ for _name, _argument in ARGUMENTS.items():
 
 
 def make_model(split, model="acnn", members=1, word_vectors=None, **settings):
-    """Makes the model for a training split.
+    """Makes the model that fits the clips and the words of a `Split`.
 
-    Args:
-        split: `experiments.splits.Split`: its clips and words, or sentence
-            vectors, are what the model takes.
-        model: One of `MODELS`.
-        members: Int, networks that answer as one.
-        word_vectors: Path of a text file of GloVe vectors, or `None`.
-        **settings: See `constructor_arguments`.
-
-    Returns:
-        A model of `acnn_tf.models`.
-
-    Raises:
-        ValueError: If settings are not those of the model, or do not fit each
-            other.
+    The arguments are explained by the flags of their names, and checked by
+    `constructor_arguments`.
     """
     arguments = constructor_arguments(model, **settings)
     make = getattr(acnn_tf.models, MODELS[model][0])
@@ -292,25 +248,14 @@ def constructor_arguments(
     overlap=None,
     **settings,
 ):
-    """The arguments of the constructor of a model, from the values of flags.
+    """The arguments of a model's constructor, from the values of flags.
 
-    Args:
-        model: One of `MODELS`.
-        members: For `make_model`, as these are no arguments of a network.
-        word_vectors: For `make_model`.
-        window_seconds: Lengths of the windows in seconds, or `None`.
-        window_frames: Lengths of the windows in frames, or `None`.
-        frame_rate: Frames per second, for `window_frames`.
-        overlap: Share that neighbouring windows have in common.
-        **settings: Some of `ARGUMENTS`, as values or as flags have them, such
-            as `"none"` for `None`.
-
-    Returns:
-        Dictionary.
+    They are explained by the flags of their names; `members` and
+    `word_vectors` are for `make_model` alone.
 
     Raises:
-        ValueError: If the model does not have a setting, or a value is none
-            that it may have.
+        ValueError: Names a flag that the model does not have, or whose value
+            is not of its kind.
 
     Example:
 

@@ -34,13 +34,10 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "features",
     None,
-    "Clip features of the videos to search: HDF5, TFRecord or a folder of "
-    ".npy files.",
+    "Clip features of the videos: HDF5, TFRecord or a folder of .npy.",
 )
 flags.DEFINE_string(
-    "index",
-    None,
-    "Folder in which the encoded windows are kept for later searches.",
+    "index", None, "Folder that keeps the encoded windows for later searches."
 )
 flags.DEFINE_enum(
     "index_dtype",
@@ -52,8 +49,7 @@ flags.DEFINE_enum(
     "shortlist",
     None,
     ["bfloat16"],
-    "Score all windows in this lower precision first, then the best of them "
-    "exactly. Default: score all exactly.",
+    "Score in this lower precision first, then the best again exactly.",
 )
 flags.DEFINE_list(
     "videos", None, "Ids of the videos of --features to add. Default: all."
@@ -68,8 +64,7 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "nms_threshold",
     None,
-    "IoU above which, of two moments of one video, only the better is printed. "
-    "Default: 0.5.",
+    "IoU that two moments of one video may have at most. Default: 0.5.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
 

@@ -14,26 +14,20 @@ flags.DEFINE_enum(
     "dataset",
     None,
     list(DATASETS),
-    "Format of the annotations. `synthetic` makes its own scenes where no "
-    "files are given.",
+    "Format of the annotations; synthetic makes scenes if no files are given.",
 )
 flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Folder of the dataset. Files that are not named by other flags are found "
-    "in it by their usual names.",
+    "data_dir", None, "Folder in which files are found by their usual names."
 )
-flags.DEFINE_string("annotations", None, "File of sentences and their moments.")
+flags.DEFINE_string("annotations", None, "File of sentences and moments.")
 flags.DEFINE_string(
-    "durations", None, "File of the seconds of each video: JSON or CSV."
+    "durations", None, "JSON or CSV file of the seconds of each video."
 )
 flags.DEFINE_string(
     "num_frames", None, "JSON file of the number of frames of each video."
 )
 flags.DEFINE_string(
-    "features",
-    None,
-    "Clip features of the videos: HDF5, TFRecord or a folder of .npy files.",
+    "features", None, "Clip features: HDF5, TFRecord or a folder of .npy."
 )
 flags.DEFINE_float(
     "clip_seconds",
@@ -43,20 +37,15 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "sentence_vectors",
     None,
-    "A vector for each query, for models without words: HDF5 or a folder of "
-    ".npy files.",
+    "A vector for each query, in place of words: HDF5 or a folder of .npy.",
 )
 flags.DEFINE_bool(
-    "skip_bad",
-    None,
-    "Leave out bad annotations and videos, and go on. Default: stop and list "
-    "them.",
+    "skip_bad", None, "Leave out bad annotations and videos, and go on."
 )
 flags.DEFINE_integer(
     "num_scenes",
     None,
-    "Number of training videos that --dataset=synthetic makes; validation and "
-    "test have a fifth of it. Default: 400.",
+    "Training videos of --dataset=synthetic. Default: 400.",
     lower_bound=1,
 )
 
@@ -93,31 +82,16 @@ def load_split(
     num_scenes=400,
     with_features=True,
 ):
-    """Loads one split of a dataset.
+    """Loads one split of a dataset: `"train"`, `"val"` or `"test"`.
 
-    Args:
-        split: `"train"`, `"val"` or `"test"`.
-        dataset: Name of the format, one of `acnn_tf.data.annotations.DATASETS`.
-        data_dir: Folder in which files that are not named are found by their
-            usual names.
-        annotations: Path of the sentences and their moments, or `None`.
-        durations: Path of the seconds of each video, or `None`.
-        num_frames: Path of the frames of each video, or `None`.
-        features: Path of the clip features, or `None`.
-        clip_seconds: Seconds from one clip to the next, where the features do
-            not say.
-        sentence_vectors: Path of a vector for each query, or `None`.
-        skip_bad: Leave out bad annotations and videos, and print what is
-            wrong with them, in place of raising.
-        num_scenes: Training videos of the built-in scenes, which
-            `dataset="synthetic"` makes where no files are given.
-        with_features: Open the features as well; they must be there.
+    The arguments are explained by the flags of their names. Without
+    `with_features`, the features are not opened, and need not be there.
 
     Returns:
         `Split`.
 
     Raises:
-        DataError: Lists what is wrong in the files.
+        DataError: Lists what is wrong in the files, unless `skip_bad`.
         ValueError: If it is not said which dataset, or which files.
     """
     if dataset is None:
@@ -151,8 +125,7 @@ def load_split(
         if "features" not in paths:
             raise ValueError(
                 f"There are no features of the {split} split: give --features "
-                "(for validation, training has --val_features), or a "
-                "--data_dir that holds them."
+                "(in training also --val_features), or a --data_dir with them."
             )
         features = acnn_tf.data.open_features(
             paths["features"], clip_seconds=clip_seconds
@@ -188,14 +161,7 @@ class Preloaded(dict):
 
 
 def preload(split):
-    """Loads the features of the split's videos into memory.
-
-    Args:
-        split: `Split`.
-
-    Returns:
-        `Split` with the same moments and vectors.
-    """
+    """The same `Split`, with the features of its videos in memory."""
     videos = dict.fromkeys(moment.video_id for moment in split.moments)
     features = Preloaded(split.features, split.features, videos)
     return split._replace(features=features)

@@ -49,22 +49,15 @@ for name in splits.FILES:
         f"val_{name}", None, f"What --{name} is, for the validation split."
     )
 flags.DEFINE_integer("epochs", 12, "Number of epochs.", lower_bound=1)
-flags.DEFINE_integer(
-    "seed",
-    0,
-    "Seed of the first weights, the order of batches, crops and dropout.",
-)
+flags.DEFINE_integer("seed", 0, "Seed of weights, order, crops and dropout.")
 flags.DEFINE_integer(
     "checkpoint_steps",
     None,
-    "Steps from one checkpoint to the next: a run that is killed repeats at "
-    "most so many. Default: an epoch.",
+    "Steps from one checkpoint to the next. Default: an epoch.",
     lower_bound=1,
 )
 flags.DEFINE_string(
-    "monitor",
-    "val_mIoU",
-    "Column of history.csv that decides which epoch's model is the best.",
+    "monitor", "val_mIoU", "Column of history.csv that decides on the best."
 )
 flags.register_validator(
     "monitor", lambda name: name.startswith("val_"), "starts with val_."
@@ -72,8 +65,8 @@ flags.register_validator(
 flags.DEFINE_integer(
     "train_queries",
     0,
-    "Also search for so many training queries after every epoch: their lead "
-    "over validation is what the model has learned by heart.",
+    "Search for so many training queries, too, after every epoch: their lead "
+    "is what was learned by heart.",
     lower_bound=0,
 )
 flags.DEFINE_bool(

@@ -15,40 +15,36 @@ flags.DEFINE_enum(
     "paper, one window that shows its moment. Default: videos.",
 )
 flags.DEFINE_float(
-    "crop",
+    "min_iou",
     None,
-    "Share of the videos that are cropped, with --batches=videos. Default: "
-    "0.5.",
+    "Windows above this IoU learn offsets, and make pairs. Default: 0.5.",
+)
+flags.DEFINE_float(
+    "crop", None, "Share of videos that --batches=videos crops. Default: 0.5."
+)
+flags.DEFINE_float(
+    "max_niol",
+    None,
+    "Windows below this nIoL (share outside the moment) make pairs of "
+    "--batches=pairs. Default: 0.15.",
 )
 flags.DEFINE_integer(
     "video_negatives",
     None,
-    "Windows of low IoU from the same video that each pair brings along, with "
-    "--batches=pairs. Default: 0.",
+    "Windows of low IoU that a pair of --batches=pairs brings along. Default: "
+    "0.",
 )
 flags.DEFINE_integer(
     "videos_in_memory",
     None,
-    "Videos that are held in memory at a time, with --batches=pairs: they are "
-    "then read anew in each epoch. Default: all.",
+    "Videos that --batches=pairs holds at a time, reading them anew in each "
+    "epoch. Default: all.",
     lower_bound=1,
 )
 flags.register_multi_flags_validator(
     ["batches", "videos_in_memory"],
     lambda given: given["batches"] == "pairs" or not given["videos_in_memory"],
     "--videos_in_memory is for --batches=pairs.",
-)
-flags.DEFINE_float(
-    "min_iou",
-    None,
-    "Windows above this IoU with the moment learn offsets, and make pairs. "
-    "Default: 0.5.",
-)
-flags.DEFINE_float(
-    "max_niol",
-    None,
-    "Windows below this nIoL (share of the window outside the moment) make "
-    "pairs, with --batches=pairs. Default: 0.15.",
 )
 
 

@@ -72,14 +72,7 @@ def draw(path, histories, chance=None):
 
 
 def draw_epochs(path, history, steps_per_epoch, chance):
-    """Draws the curves of a training so far, where there is Matplotlib.
-
-    Args:
-        path: PNG file to write.
-        history: List of dictionaries, the logs of each epoch.
-        steps_per_epoch: Int.
-        chance: Float, what guessing gets.
-    """
+    """Draws the logs of all epochs so far, where there is Matplotlib."""
     rows = [
         {"step": (epoch + 1) * steps_per_epoch, **logs}
         for epoch, logs in enumerate(history)

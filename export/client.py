@@ -347,54 +347,28 @@ def main(argv=None):
         "--server",
         action="append",
         required=True,
-        help="grpc://HOST:PORT or http://HOST:PORT; give it again for the "
-        "server of each further shard",
+        help="grpc://HOST:PORT or http://HOST:PORT; repeat it for each shard",
     )
-    add(
-        "--query",
-        action="append",
-        default=[],
-        help="sentence to find; give it again for each further sentence",
-    )
-    add(
-        "--features",
-        help="file of clip features, .npy or HDF5: search this video, not the "
-        "server's",
-    )
-    add("--video", default="", help="id of the video in an HDF5 file")
+    add("--query", action="append", default=[], help="sentence; repeat it")
+    add("--features", help=".npy or HDF5 file: find moments in this video")
+    add("--video", default="", help="id of the video in --features")
     add(
         "--duration",
         type=float,
         default=0,
-        help="seconds of that video; default: as long as its clips",
+        help="seconds of that video; default: those of its clips",
     )
-    add(
-        "--json", action="store_true", help="print one JSON object per sentence"
-    )
-    add(
-        "--status",
-        action="store_true",
-        help="print the versions of the model and the state of each",
-    )
-    add(
-        "--metadata",
-        action="store_true",
-        help="print the signatures of the model",
-    )
+    add("--json", action="store_true", help="print one JSON object a sentence")
+    add("--status", action="store_true", help="print versions and states")
+    add("--metadata", action="store_true", help="print the signatures")
     add("--model", default="acnn", help="name of the model; default: acnn")
     add("--version", type=int, help="version to ask; default: the latest")
-    add(
-        "--timeout",
-        type=float,
-        default=10,
-        help="seconds that a call may take; default: 10",
-    )
+    add("--timeout", type=float, default=10, help="seconds a call may take")
     add(
         "--retries",
         type=int,
         default=3,
-        help="times that a call is made again where no server answers; "
-        "default: 3",
+        help="calls again if no server answers",
     )
     args = parser.parse_args(argv)
     try:

@@ -40,13 +40,8 @@ def run(function, other_flags=False):
 def flag_values(module):
     """The flags that a module defines, as keyword arguments.
 
-    Args:
-        module: Module that defines flags and a function with an argument for
-            each of them.
-
-    Returns:
-        Dictionary from name to value. It leaves out flags whose value is
-        `None`: for them the function has its own default.
+    It leaves out those whose value is `None`: for them the function that takes
+    the arguments has its own default.
     """
     return {
         flag.name: flag.value
@@ -56,14 +51,7 @@ def flag_values(module):
 
 
 def given(*names):
-    """Some flags of the main itself, as keyword arguments.
-
-    Args:
-        *names: Names of flags.
-
-    Returns:
-        Dictionary from name to value, without the flags whose value is `None`.
-    """
+    """The values of some flags, by name, without those that are `None`."""
     values = {name: flags.FLAGS[name].value for name in names}
     return {name: value for name, value in values.items() if value is not None}
 

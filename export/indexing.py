@@ -10,8 +10,8 @@ from acnn_tf.data.durations import read_durations
 flags.DEFINE_string(
     "durations",
     None,
-    "File of the seconds of each video: JSON or CSV. Default: a video lasts as "
-    "long as its clips.",
+    "JSON or CSV file of the seconds of each video. Default: those of its "
+    "clips.",
 )
 flags.DEFINE_float(
     "clip_seconds",

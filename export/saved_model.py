@@ -31,38 +31,28 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "export_dir", None, "Folder to export into, as NAME/VERSION.", required=True
 )
-flags.DEFINE_string(
-    "name", "acnn", "Name of the model, by which clients ask for it."
-)
+flags.DEFINE_string("name", "acnn", "Name by which clients ask for the model.")
 flags.DEFINE_integer(
     "version",
     None,
-    "Number of the version. Default: one more than the highest in EXPORT_DIR.",
+    "Number of the version. Default: one more than the highest there.",
     lower_bound=1,
 )
 flags.DEFINE_string(
     "corpus",
     None,
-    "Clip features of the videos that the servable searches: HDF5, TFRecord or "
-    "a folder of .npy files.",
+    "Clip features of videos to search in: HDF5, TFRecord or a folder of .npy.",
 )
 flags.DEFINE_string(
-    "index",
-    None,
-    "Folder of an index that experiments.search or experiments.encode_corpus "
-    "has made: the servable searches its videos.",
+    "index", None, "Folder of an index of videos, as experiments.search keeps."
 )
 flags.DEFINE_integer(
-    "top_n",
-    None,
-    "Number of moments in an answer. Default: 10.",
-    lower_bound=1,
+    "top_n", None, "Number of moments in an answer. Default: 10.", lower_bound=1
 )
 flags.DEFINE_float(
     "nms_threshold",
     None,
-    "IoU above which, of two moments of one video, only the better is "
-    "answered. Default: 0.5.",
+    "IoU that two moments of one video may have at most. Default: 0.5.",
 )
 
 

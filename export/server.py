@@ -35,14 +35,11 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "file_system_poll_wait_seconds",
     1,
-    "Seconds from one look for new versions to the next.",
+    "Seconds between looks for new versions.",
     0.01,
 )
 flags.DEFINE_integer(
-    "num_threads",
-    2,
-    "Number of requests, or batches of them, that run at a time.",
-    lower_bound=1,
+    "num_threads", 2, "Requests or batches that run at a time.", lower_bound=1
 )
 flags.DEFINE_integer(
     "max_batch_size",
@@ -67,10 +64,7 @@ flags.DEFINE_float(
     "max_body_mb", 64, "Size of the largest request, in MiB.", lower_bound=0.01
 )
 flags.DEFINE_float(
-    "drain_seconds",
-    10,
-    "Seconds that requests have to finish in after SIGTERM.",
-    0,
+    "drain_seconds", 10, "Seconds to finish requests in, after SIGTERM.", 0
 )
 
 

@@ -222,15 +222,14 @@ def test_missing_durations_say_what_to_give(
 
 
 def test_another_dataset_is_a_reader_and_a_row(tmp_path, monkeypatch):
-    def read(path):
-        return records.parse_each(text_lines(path), parse)
-
     def parse(text):
         video, start, end, query = text.split("|")
         times = [(float(start), float(end))]
         return text, [records.Record(query, video, times, duration=9.0)]
 
-    mine = records.Dataset(read, lambda split: [f"mine_{split}.txt"])
+    mine = records.Dataset(
+        text_lines, parse, lambda split: [f"mine_{split}.txt"]
+    )
     monkeypatch.setitem(DATASETS, "mine", mine)
     (tmp_path / "mine_val.txt").write_text("v|1|2|a\nv|2\nv|3|2|b\n")
     files = find_files("mine", tmp_path, "val")
@@ -353,8 +352,8 @@ BAD_RECORDS = {
         ('{"v": 1} x', 1, "the end"),
         ('{"v": ' + "[" * 100_000, 1, "nested"),
         (b'{"v":\n"\xff"}', 2, "UTF-8"),
-        ('{"v": [1]}', 1, "video 'v': expected lists"),
-        (f'{{"v": {json.dumps(VIDEO)},\n"v": {{}}}}', 2, "expected lists"),
+        ('{"v": [1]}', 1, "video 'v': expected an object"),
+        (f'{{"v": {json.dumps(VIDEO)},\n"v": {{}}}}', 2, "expected an object"),
         (
             f'{{"v": {json.dumps(VIDEO)},\n"v": {json.dumps(VIDEO)}}}',
             2,

@@ -179,7 +179,6 @@ def test_two_replicas_train_and_evaluate_as_one(data_dir, workdir, tmp_path):
     )
     # Dropout differs; that there is a history of two epochs does not.
     assert [row["epoch"] for row in history(tmp_path)] == ["0", "1"]
-    run("evaluate", f"--workdir={tmp_path}", "--json")
 
 
 def test_search_prints_moments_of_all_videos(data_dir, workdir):

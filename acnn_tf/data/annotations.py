@@ -304,23 +304,23 @@ def _records(path, dataset, problems):
     """
     records, lines, counts = [], {}, collections.Counter()
     line = None
-    for line, item in dataset.read(path):
+    for line, entry in dataset.entries(path):
         try:
-            if isinstance(item, ValueError):
-                raise item
-            key, entry = item
+            if isinstance(entry, ValueError):
+                raise entry
+            key, parsed = dataset.parse(entry)
             if key in lines:
                 raise ValueError(
                     f"duplicate of line {lines[key]}: {str(key)[:80]}; remove "
                     "one of the two"
                 )
-            queries = [_query(record.query) for record in entry]
+            queries = [_query(record.query) for record in parsed]
         except ValueError as error:
             problems.append(Problem(path, line, str(error)))
             continue
         if key is not None:
             lines[key] = line
-        for record, query in zip(entry, queries, strict=True):
+        for record, query in zip(parsed, queries, strict=True):
             query_id = record.query_id
             if query_id is None:
                 name = "_".join(map(str, (record.video_id, *record.times[0])))

@@ -1,21 +1,15 @@
 """ActivityNet Captions, in seconds.
 
-{video: {duration, timestamps: [[start, end]], sentences: [...]}}
+Its JSON is `{video: {duration, timestamps: [[start, end]], sentences: [...]}}`.
 """
 
 from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
-    parse_each,
     positive,
     sentences_by_video,
 )
-
-
-def read(path):
-    """Reads a JSON file, see `Dataset`."""
-    return parse_each(sentences_by_video(path), _sentence)
 
 
 def _sentence(entry):
@@ -34,4 +28,4 @@ def _file_names(split):
     return [*numbered.get(split, []), f"{split}.json"]
 
 
-DATASET = Dataset(read, _file_names)
+DATASET = Dataset(sentences_by_video, _sentence, _file_names)

@@ -1,20 +1,10 @@
 """Charades-STA, in seconds, with the durations of the videos in another file.
 
-VIDEO START END##sentence
+Its lines are `VIDEO START END##sentence`.
 """
 
-from acnn_tf.data.datasets.records import (
-    Dataset,
-    Record,
-    check_moment,
-    parse_each,
-)
+from acnn_tf.data.datasets.records import Dataset, Record, check_moment
 from acnn_tf.files.text import text_lines
-
-
-def read(path):
-    """Reads a file of lines, see `Dataset`."""
-    return parse_each(text_lines(path), _line)
 
 
 def _line(text):
@@ -32,4 +22,6 @@ def _line(text):
     return (video, *times, sentence), [Record(sentence, video, times)]
 
 
-DATASET = Dataset(read, lambda split: [f"charades_sta_{split}.txt"])
+DATASET = Dataset(
+    text_lines, _line, lambda split: [f"charades_sta_{split}.txt"]
+)

@@ -11,18 +11,12 @@ from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
-    parse_each,
     positive,
     values_of,
 )
 from acnn_tf.files.text import json_items
 
 PIECE_SECONDS = 5
-
-
-def read(path):
-    """Reads a JSON file, see `Dataset`."""
-    return parse_each(json_items(path, list), _query)
 
 
 def _query(entry):
@@ -51,4 +45,8 @@ def _query(entry):
     return record.query_id, [record]
 
 
-DATASET = Dataset(read, lambda split: [f"{split}_data.json"])
+DATASET = Dataset(
+    lambda path: json_items(path, list),
+    _query,
+    lambda split: [f"{split}_data.json"],
+)

@@ -13,16 +13,10 @@ from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
-    parse_each,
     positive,
     values_of,
 )
 from acnn_tf.files.text import text_lines
-
-
-def read(path):
-    """Reads a file of lines, see `Dataset`."""
-    return parse_each(text_lines(path), _line)
 
 
 def to_line(moment):
@@ -59,4 +53,4 @@ def _line(text):
     return record.query_id, [record]
 
 
-DATASET = Dataset(read, lambda split: [f"{split}.jsonl"])
+DATASET = Dataset(text_lines, _line, lambda split: [f"{split}.jsonl"])

@@ -1,7 +1,7 @@
-"""What a dataset's file defines, and what its reader returns.
+"""What a dataset's file defines, and what its entries are parsed into.
 
-A reader only looks at the form of a record. Whether its times make sense is
-seen in `acnn_tf.data.annotations`, once for all datasets.
+Parsing only looks at the form of an entry. Whether its times make sense is seen
+in `acnn_tf.data.annotations`, once for all datasets.
 """
 
 import collections.abc
@@ -17,11 +17,12 @@ class Dataset:
     """A dataset: how to read its annotations, and what its files are called.
 
     Args:
-        read: Function from the path of an annotation file to `(line, item)`
-            for each entry. An item is `(key, records)`: a list of `Record`,
-            and what no other entry of the file may have, or `None`. An entry
-            of the wrong form is a `ValueError` in place of an item: it says
-            what was expected and what was found. See `parse_each`.
+        entries: Function from the path of an annotation file to `(line, entry)`
+            for each of its entries, where an entry that cannot be read is a
+            `ValueError`. Most are in `acnn_tf.files.text`.
+        parse: Function from an entry to `(key, records)`: a list of `Record`,
+            and what no other entry of the file may have, or `None`. Raises a
+            `ValueError` that says what was expected and what was found.
         file_names: Function from a split to the usual names of its annotation
             file: list, of which the first that is there is used.
         frame_rate: Frames per second, if times are counted in frames. The
@@ -31,7 +32,8 @@ class Dataset:
             in the annotations.
     """
 
-    read: collections.abc.Callable
+    entries: collections.abc.Callable
+    parse: collections.abc.Callable
     file_names: collections.abc.Callable
     frame_rate: float | None = None
     video_id: collections.abc.Callable = str
@@ -66,31 +68,12 @@ class Record:
     num_annotators: tuple | None = None
 
 
-def parse_each(entries, parse):
-    """Yields `(line, parse(entry))`, or the `ValueError` in its place.
-
-    Args:
-        entries: Iterable of `(line, entry)`, where an entry that could not be
-            read is a `ValueError` already.
-        parse: Function from an entry to an item, see `Dataset`.
-    """
-    for line, entry in entries:
-        try:
-            if isinstance(entry, ValueError):
-                raise entry
-            item = parse(entry)
-        except ValueError as error:
-            item = error
-        yield line, item
-
-
 def sentences_by_video(path):
     """Reads JSON of `{video: {timestamps: [...], sentences: [...], ...}}`.
 
-    Yields:
-        `(line, (place, video, times, sentence, value))` for each sentence:
-        `value` is the video's whole object, and `place` is for messages,
-        since such files tend to be a single line.
+    Yields `(line, (place, video, times, sentence, value))` for each sentence:
+    `value` is the video's whole object, and `place` names the sentence, since
+    such files tend to be a single line.
     """
     seen = set()
     for line, item in json_items(path, dict):
@@ -98,29 +81,29 @@ def sentences_by_video(path):
             yield line, item
             continue
         video, value = item
-        found = sorted(value) if isinstance(value, dict) else value
-        times = sentences = None
-        if isinstance(value, dict):
-            times, sentences = value.get("timestamps"), value.get("sentences")
-        if not (
-            isinstance(times, list)
-            and isinstance(sentences, list)
-            and len(times) == len(sentences)
-        ):
-            error = (
-                "expected lists `timestamps` and `sentences` of one length, "
-                f"found {found!r:.60}"
-            )
-        elif video in seen:
-            error = "is in the file twice; remove one of the two"
-        else:
-            seen.add(video)
-            pairs = zip(times, sentences, strict=True)
-            for number, pair in enumerate(pairs, start=1):
-                place = f"video {video!r}, sentence {number}"
-                yield line, (place, video, *pair, value)
+        try:
+            times, sentences = values_of(value, ("timestamps", "sentences"))
+            if not (
+                isinstance(times, list)
+                and isinstance(sentences, list)
+                and len(times) == len(sentences)
+            ):
+                raise ValueError(
+                    "expected lists `timestamps` and `sentences` of one "
+                    f"length, found {times!r:.30} and {sentences!r:.30}"
+                )
+            if video in seen:
+                raise ValueError("is in the file twice; remove one of the two")
+        except ValueError as error:
+            yield line, ValueError(f"video {video!r}: {error}")
             continue
-        yield line, ValueError(f"video {video!r}: {error}")
+        seen.add(video)
+        pairs = zip(times, sentences, strict=True)
+        for number, pair in enumerate(pairs, start=1):
+            yield (
+                line,
+                (f"video {video!r}, sentence {number}", video, *pair, value),
+            )
 
 
 def values_of(entry, keys):

@@ -1,8 +1,7 @@
 """TACoS, in frames: its original samples, or its cleaned JSON.
 
-VIDEO_START_END:sentence#sentence#
-
-{video: {num_frames, fps, timestamps: [[start, end]], sentences: [...]}}
+Samples are lines `VIDEO_START_END:sentence#sentence#`, and the JSON is
+`{video: {num_frames, fps, timestamps: [[start, end]], sentences: [...]}}`.
 """
 
 import re
@@ -11,18 +10,20 @@ from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
-    parse_each,
     positive,
     sentences_by_video,
 )
 from acnn_tf.files.text import text_lines
 
 
-def read(path):
-    """Reads a file of either format, see `Dataset`."""
-    if path.endswith(".json"):
-        return parse_each(sentences_by_video(path), _sentence)
-    return parse_each(_lines(path), _sample)
+def entries(path):
+    """The entries of a file of either format."""
+    return (sentences_by_video if path.endswith(".json") else _lines)(path)
+
+
+def parse(entry):
+    """The records of an entry of either format."""
+    return (_sample if isinstance(entry, str) else _sentence)(entry)
 
 
 def video_id(name):
@@ -74,7 +75,8 @@ def _sentence(entry):
 
 
 DATASET = Dataset(
-    read,
+    entries,
+    parse,
     lambda split: [f"TACoS_{split}_samples.txt", f"{split}.json"],
     frame_rate=29.4,
     video_id=video_id,
