@@ -6,16 +6,13 @@ from acnn_tf import segments as segments_lib
 
 
 def shift(settings, windows, offsets, duration):
-    found = []
-    for window, offset in zip(windows, np.float64(offsets)):
-        shifted = segments_lib.decode_offsets(
-            offset, window, settings.offset_unit, settings.frame_rate
-        )
-        start, end = np.clip(shifted, 0.0, duration)
-        if start >= end:
-            start, end = np.clip(window, 0.0, duration)
-        found.append((start, end))
-    return np.array(found)
+    shifted = segments_lib.decode_offsets(
+        np.float64(offsets), windows, settings.offset_unit, settings.frame_rate
+    )
+    shifted = np.clip(shifted, 0.0, duration)
+    stays = shifted[:, 0] >= shifted[:, 1]
+    shifted[stays] = np.clip(windows[stays], 0.0, duration)
+    return shifted
 
 
 def consensus(segments, scores, min_iou):
@@ -43,7 +40,7 @@ def nms(segments, scores, max_iou, top_n=None):
     overlap = segments_lib.iou(segments[:, None], segments)
     kept = []
     for place in sorted(range(len(scores)), key=lambda place: -scores[place]):
-        if all(overlap[place, kept] <= max_iou):
+        if (overlap[place, kept] <= max_iou).all():
             kept.append(place)
     return kept[:top_n]
 

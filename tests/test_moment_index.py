@@ -67,7 +67,6 @@ def slow_search(model, queries, top_n, max_iou, rounded="float32"):
     ]
 
 
-@pytest.mark.parametrize("top_n", [1, 5, 2000])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -78,10 +77,13 @@ def slow_search(model, queries, top_n, max_iou, rounded="float32"):
         {"window_lengths": (16, 48), "frame_rate": 8.0},
     ],
 )
-def test_finds_what_a_loop_over_all_windows_finds(arguments, top_n):
+def test_finds_what_a_loop_over_all_windows_finds(arguments):
     model = make_model(**arguments)
-    found = filled(model).search(QUERIES, top_n=top_n, nms_threshold=0.4)
-    assert_alike(found, slow_search(model, QUERIES, top_n, max_iou=0.4))
+    index = filled(model)
+    expected = slow_search(model, QUERIES, 2000, max_iou=0.4)
+    for top_n in (1, 5, 2000):
+        found = index.search(QUERIES, top_n=top_n, nms_threshold=0.4)
+        assert_alike(found, [row[:top_n] for row in expected])
 
 
 @pytest.mark.parametrize("consensus_iou", [None, 0.3])

@@ -2,9 +2,14 @@
 
 Scores of all windows bound what the moments of a video can score
 (`acnn_tf.search.scoring.video_bounds`). Videos are ranked by falling bounds,
-until none that is left can reach the top: the search is exact. An index runs
-the loop of `best_moments` step by step and reads encodings from its files; a
-servable has it in its graph, and its encodings in variables.
+until none that is left can reach the top, so that the search is exact:
+
+    search = start_search(bounds, ...)
+    while not search.is_done:
+        search = rank_videos(search, ...)  # with the encodings it asks for
+
+An index does so step by step, and reads the encodings from its files; a
+servable has the loop in its graph, and its encodings in variables.
 """
 
 import functools
@@ -16,21 +21,26 @@ import tensorflow as tf
 
 from acnn_tf.search.encoding import to_numpy
 from acnn_tf.search.ranking import RankingSettings, rank
-from acnn_tf.search.scoring import any_size, video_bounds
+from acnn_tf.search.scoring import any_size, shared_tensor, video_bounds
 
-# Videos of a query that are ranked at a time, if fewer results are wanted.
+# Videos of a query that are ranked at a time, after the first `top_n`.
 _VIDEOS = 16
 # Windows that are ranked at a time, if one video has no more: bounds memory.
 _WINDOWS = 65_536
 
 
 class Moments(typing.NamedTuple):
-    """R moments that answer queries, by query and then best first."""
+    """The n best moments of Q queries, best first.
 
-    query: tf.Tensor  # int32 [R], number of the query
-    video: tf.Tensor  # int32 [R], number of the video
-    segment: tf.Tensor  # float64 [R, 2], seconds
-    score: tf.Tensor  # float64 [R]
+    Attributes:
+        video: int32 `[Q, n]`, numbers of videos; -1 where there are fewer.
+        segment: float64 `[Q, n, 2]`, seconds.
+        score: float64 `[Q, n]`; `-inf` where there are fewer.
+    """
+
+    video: tf.Tensor
+    segment: tf.Tensor
+    score: tf.Tensor
 
 
 class Search(typing.NamedTuple):
@@ -44,6 +54,7 @@ class Search(typing.NamedTuple):
         error: float64, the largest error seen in `bounds`.
         is_finite: bool, all scores and offsets so far.
         moments: `Moments`, the best so far.
+        is_done: bool, no video is left that could hold a better one.
         row: int32 `[q]`, the queries whose videos are ranked next.
         video: int32 `[q, v]`, these videos; -1 where a query has fewer.
     """
@@ -55,42 +66,28 @@ class Search(typing.NamedTuple):
     error: tf.Tensor
     is_finite: tf.Tensor
     moments: Moments
+    is_done: tf.Tensor
     row: tf.Tensor
     video: tf.Tensor
 
 
-# Of a search at any time.
-_SHAPES = Search(
-    *map(tf.TensorShape, ([None] * 2, [None] * 2, [None], [None], [], [])),
-    moments=Moments(*map(tf.TensorShape, ([None], [None], [None, 2], [None]))),
+# Of a `Search` at any time.
+SHAPES = Search(
+    bounds=tf.TensorShape([None, None]),
+    order=tf.TensorShape([None, None]),
+    num_windows=tf.TensorShape([None]),
+    num_ranked=tf.TensorShape([None]),
+    error=tf.TensorShape([]),
+    is_finite=tf.TensorShape([]),
+    moments=Moments(
+        video=tf.TensorShape([None, None]),
+        segment=tf.TensorShape([None, None, 2]),
+        score=tf.TensorShape([None, None]),
+    ),
+    is_done=tf.TensorShape([]),
     row=tf.TensorShape([None]),
     video=tf.TensorShape([None, None]),
 )
-
-
-def best_moments(bounds, num_windows, top_n, rank_next):
-    """Ranks videos until no other can be among the best.
-
-    Args:
-        bounds: float32 `[Q, V]`, from `video_bounds`. Videos are numbered by
-            their ids, V at least 1.
-        num_windows: int32 `[V]`, windows of each video.
-        top_n: Int, moments of a query.
-        rank_next: Function of a `Search` that ranks the videos which it asks
-            for, and returns it with their moments: `rank_videos`.
-
-    Returns:
-        `Search` with the best moments of each query, fewer than `top_n` where
-        there are no more; equal scores by video, start and end.
-    """
-    (search,) = tf.while_loop(
-        lambda search: tf.size(search.row) > 0,
-        lambda search: (rank_next(search),),
-        (_start(bounds, num_windows, top_n),),
-        shape_invariants=(_SHAPES,),
-        parallel_iterations=1,
-    )
-    return search
 
 
 @tf.function(
@@ -101,55 +98,65 @@ def best_moments(bounds, num_windows, top_n, rank_next):
     ],
     autograph=False,
 )
-def _start(bounds, num_windows, top_n):
-    """A search that asks for the first videos."""
+def start_search(bounds, num_windows, top_n):
+    """A search that asks for its first videos.
+
+    Args:
+        bounds: float32 `[Q, V]`, from `video_bounds`. Videos are numbered by
+            their ids, V at least 1.
+        num_windows: int32 `[V]`, windows of each video.
+        top_n: Int n, moments of a query.
+
+    Returns:
+        `Search`.
+    """
     bounds = tf.cast(bounds, tf.float64)
-    none = tf.zeros([0], tf.int32)
+    num_queries = tf.shape(bounds)[0]
+    shape = tf.stack([num_queries, top_n])
     search = Search(
         bounds=bounds,
         order=tf.argsort(bounds, direction="DESCENDING", stable=True),
         num_windows=num_windows,
-        num_ranked=tf.zeros(tf.shape(bounds)[:1], tf.int32),
+        num_ranked=tf.zeros([num_queries], tf.int32),
         error=tf.constant(0.0, tf.float64),
         is_finite=tf.reduce_all(tf.math.is_finite(bounds)),
         moments=Moments(
-            query=none,
-            video=none,
-            segment=tf.zeros([0, 2], tf.float64),
-            score=tf.zeros([0], tf.float64),
+            video=tf.fill(shape, -1),
+            segment=tf.zeros(tf.concat([shape, [2]], 0), tf.float64),
+            score=tf.fill(shape, tf.constant(-np.inf, tf.float64)),
         ),
-        row=none,
-        video=none[:, None],
+        is_done=None,
+        row=None,
+        video=None,
     )
     return _with_next_videos(search, top_n)
 
 
 def _with_next_videos(search, top_n):
     """Asks for the videos that are to be ranked next."""
-    query, score = search.moments.query, search.moments.score
-    num_queries, num_videos = tf.unstack(tf.shape(search.bounds))
-    count = tf.math.unsorted_segment_sum(
-        tf.ones_like(query), query, num_queries
-    )
-    lowest = tf.math.unsorted_segment_min(score, query, num_queries)
-    lowest = tf.where(count >= top_n, lowest, -np.inf)
+    num_videos = tf.shape(search.bounds)[1]
     # Bounds and scores come from different products.
-    lowest -= 2.0 * search.error + 1e-6
-    most = tf.minimum(tf.maximum(top_n, _VIDEOS), num_videos)
-    place = search.num_ranked[:, None] + tf.range(most)  # [Q, most]
+    lowest = search.moments.score[:, -1:] - 2.0 * search.error - 1e-6
+    # Most often the best moments are those of the first videos.
+    most = tf.where(
+        tf.reduce_any(search.num_ranked > 0), tf.maximum(top_n, _VIDEOS), top_n
+    )
+    place = search.num_ranked[:, None] + tf.range(tf.minimum(most, num_videos))
     video = tf.gather(
         search.order, tf.minimum(place, num_videos - 1), batch_dims=1
     )
     bounds = tf.gather(search.bounds, video, batch_dims=1)
-    wanted = (place < num_videos) & (bounds >= lowest[:, None])
-    num_windows = tf.gather(search.num_windows, video)
-    largest = tf.reduce_max(tf.where(wanted, num_windows, 1))
+    wanted = (place < num_videos) & (bounds >= lowest)  # [Q, most]
+    num_windows = tf.where(wanted, tf.gather(search.num_windows, video), 1)
+    largest = tf.reduce_max(num_windows)
     row = tf.cast(tf.where(wanted[:, 0])[:, 0], tf.int32)
     row = row[: tf.maximum(1, _WINDOWS // largest)]
-    most = tf.maximum(1, _WINDOWS // (largest * tf.maximum(1, tf.size(row))))
-    video = tf.gather(tf.where(wanted, video, -1), row)[:, :most]
-    is_used = tf.reduce_any(video >= 0, axis=0)
-    return search._replace(row=row, video=tf.boolean_mask(video, is_used, 1))
+    room = _WINDOWS // (largest * tf.maximum(1, tf.size(row)))
+    wanted = tf.gather(wanted, row)
+    count = tf.reduce_max(tf.reduce_sum(tf.cast(wanted, tf.int32), axis=1))
+    count = tf.minimum(count, tf.maximum(1, room))
+    video = tf.where(wanted, tf.gather(video, row), -1)[:, :count]
+    return search._replace(is_done=tf.size(row) < 1, row=row, video=video)
 
 
 def rank_videos(settings, search, output, windows, duration, top_n, max_iou):
@@ -170,68 +177,76 @@ def rank_videos(settings, search, output, windows, duration, top_n, max_iou):
         `Search`.
     """
     rows, videos, width, _ = tf.unstack(tf.shape(windows))
-    # From here on a row is a video, and none is empty.
-    video = tf.reshape(search.video, [-1])
-    there = tf.where(video >= 0)[:, 0]  # [P]
-
-    def of_videos(tensor, *shape):
-        return tf.gather(tf.reshape(tensor, (rows * videos, *shape)), there)
-
-    video = tf.gather(video, there)
-    query = tf.gather(tf.repeat(search.row, videos), there)
-    score = of_videos(tf.cast(output["score"], tf.float32), width)
-    offset = of_videos(tf.cast(output["offset"], tf.float32), width, 2)
+    is_used = search.video >= 0
+    video = tf.maximum(search.video, 0)
+    score = tf.cast(output["score"], tf.float32)
+    offset = tf.cast(output["offset"], tf.float32)
     is_finite = tf.reduce_all(tf.math.is_finite(score)) & tf.reduce_all(
         tf.math.is_finite(offset)
     )
-    real = tf.sequence_mask(tf.gather(search.num_windows, video), width)
-    score = tf.where(real, score, -np.inf)
+    count = tf.where(is_used, tf.gather(search.num_windows, video), 0)
+    score = tf.reshape(score, (rows, videos, width))
+    score = tf.where(tf.sequence_mask(count, width), score, -np.inf)
 
-    owner = tf.repeat(tf.range(tf.size(video)), width)
-    exact = video_bounds(settings, tf.reshape(score, (-1, 1)), owner)[:, 0]
-    bounds = tf.gather_nd(search.bounds, tf.stack([query, video], axis=1))
-    error = tf.reduce_max(tf.abs(tf.cast(exact, tf.float64) - bounds))
+    owner = tf.repeat(tf.range(rows * videos), width)
+    exact = video_bounds(settings, tf.reshape(score, (-1, 1)), owner)
+    exact = tf.cast(tf.reshape(exact, (rows, videos)), tf.float64)
+    bounds = tf.gather(
+        tf.gather(search.bounds, search.row), video, batch_dims=1
+    )
+    error = tf.reduce_max(tf.where(is_used, tf.abs(exact - bounds), 0.0))
 
     segment, score = rank(
         settings,
-        of_videos(windows, width, 2),
-        score,
-        offset,
-        of_videos(duration),
+        tf.reshape(windows, (-1, width, 2)),
+        tf.reshape(score, (-1, width)),
+        tf.reshape(offset, (-1, width, 2)),
+        tf.reshape(duration, [-1]),
         top_n,
         max_iou,
-    )  # [P, M, 2], [P, M]
-    found = tf.where(score > -np.inf)
-    place = found[:, 0]
+    )  # [q * v, M, 2], [q * v, M]
+    most = tf.shape(score)[1]
     moments = Moments(
-        tf.gather(query, place),
-        tf.gather(video, place),
-        tf.gather_nd(segment, found),
-        tf.gather_nd(score, found),
+        video=tf.repeat(search.video, most, axis=1),
+        segment=tf.reshape(segment, (rows, -1, 2)),
+        score=tf.reshape(score, (rows, -1)),
     )
+    place = search.row[:, None]
+    count = tf.reduce_sum(tf.cast(is_used, tf.int32), axis=1)
     search = search._replace(
-        num_ranked=tf.tensor_scatter_nd_add(
-            search.num_ranked, query[:, None], tf.ones_like(query)
-        ),
+        num_ranked=tf.tensor_scatter_nd_add(search.num_ranked, place, count),
         error=tf.maximum(search.error, error),
         is_finite=search.is_finite & is_finite,
-        moments=_merge(search.moments, moments, top_n),
+        moments=Moments(
+            *(
+                tf.tensor_scatter_nd_update(old, place, new)
+                for old, new in zip(
+                    search.moments, _best(search, moments, top_n)
+                )
+            )
+        ),
     )
     return _with_next_videos(search, top_n)
 
 
-def _merge(some, others, top_n):
-    """The best moments of each query, of two lists."""
-    moments = Moments(*(tf.concat(pair, 0) for pair in zip(some, others)))
-    start, end = tf.unstack(moments.segment, axis=1)
-    order = tf.range(tf.size(moments.query))
+def _best(search, moments, top_n):
+    """The best of the moments so far and of others, for `search.row`."""
+    video, segment, score = (
+        tf.concat([tf.gather(old, search.row), new], axis=1)
+        for old, new in zip(search.moments, moments)
+    )
+    start, end = tf.unstack(segment, axis=-1)
+    order = tf.argsort(end, stable=True)
     # The last key first: each sorting keeps the order of the one before.
-    for key in (end, start, moments.video, -moments.score, moments.query):
-        order = tf.gather(order, tf.argsort(tf.gather(key, order), stable=True))
-    query = tf.gather(moments.query, order)
-    place = tf.range(tf.size(query)) - tf.searchsorted(query, query)
-    order = tf.boolean_mask(order, place < top_n)
-    return Moments(*(tf.gather(values, order) for values in moments))
+    for key in (start, video, -score):
+        key = tf.gather(key, order, batch_dims=1)
+        order = tf.gather(order, tf.argsort(key, stable=True), batch_dims=1)
+    order = order[:, :top_n]
+    video, segment, score = (
+        tf.gather(values, order, batch_dims=1)
+        for values in (video, segment, score)
+    )
+    return tf.where(score > -np.inf, video, -1), segment, score
 
 
 def rank_function(model):
@@ -255,7 +270,7 @@ def rank_function(model):
         on_tensorflow = keras.backend.backend() == "tensorflow"
         if on_tensorflow:
             function = locate_and_rank
-            arguments = folded, search, encoding, *arguments
+            arguments = folded, search, shared_tensor(encoding), *arguments
         else:
             function = rank_videos
             output = model.locate(folded, search.row.numpy(), encoding)
@@ -267,11 +282,11 @@ def rank_function(model):
             if on_tensorflow:
                 specs[0] = [any_size(x, *x.shape[1:]) for x in folded]
                 specs[2] = any_size(encoding, encoding.shape[2])
-            graphs[key] = tf.function(
-                functools.partial(function, settings),
-                input_signature=specs,
-                autograph=False,
+            graph = tf.function(
+                functools.partial(function, settings), autograph=False
             )
+            # Called by itself, which takes half as long.
+            graphs[key] = graph.get_concrete_function(*specs)
         return graphs[key](*arguments)
 
     return rank_next

@@ -3,10 +3,11 @@
 import typing
 
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.search.best_moments import best_moments, rank_function
+from acnn_tf.search.best_moments import rank_function, start_search
 from acnn_tf.search.encoding import to_numpy
 from acnn_tf.search.scoring import bounds_function, encode_function
 from acnn_tf.search.shards import open_index
@@ -257,9 +258,8 @@ class MomentIndex:
 
     def _search(self, queries, top_n, max_iou, precision):
         """`search_encoded` for a few queries."""
-        found = [[] for _ in queries]
         if not len(self):
-            return found
+            return [[] for _ in queries]
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
         bounds = []
         for encoding, starts in self._files.chunks(_CHUNK):
@@ -271,28 +271,31 @@ class MomentIndex:
         order = sorted(range(len(videos)), key=lambda i: videos[i].video_id)
         videos = [videos[number] for number in order]
 
-        limits = np.int32(top_n), np.float64(max_iou)
+        max_iou = tf.constant(max_iou, tf.float64)
+        top_n = tf.constant(min(top_n, self.num_windows))
 
-        def rank_next(search):
-            arrays = self._padded(videos, search.video.numpy())
-            return self._rank(folded, search, *arrays, *limits)
-
-        search = best_moments(
+        search = start_search(
             np.concatenate(bounds)[order].T,
             np.array([video.num_windows for video in videos], np.int32),
             top_n,
-            rank_next,
         )
+        while not search.is_done:
+            arrays = self._padded(videos, search.video.numpy())
+            search = self._rank(folded, search, *arrays, top_n, max_iou)
         if not search.is_finite:
             raise ValueError(
                 "The queries, or the scores that the model gives them, are "
                 "not finite. Check the queries and the model's weights."
             )
-        columns = (part.numpy().tolist() for part in search.moments)
-        for query, video, segment, score in zip(*columns):
-            moment = FoundMoment(videos[video].video_id, *segment, score)
-            found[query].append(moment)
-        return found
+        moments = (array.numpy().tolist() for array in search.moments)
+        return [
+            [
+                FoundMoment(videos[number].video_id, *segment, score)
+                for number, segment, score in zip(*columns)
+                if number >= 0
+            ]
+            for columns in zip(*moments)
+        ]
 
     def _padded(self, videos, numbers):
         """Encodings, windows and durations of `[q, v]` videos, -1 for none."""

@@ -102,12 +102,29 @@ def bounds_function(model):
                 scores = score_tiles(tile, encoding, size)
                 return video_bounds(settings, scores, owner)
 
-            graphs[key] = tf.function(
-                graph, input_signature=specs, autograph=False
-            )
+            graph = tf.function(graph, autograph=False)
+            graphs[key] = graph.get_concrete_function(*specs)
+        encoding = shared_tensor(encoding)
         return graphs[key](folded, encoding, owner, size).numpy()
 
     return bounds
+
+
+def shared_tensor(array):
+    """A tensor of a large array, without a copy where that can be.
+
+    What TensorFlow takes for an array it copies, but what offers one it reads
+    where it lies, if that is aligned. Neither may be written to.
+    """
+    return tf.convert_to_tensor(_Offer(array))
+
+
+class _Offer:
+    def __init__(self, array):
+        self._array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
 
 
 def any_size(array, *widths):

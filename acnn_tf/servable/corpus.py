@@ -5,7 +5,12 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from acnn_tf.search.best_moments import best_moments, rank_videos
+from acnn_tf.search.best_moments import (
+    SHAPES,
+    Moments,
+    rank_videos,
+    start_search,
+)
 from acnn_tf.search.ranking import RankingSettings
 from acnn_tf.search.scoring import TILE, score_tiles, video_bounds
 
@@ -53,17 +58,19 @@ class Corpus(tf.Module):
 
     def __call__(self, query):
         arrays = {n: tf.convert_to_tensor(v) for n, v in self._arrays.items()}
-        video, segment, score = tf.map_fn(
+        moments = tf.map_fn(
             functools.partial(self._search, arrays),
             query,
-            fn_output_signature=(
-                tf.TensorSpec([self._top_n], tf.int32),
-                tf.TensorSpec([self._top_n, 2], tf.float64),
-                tf.TensorSpec([self._top_n], tf.float64),
+            fn_output_signature=Moments(
+                video=tf.TensorSpec([self._top_n], tf.int32),
+                segment=tf.TensorSpec([self._top_n, 2], tf.float64),
+                score=tf.TensorSpec([self._top_n], tf.float64),
             ),
             parallel_iterations=1,
         )
-        return tf.gather(tf.constant([*self._names, ""]), video), segment, score
+        names = tf.constant(["", *self._names])
+        video_id = tf.gather(names, moments.video + 1)
+        return video_id, moments.segment, moments.score
 
     def _search(self, arrays, query):
         """The best moments of all videos for one query `[t]`."""
@@ -87,26 +94,14 @@ class Corpus(tf.Module):
                 self._max_iou,
             )
 
-        moments = best_moments(
-            tf.transpose(bounds), arrays["count"], self._top_n, rank_next
-        ).moments
-        return (
-            pad(moments.video, self._top_n, 0, len(self._names)),
-            pad(moments.segment, self._top_n, 0, 0.0),
-            pad(moments.score, self._top_n, 0, -np.inf),
+        (search,) = tf.while_loop(
+            lambda search: ~search.is_done,
+            lambda search: (rank_next(search),),
+            (start_search(tf.transpose(bounds), arrays["count"], self._top_n),),
+            shape_invariants=(SHAPES,),
+            parallel_iterations=1,
         )
-
-
-def pad(values, size, axis, value):
-    """Fills an axis up to `size` with a value."""
-    paddings = np.zeros((values.shape.rank, 2), np.int32)
-    paddings = tf.tensor_scatter_nd_update(
-        paddings, [[axis, 1]], [size - tf.shape(values)[axis]]
-    )
-    shape = [None] * values.shape.rank
-    shape[axis] = size
-    padded = tf.pad(values, paddings, constant_values=value)
-    return tf.ensure_shape(padded, shape)
+        return tf.nest.map_structure(lambda array: array[0], search.moments)
 
 
 def _windows_of(arrays, video):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from acnn_tf import segments
 from acnn_tf.search.ranking import RankingSettings, rank
 from acnn_tf.servable import windows
-from acnn_tf.servable.corpus import Corpus, pad
+from acnn_tf.servable.corpus import Corpus
 from acnn_tf.servable.word_ids import WordIds
 
 # In place of a moment where fewer were found: JSON has no infinity.
@@ -132,9 +132,13 @@ class Signatures(tf.Module):
             self._top_n,
             self._max_iou,
         )
+        # Those that are missing.
+        missing = [[0, 0], [0, self._top_n - tf.shape(score)[1]]]
+        segment = tf.pad(segment, [*missing, [0, 0]])
+        score = tf.pad(score, missing, constant_values=-np.inf)
         return _moments(
-            pad(segment, self._top_n, 1, 0.0),
-            pad(score, self._top_n, 1, -np.inf),
+            tf.ensure_shape(segment, (None, self._top_n, 2)),
+            tf.ensure_shape(score, (None, self._top_n)),
         )
 
     def encode_windows(self, clip, num_clips, duration):
