@@ -156,33 +156,6 @@ def test_error_of_a_file_that_is_read_meanwhile_stays_as_it_is(path):
     assert path.read_text() == "old"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits are of POSIX")
-def test_limit_on_the_size_of_a_file_is_told(path):
-    script = f"""
-import resource
-from acnn_tf.files.atomic import WriteError, replacing
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    with replacing({str(path)!r}, size=5000) as partial:
-        with open(partial, "wb") as file:
-            file.write(bytes(5000))
-except WriteError as error:
-    print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "5,000 bytes were wanted, 1,000 were written" in done.stdout
-    assert "`ulimit -f`" in done.stdout
-    assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["notes.txt"]
-
-
 def test_companion_that_is_not_written_again_is_gone(path):
     about = path.with_name("about")
     about.write_text("of old")

@@ -216,16 +216,11 @@ def test_writing_into_a_set_keeps_its_manifest_true(tfrecord_set):
         open_features(tfrecord_set)
 
 
-@pytest.fixture
-def npy_folder(tmp_path):
+def test_npy_too_many_is_told_at_once(tmp_path):
     write_features(tmp_path / "npy", {"a": CLIPS, "b": CLIPS + 1}, 1.0)
-    return tmp_path / "npy"
-
-
-def test_npy_too_many_is_told_at_once(npy_folder):
-    shutil.copy(npy_folder / "a.npy", npy_folder / "c.npy")
+    shutil.copy(tmp_path / "npy" / "a.npy", tmp_path / "npy" / "c.npy")
     with pytest.raises(FeatureError, match=r"c\.npy: is there, but not in"):
-        open_features(npy_folder)
+        open_features(tmp_path / "npy")
 
 
 def test_hdf5_with_a_manifest_is_compared_and_written_again(tmp_path):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acnn_tf.data import synthetic
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.predictions import read_predictions, write_predictions
@@ -28,7 +27,6 @@ from acnn_tf.data.annotations import Moment, write_jsonl
 from acnn_tf.data.features import write_features
 from acnn_tf.files.manifests import save_manifest
 from acnn_tf.data.predictions import write_predictions
-from acnn_tf.data import synthetic
 clips = {f"v{i}": np.ones((125, 50), np.float32) for i in range(20)}
 moments = [
     Moment(f"{i}", "a man runs", "v", 30.0, ((1.0, 9.0),)) for i in range(1000)
@@ -155,21 +153,6 @@ def test_predictions_that_find_no_room_leave_the_old_ones(tmp_path):
     assert_helpful(message, path)
     assert os.listdir(tmp_path) == ["predictions.jsonl"]
     assert len(read_predictions(path, MOMENTS)[0]) == 1
-
-
-@pytest.mark.parametrize("limit", [1000, 100_000])
-def test_scenes_that_find_no_room_leave_the_old_ones(tmp_path, limit):
-    scenes = synthetic.make_scenes(1, split="val")
-    synthetic.write(scenes, tmp_path, "val")
-    before = sorted(os.listdir(tmp_path))
-    statement = (
-        f"synthetic.write(synthetic.make_scenes(4), {str(tmp_path)!r}, 'val')"
-    )
-    name = {1000: "val.jsonl", 100_000: "features_val.hdf5"}[limit]
-    assert_helpful(run_limited(statement, limit), tmp_path / name)
-    assert sorted(os.listdir(tmp_path)) == before
-    with open_features(tmp_path / "features_val.hdf5") as features:
-        assert list(features) == list(scenes.features)
 
 
 def test_folder_that_may_not_be_written_to_is_named(tmp_path):

@@ -136,8 +136,8 @@ class MomentIndex:
     ):
         """`append` for those videos that the index does not have.
 
-        Processes that do so at once with one folder add each video once, and
-        all have all of them afterwards.
+        Processes that do so at once with one folder wait for each other: each
+        adds what those before it have not, and has what they have added.
 
         Args:
             features: See `append`.

@@ -127,7 +127,7 @@ def find_shards(path, num_shards=None):
     return num_shards, numbers
 
 
-def check_shard(folder, found, number, num_shards, corpus):
+def _check_shard(folder, found, number, num_shards, corpus):
     """Compares what a folder says of itself with its place in a corpus.
 
     Args:
@@ -197,7 +197,7 @@ def open_index(path, model, dtype=None):
         shard = files.add_folder(folder)
         if corpus is None and isinstance(shard, dict):
             corpus = shard.get("corpus")
-        check_shard(folder, shard, number, num_shards, corpus)
+        _check_shard(folder, shard, number, num_shards, corpus)
     names = [video.video_id for video in files.videos]
     if len(set(names)) < len(names):
         raise IndexFileError(
@@ -237,7 +237,7 @@ def done_shards(path, model, shards, dtype=None):
         if number in numbers:
             folder = os.path.join(path, shard_name(number, len(shards)))
             found = files.add_folder(folder, verify=False)
-            check_shard(folder, found, **about)
+            _check_shard(folder, found, **about)
     return numbers
 
 
