@@ -48,7 +48,7 @@ flags.DEFINE_enum(
 
 def run(beam_arguments):
     # Not at the top: it brings TensorFlow, for which `--help` need not wait.
-    from acnn_tf.search.shard_names import find_shards
+    from acnn_tf.search.shards import find_shards
 
     if not FLAGS.features:
         raise ValueError("Give --features.")

@@ -168,5 +168,6 @@ def _run(arguments, cwd, environment, printed):
         del os.environ[name]
     os.environ.update(environment)
     os.chdir(cwd)
+    sys.path.insert(0, cwd)  # as `python -m` does
     sys.argv[:] = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
