@@ -9,24 +9,25 @@ flags.DEFINE_float(
     "with. Default: 0.3.",
 )
 flags.DEFINE_float(
-    "video_weight", None, "Weight of the alignment in videos. Default: 1."
+    "video_weight", None, "Weight of the loss within videos. Default: 1."
 )
 flags.DEFINE_float(
-    "batch_weight", None, "Weight of the alignment in batches. Default: 0.5."
+    "batch_weight", None, "Weight of the loss within batches. Default: 0.5."
 )
 flags.DEFINE_float(
-    "offset_weight", None, "Weight of the offsets, lambda. Default: 1."
+    "offset_weight", None, "Weight of the offset loss, lambda. Default: 1."
 )
 flags.DEFINE_float(
     "positive_weight",
     None,
-    "Weight of the matching pairs of a batch, alpha_1. Default: 1 + 1 / its "
-    "size.",
+    "Weight of the pairs of a batch that match, alpha_1. Default: 1 + 1 / the "
+    "size of the batch.",
 )
 flags.DEFINE_float(
     "negative_weight",
     None,
-    "Weight of its other pairs, alpha_2. Default: 1 / its size.",
+    "Weight of the pairs of a batch that do not match, alpha_2. Default: 1 / "
+    "the size of the batch.",
 )
 flags.DEFINE_float(
     "learning_rate", None, "Highest learning rate. Default: 0.001."

@@ -79,11 +79,11 @@ _TABLE = {
         "scorer_activation": (
             or_none(str),
             "tanh",
-            "Activation of the attention's scorer, or none; the paper's: relu.",
+            "Activation of the attention, or none; the paper's is relu.",
         ),
     },
     ("acrn", "ctrl"): {
-        "context_size": (int, 3, "Odd number of context windows, its own too."),
+        "context_size": (int, 3, "Odd number of windows of a context."),
     },
     ("acrn",): {
         "memory_activation": (
@@ -100,7 +100,7 @@ _TABLE = {
     },
     _ALL: {
         "dilation": (
-            int,
+            or_none(int),
             None,
             "Steps between the windows of a context; none makes them adjacent.",
         ),
@@ -110,7 +110,11 @@ _TABLE = {
             256,
             "Units of the head's hidden layer, or none, as in the paper.",
         ),
-        "position_features": (bool, True, "Show where a window lies in time."),
+        "position_features": (
+            bool,
+            True,
+            "Tell where a window lies in its video.",
+        ),
         "query_encoder": (str, "gru", "How words are encoded: gru or mean."),
         "query_units": (int, 128, "Units of the GRU in each direction."),
         "word_dim": (int, 300, "Width of the word vectors."),

@@ -57,7 +57,9 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_string(
-    "monitor", "val_mIoU", "Column of history.csv that decides on the best."
+    "monitor",
+    "val_mIoU",
+    "Column of history.csv that decides on the best epoch.",
 )
 flags.register_validator(
     "monitor", lambda name: name.startswith("val_"), "starts with val_."
