@@ -6,7 +6,7 @@ import sys
 import keras
 
 from acnn_tf.encoders.descriptions import digest
-from acnn_tf.encoders.encoder import Encoder, run
+from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.encoders.pictures import cover
 from acnn_tf.files.problems import DataError, Problem
 
@@ -69,6 +69,7 @@ class Applications(Encoder):
         )
         self._preprocess_input = sys.modules[build.__module__].preprocess_input
         self.network = _build(build, network, file, (side, side, 3))
+        self._call = compiled(self.network)
         self.dim = self.network.output_shape[-1]
         self.digest = digest(self.network.get_weights())
 
@@ -77,7 +78,7 @@ class Applications(Encoder):
 
     def encode_clips(self, clips):
         pixels = self._preprocess_input(clips[:, 0].astype("float32"))
-        return run(self.network, pixels)
+        return self._call(pixels)
 
 
 def _build(build, network, file, shape):

@@ -30,7 +30,7 @@ import numpy as np
 from keras import layers
 
 from acnn_tf.encoders.descriptions import digest
-from acnn_tf.encoders.encoder import Encoder, run
+from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.encoders.pictures import resize
 from acnn_tf.files.problems import DataError, Problem
 
@@ -77,6 +77,7 @@ class C3D(Encoder):
         arrays = read_weights(weights)
         self.mean = arrays.pop("mean")
         self.network = build_network(arrays)
+        self._call = compiled(self.network)
         self.dim = self.network.output_shape[-1]
         self.digest = digest([*self.network.get_weights(), self.mean])
 
@@ -86,7 +87,7 @@ class C3D(Encoder):
         return picture[top : top + _SIDE, left : left + _SIDE]
 
     def encode_clips(self, clips):
-        return run(self.network, clips - self.mean)
+        return self._call(clips - self.mean)
 
 
 def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
@@ -99,17 +100,17 @@ def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
         Model: `float32 [B, 16, 112, 112, 3]` -> `[B, D]`.
     """
     x = clips = keras.Input((_FRAMES, _SIDE, _SIDE, 3))
+    # Nothing is drawn at random that is replaced right after.
+    settings = {"activation": "relu", "kernel_initializer": "zeros"}
     built = []
     for name, pool in _CONVOLUTIONS.items():
         filters = len(weights[f"{name}_bias"])
-        built.append(
-            layers.Conv3D(filters, 3, padding="same", activation="relu")
-        )
+        built.append(layers.Conv3D(filters, 3, **settings, padding="same"))
         x = built[-1](x)
         if pool:
             # The last of 7 rows and columns is pooled alone, as in Caffe.
             x = layers.MaxPooling3D(pool, padding="same")(x)
-    built.append(layers.Dense(len(weights["fc6_bias"]), activation="relu"))
+    built.append(layers.Dense(len(weights["fc6_bias"]), **settings))
     network = keras.Model(clips, built[-1](layers.Flatten()(x)))
     for layer, name in zip(built, [*_CONVOLUTIONS, "fc6"]):
         layer.set_weights([weights[f"{name}_kernel"], weights[f"{name}_bias"]])
@@ -135,8 +136,11 @@ def read_weights(path: str) -> dict[str, np.ndarray]:
             "c3d:FILE.npz, as acnn_tf/encoders/c3d.py describes it"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it holds a single array")
+            arrays = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         _fail(path, f"is not a whole .npz file: {error}")
     width = 3

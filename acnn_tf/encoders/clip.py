@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from acnn_tf.encoders.descriptions import digest
-from acnn_tf.encoders.encoder import Encoder, run
+from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.encoders.pictures import cover
 from acnn_tf.files.problems import DataError, Problem
 
@@ -57,19 +57,17 @@ class CLIP(Encoder):
         self.dim = self.backbone.projection_dim
         self.digest = digest(self.backbone.get_weights())
         pixels = keras.Input((height, width, 3))
-        self._vision = keras.Model(
-            pixels, self.backbone.get_vision_embeddings(pixels)
-        )
+        vectors = self.backbone.get_vision_embeddings(pixels)
+        self._vision = compiled(keras.Model(pixels, vectors))
         tokens = keras.Input((None,), dtype="int32")
-        self._text = keras.Model(
-            tokens, self.backbone.get_text_embeddings(tokens)
-        )
+        vectors = self.backbone.get_text_embeddings(tokens)
+        self._text = compiled(keras.Model(tokens, vectors))
 
     def preprocess(self, frame):
         return cover(frame, self.size)
 
     def encode_clips(self, clips):
-        return _unit(run(self._vision, normalize(clips[:, 0])))
+        return _unit(self._vision(normalize(clips[:, 0])))
 
     def encode_sentences(
         self, sentences: Sequence[str], batch_size: int = 64
@@ -88,7 +86,7 @@ class CLIP(Encoder):
         rows = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(tokens), batch_size):
             batch = tokens[start : start + batch_size]
-            rows.append(_unit(run(self._text, batch)))
+            rows.append(_unit(self._text(batch)))
         return np.concatenate(rows)
 
     def _tokens(self, sentences):

@@ -63,14 +63,16 @@ def difference(made_by: dict, learned_from: dict) -> str | None:
         rate = description.get("frame_rate")
         if isinstance(rate, int | float):
             words += f" at {rate:g} fps"
-        details = [
-            # A digest is told from another by its first digits.
-            f"{key} {str(description.get(key))[:40]}"
-            for key in differing
-        ]
+        details = [f"{key} {_short(description.get(key))}" for key in differing]
         return words + (f" ({', '.join(details)})" if details else "")
 
     return f"made by {say(made_by)}, the model learned from {say(learned_from)}"
+
+
+def _short(value):
+    """A value as text; a digest by its first digits."""
+    text = str(value)
+    return f"{text[:15]}..." if text.startswith("sha256:") else text
 
 
 def digest(arrays) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from acnn_tf.encoders.descriptions import digest
-from acnn_tf.encoders.encoder import Encoder, run
+from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.encoders.pictures import cover
 from acnn_tf.files.problems import DataError, Problem
 
@@ -63,13 +63,14 @@ class EfficientNetLite0(Encoder):
             )
         weights = read_weights(_weights_file())
         self.network = build_network(weights)
+        self._call = compiled(self.network)
         self.digest = digest(self.network.get_weights())
 
     def preprocess(self, frame):
         return cover(frame, self.size)
 
     def encode_clips(self, clips):
-        return run(self.network, clips[:, 0].astype("float32"))
+        return self._call(clips[:, 0])
 
 
 def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
@@ -86,9 +87,12 @@ def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
     def convolution(x, name, norm, filters, kernel=1, stride=1, act=True):
         weight = weights[f"{name}.weight"]
         settings = {"strides": stride, "padding": "same", "use_bias": False}
+        # Nothing is drawn at random that is replaced right after.
         if filters:
+            settings["kernel_initializer"] = "zeros"
             layer = layers.Conv2D(filters, kernel, **settings)
         else:
+            settings["depthwise_initializer"] = "zeros"
             layer = layers.DepthwiseConv2D(kernel, **settings)
         # PyTorch's [out, in, h, w] -> [h, w, in, out]; of a convolution by
         # channels [channels, 1, h, w] -> [h, w, channels, 1].

@@ -3,7 +3,7 @@
 import importlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -207,16 +207,25 @@ class Encoder:
         return frames.reshape(-1, self.clip_frames, *frames.shape[1:])
 
 
-def run(network, pixels: np.ndarray) -> np.ndarray:
-    """Sends a batch through a Keras model, on a GPU where there is one.
+def compiled(network) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes a function of a Keras model that runs where TensorFlow puts it.
+
+    It is traced once for all sizes of batches. `predict` would be traced for
+    two of them, and compiled by XLA for each size of a last batch.
 
     Args:
-        network: `keras.Model`.
-        pixels: `float32 [B, ...]`.
+        network: `keras.Model` of one input and one output.
 
     Returns:
-        `float32 [B, D]`.
+        Function: array `[B, ...]` -> `float32 [B, D]`.
     """
-    # XLA would be compiled for each size of a last batch, which takes seconds.
-    network.jit_compile = False
-    return np.asarray(network.predict_on_batch(pixels), np.float32)
+    import tensorflow as tf
+
+    (entered,) = network.inputs
+    signature = [tf.TensorSpec(entered.shape, entered.dtype)]
+
+    @tf.function(input_signature=signature, jit_compile=False)
+    def call(batch):
+        return tf.cast(network(batch, training=False), "float32")
+
+    return lambda batch: call(tf.cast(batch, entered.dtype)).numpy()

@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from acnn_tf.encoders.encoder import Encoder, run
+from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.encoders.pictures import cover
 from acnn_tf.files.problems import DataError, Problem
 
@@ -56,6 +56,7 @@ class KerasFile(Encoder):
             )
         if not isinstance(left, tuple) or len(left) != 2 or not left[1]:
             _fail(weights, f"expected an output of [None, D], found {left}")
+        self._call = compiled(self.network)
         self.size = entered[-3:-1]
         self.clip_frames = entered[1] if len(entered) == 5 else 1
         self.dim = left[1]
@@ -70,7 +71,7 @@ class KerasFile(Encoder):
     def encode_clips(self, clips):
         if len(self.network.input_shape) == 4:
             clips = clips[:, 0]
-        return run(self.network, clips.astype("float32"))
+        return self._call(clips)
 
 
 def _fail(path, message, error=None):
