@@ -370,6 +370,14 @@ def test_pixels_become_square(tmp_path, name, aspect, width):
     assert frame[5, width - 5, 1] > 150 > 50 > frame[5, width - 5, 0]
 
 
+def test_an_impossible_shape_of_pixels_is_left_out(tmp_path):
+    def change(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(1, 100)
+
+    path = write(tmp_path / "a.mp4", pictures=[corners()], change=change)
+    assert open_video(path).size == (HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize("shape", [(48, 64), (17, 33), (1, 1), (2, 300)])
 @pytest.mark.parametrize(
     "codec, pixels", [("ffv1", "bgr0"), ("ffv1", "bgra"), ("png", "rgba")]
@@ -471,6 +479,14 @@ def test_what_is_there_of_a_shortened_file_is_given(
     )
 
 
+def test_what_the_decoder_still_holds_is_given_where_reading_fails(tmp_path):
+    path = write(tmp_path / "a.apng", "apng", pixels="rgba")
+    video = open_video(shortened(path, 0.93))
+    given = numbers(video.frames(RATE, threads=1))
+    assert given == list(range(len(given)))
+    assert numbers(video.frames(RATE, threads=4)) == given
+
+
 def test_damage_within_a_file_is_told(tmp_path, mp4):
     data = bytearray(Path(mp4).read_bytes())
     middle = data.index(b"mdat") + len(data) // 3
@@ -487,17 +503,53 @@ def test_damage_within_a_file_is_told(tmp_path, mp4):
     assert list(map(str, video.problems)) == told
 
 
-def test_parts_of_a_joined_recording_follow_one_another(tmp_path):
-    path = write(tmp_path / "a.ts")
-    data = Path(path).read_bytes()
-    Path(path).write_bytes(data + data)
-    video = open_video(path)
-    # 2.4 s into the recording it begins again; there, within a frame or two.
-    assert numbers(video.frames(fps=2)) == [
-        *(0, 13, 25, 38, 50),
-        *(pytest.approx(i, abs=2) for i in (3, 15, 28, 40, 53)),
+def add_sound(path, sound, out):
+    """Writes the video of a file and the sound of another into a third."""
+    with (
+        av.open(path) as first,
+        av.open(sound) as second,
+        av.open(str(out), "w") as container,
+    ):
+        sources = (first.streams.video[0], second.streams.audio[0])
+        streams = [container.add_stream_from_template(s) for s in sources]
+        for source, stream in zip(sources, streams):
+            for packet in source.container.demux(source):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    container.mux(packet)
+    return out
+
+
+@pytest.mark.parametrize("with_sound", [False, True])
+def test_parts_of_a_joined_recording_follow_one_another(tmp_path, with_sound):
+    first = write(tmp_path / "a.ts", pictures=map(draw, range(360)))
+    second = write(tmp_path / "b.ts")
+    if with_sound:
+        # It begins behind what FFmpeg looks at to see what there is.
+        sound = write_sound(tmp_path / "sound.mp4", "aac")
+        second = add_sound(second, sound, tmp_path / "c.ts")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(Path(first).read_bytes() + Path(second).read_bytes())
+    video = open_video(joined)
+    # 14.4 s into the recording it begins again; there, within a frame or two.
+    assert numbers(video.frames(fps=1)) == [
+        *range(0, 360, 25),
+        *(pytest.approx(i, abs=2) for i in (15, 40)),
     ]
     assert "clock that leaps" in str(video.problems[0])
+
+
+@pytest.mark.parametrize(
+    "name, gap, count, leaps", [("a.mkv", 600, 602, 0), ("a.ts", 600, 2, 1)]
+)
+def test_a_gap_is_a_held_picture_unless_it_is_a_leap(
+    tmp_path, name, gap, count, leaps
+):
+    times = [*range(30), *range(30 + gap * RATE, 45 + gap * RATE)]
+    path = write(tmp_path / name, pictures=map(draw, range(45)), times=times)
+    video = open_video(path)
+    assert len(list(video.frames(fps=1))) == count
+    assert len(video.problems) == leaps
 
 
 def test_any_damage_ends_in_frames_or_in_a_clear_error(tmp_path, capfd):
@@ -604,10 +656,10 @@ def test_huge_pictures_are_refused_before_they_take_memory(mp4, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ü: #?.mp4", "%03d.mp4", "data:,a.mp4"])
-def test_names_are_taken_as_they_are(tmp_path, mp4, name):
-    path = tmp_path / name
-    path.write_bytes(Path(mp4).read_bytes())
-    assert len(list(open_video(path).frames(fps=1))) == 3
+def test_names_are_taken_as_they_are(tmp_path, mp4, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(Path(mp4).read_bytes())
+    assert len(list(open_video(name).frames(fps=1))) == 3
 
 
 def test_the_message_says_what_to_install(mp4, monkeypatch):

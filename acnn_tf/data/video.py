@@ -30,9 +30,11 @@ _FORMATS = (
 # frame that is as little before a tick is on it.
 _TOLERANCE = Fraction(1, 2000)
 # A recording whose clock goes back by more than a second, or forward by more
-# than an hour, was joined or damaged there: no picture is held for so long.
+# than an hour, was joined or damaged there: no picture is held for so long. In
+# MPEG's streams, whose clocks may leap by design, FFmpeg says 10 seconds.
 _MAX_STEP_BACK = 1
 _MAX_STEP = 3600
+_MAX_STEPS = {"mpegts": 10, "mpeg": 10}
 # How much of a video may be missing at its end before that is a problem.
 _MAX_MISSING = 0.5
 # Codecs whose frames that no other frame refers to can be told before they
@@ -75,7 +77,9 @@ class Video:
             frame = _first_frame(path, container, stream)
             # AVI has no times at which frames are shown, only their order, and
             # what FFmpeg makes of it is wrong for H.264.
-            is_avi = container.format.name == "avi"
+            format_name = container.format.name
+            is_avi = format_name == "avi"
+            self._max_step = _MAX_STEPS.get(format_name, _MAX_STEP)
             self._stamp = operator.attrgetter("dts" if is_avi else "pts")
             self._may_skip = (
                 stream.codec_context.codec.name in _SKIPPING_CODECS
@@ -136,8 +140,7 @@ class Video:
             )
         self.decoded = 0.0
         self.problems = []
-        # 29.97 is meant as it is written, not as the nearest float.
-        return self._frames(Fraction(str(fps)), threads)
+        return self._frames(Fraction(float(fps)), threads)
 
     def _frames(self, rate, threads):
         with _opened(self.path, threads) as (container, stream):
@@ -177,14 +180,14 @@ class Video:
                 else:
                     time = Fraction(0) if last is None else last + step
                 if last is not None and not (
-                    -_MAX_STEP_BACK <= time - last <= _MAX_STEP
+                    -_MAX_STEP_BACK <= time - last <= self._max_step
                 ):
                     num_leaps += 1
                     shift += last + usual_step - time
                     time = last + usual_step
                 num_broken += frame.is_corrupt
                 last = time if last is None else max(last, time)
-                self.decoded = float(last + min(step, _MAX_STEP))
+                self.decoded = float(last + min(step, self._max_step))
                 yield time, frame
         self._note_problems(num_broken, num_leaps, float(usual_step))
 
@@ -199,7 +202,8 @@ class Video:
                 f"has a clock that leaps, in places: {num_leaps}; the parts "
                 "are read as if they followed one another"
             )
-        duration = self.duration
+        # Where the clock leaps, the duration is only a difference of times.
+        duration = None if num_leaps else self.duration
         if duration and self.decoded + step + _MAX_MISSING < duration:
             note(
                 f"decoded {self.decoded:.1f} of {duration:.1f} s; the rest "
@@ -373,10 +377,17 @@ def _packets(container, stream):
     """
     import av
 
-    try:
-        yield from container.demux(stream)
-    except av.FFmpegError:
-        yield None
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            # PyAV's, at a packet of a stream that begins within the file, as
+            # one may in MPEG-TS. It goes on behind that packet.
+            continue
+        except av.FFmpegError:
+            yield None
+            return
 
 
 def _choose_skipping(stream, time, rate, first_in_tick):
@@ -407,17 +418,13 @@ def _duration(container, stream, start):
         r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")
     )
     if stream.duration:
-        duration = float(stream.duration * stream.time_base)
-    elif noted:
+        return float(stream.duration * stream.time_base)
+    if noted:
         hours, minutes, seconds = map(float, noted.groups())
-        duration = hours * 3600 + minutes * 60 + seconds - start
-    elif container.duration:
-        duration = container.duration / av.time_base - start
-    else:
-        return None
-    # Of a single frame some writers say that it takes no time.
-    rate = stream.average_rate or stream.guessed_rate
-    return max(duration, float(1 / rate) if rate else 0.0)
+        return hours * 3600 + minutes * 60 + seconds - start
+    if container.duration:
+        return container.duration / av.time_base - start
+    return None
 
 
 def _square(stream, frame):
