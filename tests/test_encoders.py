@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from acnn_tf.data import make_scenes
-from acnn_tf.data.video import open_video
+from acnn_tf.data import make_scenes, open_video
 from acnn_tf.encoders import (
     applications,
     c3d,

@@ -10,10 +10,13 @@ import importlib
 _MODULES = {
     "ClipFeatures": "features",
     "Moment": "annotations",
+    "Video": "video",
+    "VideoError": "video",
     "Vocabulary": "sentences",
     "WindowGrid": "windows",
     "make_scenes": "synthetic",
     "open_features": "features",
+    "open_video": "video",
     "pair_windows": "windows",
     "query_inputs": "sentences",
     "read_glove": "sentences",
