@@ -77,8 +77,8 @@ def write(
     return str(path)
 
 
-def write_sound(path, codec, change=None, cover=None):
-    """Writes a second of silence, with a cover if there is one."""
+def write_sound(path, codec, seconds=1, cover=None):
+    """Writes noise, with a cover if there is one."""
     with av.open(str(path), "w") as container:
         sound = container.add_stream(codec, rate=48000)
         if cover is not None:
@@ -88,8 +88,10 @@ def write_sound(path, codec, change=None, cover=None):
             stream.disposition = av.stream.Disposition.attached_pic
             frame = av.VideoFrame.from_ndarray(cover, format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuvj420p")))
-        silence = np.zeros((1, 48000), np.int16)
-        frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+        noise = np.random.default_rng(0).integers(
+            -9999, 9999, (1, seconds * 48000), np.int16
+        )
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
         frame.rate = 48000
         resampler = av.AudioResampler(sound.codec_context.format, "mono", 48000)
         for part in resampler.resample(frame):
@@ -478,6 +480,29 @@ def test_what_is_there_of_a_shortened_file_is_given(
     assert f"decoded {video.decoded:.1f} of {video.duration:.1f} s" in str(
         problem
     )
+
+
+def test_missing_sound_ends_nothing(tmp_path, mp4):
+    # A fragment of a recording that was broken off: its pictures stand before
+    # its sound, which is not there.
+    sound = write_sound(tmp_path / "sound.mp4", "aac", seconds=2)
+    path = tmp_path / "a.mp4"
+    with (
+        av.open(mp4) as first,
+        av.open(sound) as second,
+        av.open(
+            str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}
+        ) as container,
+    ):
+        sources = (first.streams.video[0], second.streams.audio[0])
+        streams = [container.add_stream_from_template(s) for s in sources]
+        for source, stream in zip(sources, streams):
+            for packet in source.container.demux(source):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    container.mux(packet)
+    given = numbers(open_video(shortened(path, 0.66)).frames(fps=RATE))
+    assert given == list(range(60))
 
 
 def test_what_the_decoder_still_holds_is_given_where_reading_fails(tmp_path):

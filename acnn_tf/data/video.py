@@ -284,6 +284,10 @@ def _opened(path, threads):
         _fail(path, _what_it_is(path, error))
     with container:
         stream = _picture_stream(path, container)
+        # Sound is not read at all: in a shortened file its end comes first.
+        for other in container.streams:
+            if other is not stream:
+                other.discard = av.stream.Discard.all
         context = stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "AUTO"
