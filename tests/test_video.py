@@ -674,6 +674,14 @@ def test_what_is_no_video_is_named(tmp_path, name, make, message):
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize("pixels", ["gray32le", "yaf32le"])
+def test_pixels_that_cannot_be_shown_are_named(mp4, pixels):
+    # Frames as a decoder may give them: PyAV writes no such file.
+    frame = av.VideoFrame(WIDTH, HEIGHT, pixels)
+    with pytest.raises(VideoError, match=f"into RGB: {pixels}; convert it"):
+        open_video(mp4)._converter()(frame)
+
+
 def test_huge_pictures_are_refused_before_they_take_memory(mp4, monkeypatch):
     monkeypatch.setattr(video_lib, "MAX_PIXELS", 1000)
     with pytest.raises(VideoError, match="64 x 48 pixels, more than 1,000"):

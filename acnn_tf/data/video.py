@@ -155,14 +155,14 @@ class Video:
                     tick += 1
 
     def _timed_frames(self, container, stream, rate):
-        """Decodes: yields `(time, frame)`, times never going back."""
+        """Decodes: yields `(time, frame)` in the order of time."""
         import av
 
         usual_step = 1 / (stream.average_rate or stream.guessed_rate or 25)
         first_in_tick = {}  # tick -> least time of a packet after it
         shift, last, num_broken, num_leaps = 0, None, 0, 0
         for packet in _packets(container, stream):
-            if self._may_skip and packet and packet.pts is not None:
+            if self._may_skip and packet is not None and packet.pts is not None:
                 time = (packet.pts - self._zero) * stream.time_base + shift
                 _choose_skipping(stream, time, rate, first_in_tick)
             try:
@@ -212,6 +212,7 @@ class Video:
 
     def _converter(self):
         """Returns a function: frame of FFmpeg -> `uint8 [H, W, 3]`."""
+        import av
         from av.video.reformatter import Interpolation, VideoReformatter
 
         # It keeps its tables: those of HDR take 2 to 3 seconds to make.
@@ -226,9 +227,19 @@ class Video:
             hdr = {}
             if frame.color_trc in _HDR:
                 hdr = {"dst_color_trc": _BT709, "dst_color_primaries": _BT709}
-            picture = reformatter.reformat(
-                frame, self._width, self._height, "rgb24", **settings, **hdr
-            )
+            try:
+                # FFmpeg would end the process at these.
+                if frame.format.name.startswith("yaf32"):
+                    raise NotImplementedError
+                picture = reformatter.reformat(
+                    frame, self._width, self._height, "rgb24", **settings, **hdr
+                )
+            except (av.FFmpegError, NotImplementedError):
+                _fail(
+                    self.path,
+                    "has pixels of a kind that FFmpeg does not turn into RGB: "
+                    f"{frame.format.name}; convert it first",
+                )
             return _turned(picture.to_ndarray(), self._matrix)
 
         return show
