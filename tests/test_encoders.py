@@ -505,8 +505,11 @@ def test_an_application_is_its_last_map_averaged(encoders):
     plain.set_weights(encoder.network.get_weights())
     # MobileNet's preprocessing: -1 to 1.
     maps = np.array(plain(frames / np.float32(127.5) - 1))
+    expected = maps.mean(axis=(1, 2))
+    # Random weights leave little of what comes in.
+    scale = 1 / np.abs(expected).max()
     np.testing.assert_allclose(
-        encoder.encode(frames), maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5
+        encoder.encode(frames) * scale, expected * scale, atol=1e-4
     )
 
 
