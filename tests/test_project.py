@@ -194,15 +194,24 @@ def is_unsafe(path, node):
         given = {word.arg: ast.unparse(word.value) for word in node.keywords}
         return given.get("allow_pickle") != "False"
     if called.endswith("keras.saving.load_model"):
-        return path.name != "model_files.py"
+        # The second reads a file of one's own, and says so.
+        return path.name not in ("model_files.py", "keras_file.py")
     return called in ("eval", "exec", "compile", "__import__")
 
 
 def test_no_data_can_become_code():
-    """NumPy's pickles included: `allow_pickle=False` stands where it loads."""
+    """NumPy's pickles included: `allow_pickle=False` stands where it loads.
+
+    One file has an unpickler of its own, which knows plain data alone.
+    """
+    own = "acnn_tf/encoders/efficientnet_lite0.py"
     assert_none(
         [
-            *imports_within(PACKAGES, PICKLES),
+            *(
+                offender
+                for offender in imports_within(PACKAGES, PICKLES)
+                if not offender.startswith(own)
+            ),
             *(
                 f"{name_of(path)}:{node.lineno} {ast.unparse(node)}"
                 for path in SOURCES

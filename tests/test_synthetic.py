@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data import descriptors, synthetic
 from acnn_tf.data import scenes as scenes_lib
+from acnn_tf.data import synthetic
 from acnn_tf.data.annotations import read_moments
 from acnn_tf.data.features import open_features
 from acnn_tf.data.windows import WindowGrid, pool_clips
+from acnn_tf.encoders import pixels
 
-NUM_COLOUR_COLUMNS = (len(descriptors.NAMES) - 4) // len(descriptors.COLOURS)
+NUM_COLOUR_COLUMNS = (len(pixels.NAMES) - 4) // len(pixels.COLOURS)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def plans(scenes):
 
 
 def column(name):
-    return descriptors.NAMES.index(name)
+    return pixels.NAMES.index(name)
 
 
 def of_colour(features, colour):
@@ -70,7 +71,7 @@ def test_frames_are_the_pixels_the_features_come_from(scenes):
     for video_id in list(scenes.features)[:3]:
         frames = scenes.frames(video_id)
         np.testing.assert_array_equal(
-            descriptors.describe(frames), scenes.features[video_id]
+            pixels.describe(frames), scenes.features[video_id]
         )
 
 
@@ -82,7 +83,7 @@ def test_every_video_is_whole(scenes, plans):
         assert durations[video_id] == duration
         assert 32 <= duration <= 48
         num_clips = duration / scenes.clip_seconds
-        assert clips.shape == (num_clips, len(descriptors.NAMES))
+        assert clips.shape == (num_clips, len(pixels.NAMES))
         assert clips.dtype == np.float32
         assert np.isfinite(clips).all()
     frames = scenes.frames(video_id)
@@ -267,7 +268,7 @@ def test_moments_cannot_be_guessed_from_their_place(scenes):
 )
 def test_descriptors_see_the_motion_of_any_shape(start, end, expected):
     for shape in scenes_lib.SHAPES:
-        clips = descriptors.describe(draw(shape, np.linspace(start, end, 24)))
+        clips = pixels.describe(draw(shape, np.linspace(start, end, 24)))
         means = clips[1:].mean(axis=0)
         kinds = ("left", "right", "up", "down", "growing", "shrinking")
         seen = {kind: means[column(f"red {kind}")] for kind in kinds}
@@ -287,7 +288,7 @@ def test_descriptors_see_the_motion_of_any_shape(start, end, expected):
 )
 def test_descriptors_see_the_shape_at_any_size(shape, fullness, lopsided):
     for radius in (3.0, 4.0, 6.0):
-        clips = descriptors.describe(draw(shape, [(15.3, 16.2, radius)] * 4))
+        clips = pixels.describe(draw(shape, [(15.3, 16.2, radius)] * 4))
         bins = {
             n: clips[0, column(f"red {n}")] for n in ("sparse", "round", "full")
         }
@@ -298,8 +299,8 @@ def test_descriptors_see_the_shape_at_any_size(shape, fullness, lopsided):
 
 def test_descriptors_see_the_colour():
     for colour, rgb in scenes_lib.COLOURS.items():
-        clips = descriptors.describe(draw("circle", [(8, 24, 5)] * 4, rgb))
-        areas = {c: clips[0, column(f"{c} area")] for c in descriptors.COLOURS}
+        clips = pixels.describe(draw("circle", [(8, 24, 5)] * 4, rgb))
+        areas = {c: clips[0, column(f"{c} area")] for c in pixels.COLOURS}
         # A circle of radius 5 has 78.5 pixels; its rim counts for a bit more.
         assert areas.pop(colour) * 50 == pytest.approx(80, abs=6), colour
         assert max(areas.values()) == 0
@@ -309,8 +310,8 @@ def test_descriptors_see_the_colour():
 
 def test_descriptors_of_an_empty_picture_are_zero():
     grain = np.random.default_rng(0).integers(-6, 7, (9, 32, 32, 3))
-    clips = descriptors.describe((50 + grain).astype(np.uint8), clip_frames=2)
-    assert clips.shape == (4, len(descriptors.NAMES))
+    clips = pixels.describe((50 + grain).astype(np.uint8), clip_frames=2)
+    assert clips.shape == (4, len(pixels.NAMES))
     np.testing.assert_array_equal(clips, 0)
 
 
@@ -318,7 +319,7 @@ def test_descriptors_of_an_empty_picture_are_zero():
 def test_descriptors_are_finite_on_any_picture(seed):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (4, 6, 8, 3), np.uint8)
-    assert np.isfinite(descriptors.describe(frames)).all()
+    assert np.isfinite(pixels.describe(frames)).all()
 
 
 def test_pooled_features_tell_colour_shape_and_motion(scenes, plans):

@@ -14,8 +14,8 @@ import numpy as np
 from acnn_tf.data import annotations
 from acnn_tf.data import features as features_lib
 from acnn_tf.data.annotations import SPLITS, Moment
-from acnn_tf.data.descriptors import describe
 from acnn_tf.data.scenes import FRAME_RATE, generator, plan, render
+from acnn_tf.encoders.pixels import describe
 
 CLIP_SECONDS = 0.5
 VIDEOS_IN_SPLIT = 100_000
@@ -79,7 +79,7 @@ class Scenes:
     Args:
         moments: List of `Moment`.
         features: Video id -> `float32 [T, D]`, see
-            `acnn_tf.data.descriptors.describe`.
+            `acnn_tf.encoders.pixels.describe`.
         clip_seconds: Seconds that one row of `features` stands for.
     """
 

@@ -1,4 +1,4 @@
-"""Frames -> clip features: fixed descriptors of coloured shapes.
+"""Fixed descriptors of coloured shapes: the encoder that needs nothing.
 
 Enough to see what happens in the scenes of `acnn_tf.data.scenes`, and
 small enough to read. Nothing is learned or random, and nothing but the pixels
@@ -6,6 +6,9 @@ goes in.
 """
 
 import numpy as np
+
+from acnn_tf.encoders.encoder import Encoder
+from acnn_tf.encoders.pictures import shrink
 
 # In the order in which `_colour_amounts` returns them.
 COLOURS = ("red", "green", "blue", "yellow", "purple", "turquoise")
@@ -31,6 +34,50 @@ _BIN_WIDTH = 0.12
 # Least chroma that counts, of 255: more than the grain of a grey wall.
 _MIN_CHROMA = 30
 _MAX_CHROMA = 120
+
+
+# Short side of a picture that `describe` sees, as in those scenes.
+_SHORT_SIDE = 32
+
+
+class Pixels(Encoder):
+    """What `describe` says of each clip of two frames.
+
+    Its vectors are those of the built-in scenes, at the scenes' 4 frames a
+    second. Larger pictures are made as small as the scenes are, since areas
+    and steps are counted in pixels.
+
+    Example:
+
+    >>> Pixels().encode(np.zeros((5, 360, 640, 3), np.uint8)).shape
+    (3, 130)
+    """
+
+    kind = "pixels"
+    default_frame_rate = 4.0
+    clip_frames = 2
+    size = (_SHORT_SIDE, _SHORT_SIDE)
+    preprocessing = f"short side {_SHORT_SIDE}, means of pixels"
+    dim = len(NAMES)
+
+    def __init__(self, weights: str = "", frame_rate: float | None = None):
+        super().__init__(weights, frame_rate)
+        if weights:
+            raise ValueError(f"`pixels` has no weights. Received: {weights!r}")
+
+    def preprocess(self, frame):
+        return shrink(frame, _SHORT_SIDE)
+
+    def encode_batches(self, batches):
+        # What a clip is compared with ends the batch before.
+        before = None
+        for clips in batches:
+            frames = clips.reshape(-1, *clips.shape[2:])
+            if before is not None:
+                frames = np.concatenate([before, frames])
+            vectors = describe(frames, self.clip_frames)
+            yield vectors if before is None else vectors[1:]
+            before = frames[-self.clip_frames :]
 
 
 def describe(frames: np.ndarray, clip_frames: int = 2) -> np.ndarray:
