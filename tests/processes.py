@@ -84,7 +84,7 @@ class Started:
             time.sleep(0.01)
         return self.printed[0].partition("\n")[0]
 
-    def finish(self, timeout=300):
+    def finish(self, timeout=600):
         """Waits for its end.
 
         Args:

@@ -22,8 +22,6 @@ from tests import test_callbacks as small
 from tests.processes import Started, start_workers
 
 ROOT = Path(__file__).resolve().parents[1]
-# Steps at which to kill, drawn anew: NUM_KILLS=20 for all that was asked of it.
-NUM_KILLS = int(os.environ.get("NUM_KILLS", "1"))
 EPOCHS, STEPS = 3, 3  # of `small.data`
 
 
@@ -258,10 +256,13 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_step(unbroken, tmp_path):
+@pytest.mark.parametrize(
+    "num_kills", [1, pytest.param(20, marks=pytest.mark.soak)]
+)
+def test_kill_9_at_any_step(unbroken, tmp_path, num_kills):
     weights, steps = unbroken
-    random = np.random.default_rng(int(os.environ.get("KILL_SEED", "0")))
-    for number in range(NUM_KILLS):
+    random = np.random.default_rng(num_kills)
+    for number in range(num_kills):
         folder, every = tmp_path / str(number), int(random.integers(1, 8))
         step = int(random.integers(1, steps))
         fit(folder, every, "kill", step, code=-signal.SIGKILL)
