@@ -71,25 +71,6 @@ class Search(typing.NamedTuple):
     video: tf.Tensor
 
 
-# Of a `Search` at any time.
-SHAPES = Search(
-    bounds=tf.TensorShape([None, None]),
-    order=tf.TensorShape([None, None]),
-    num_windows=tf.TensorShape([None]),
-    num_ranked=tf.TensorShape([None]),
-    error=tf.TensorShape([]),
-    is_finite=tf.TensorShape([]),
-    moments=Moments(
-        video=tf.TensorShape([None, None]),
-        segment=tf.TensorShape([None, None, 2]),
-        score=tf.TensorShape([None, None]),
-    ),
-    is_done=tf.TensorShape([]),
-    row=tf.TensorShape([None]),
-    video=tf.TensorShape([None, None]),
-)
-
-
 @tf.function(
     input_signature=[
         tf.TensorSpec([None, None], tf.float32),
@@ -213,18 +194,16 @@ def rank_videos(settings, search, output, windows, duration, top_n, max_iou):
     )
     place = search.row[:, None]
     count = tf.reduce_sum(tf.cast(is_used, tf.int32), axis=1)
+    moments = tf.nest.map_structure(
+        lambda values, rows: tf.tensor_scatter_nd_update(values, place, rows),
+        search.moments,
+        _best(search, moments, top_n),
+    )
     search = search._replace(
         num_ranked=tf.tensor_scatter_nd_add(search.num_ranked, place, count),
         error=tf.maximum(search.error, error),
         is_finite=search.is_finite & is_finite,
-        moments=Moments(
-            *(
-                tf.tensor_scatter_nd_update(old, place, new)
-                for old, new in zip(
-                    search.moments, _best(search, moments, top_n)
-                )
-            )
-        ),
+        moments=moments,
     )
     return _with_next_videos(search, top_n)
 
@@ -246,7 +225,7 @@ def _best(search, moments, top_n):
         tf.gather(values, order, batch_dims=1)
         for values in (video, segment, score)
     )
-    return tf.where(score > -np.inf, video, -1), segment, score
+    return Moments(tf.where(score > -np.inf, video, -1), segment, score)
 
 
 def rank_function(model):
@@ -285,7 +264,7 @@ def rank_function(model):
             graph = tf.function(
                 functools.partial(function, settings), autograph=False
             )
-            # Called by itself, which takes half as long.
+            # A concrete function takes half as long to call.
             graphs[key] = graph.get_concrete_function(*specs)
         return graphs[key](*arguments)
 

@@ -21,6 +21,17 @@ _PAIRS = 1 << 18
 _BLOCK = 128
 
 
+def _on_processor(function):
+    """Keeps a function's many small steps off any accelerator."""
+
+    @functools.wraps(function)
+    def on_processor(*arguments):
+        with tf.device("CPU:0"):
+            return function(*arguments)
+
+    return on_processor
+
+
 class RankingSettings(typing.NamedTuple):
     """What ranking asks of a model: see `WindowModel` for each."""
 
@@ -116,6 +127,7 @@ def rank(settings, windows, scores, offsets, duration, top_n, max_iou):
     )
 
 
+@_on_processor
 def refine(settings, windows, scores, offsets, duration):
     """Moves windows by their offsets, and scores them anew among each other.
 
@@ -355,6 +367,7 @@ def in_blocks(function, count, size, dtype):
     ],
     autograph=False,
 )
+@_on_processor
 def nms(segments, scores, max_iou, top_n):
     """Greedy non-maximum suppression, row by row.
 

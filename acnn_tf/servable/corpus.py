@@ -6,13 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf.search.best_moments import (
-    SHAPES,
     Moments,
     rank_videos,
     start_search,
 )
 from acnn_tf.search.ranking import RankingSettings
-from acnn_tf.search.scoring import TILE, score_tiles, video_bounds
+from acnn_tf.search.scoring import (
+    TILE,
+    any_size,
+    score_tiles,
+    video_bounds,
+)
 
 
 class Corpus(tf.Module):
@@ -94,11 +98,15 @@ class Corpus(tf.Module):
                 self._max_iou,
             )
 
+        search = start_search(
+            tf.transpose(bounds), arrays["count"], self._top_n
+        )
+        sizes = tf.nest.map_structure(lambda x: any_size(x).shape, search)
         (search,) = tf.while_loop(
             lambda search: ~search.is_done,
             lambda search: (rank_next(search),),
-            (start_search(tf.transpose(bounds), arrays["count"], self._top_n),),
-            shape_invariants=(SHAPES,),
+            (search,),
+            shape_invariants=(sizes,),
             parallel_iterations=1,
         )
         return tf.nest.map_structure(lambda array: array[0], search.moments)
