@@ -220,7 +220,7 @@ def save_manifest(path, records, others=None):
 
 
 @contextlib.contextmanager
-def replacing_with_manifest(path, records, *, only_again=False, size=None):
+def replacing_with_manifest(path, records, *, size=None):
     """`replacing` for a file and its manifest.
 
     At no moment there is a manifest of what the file holds no more. Where the
@@ -230,7 +230,6 @@ def replacing_with_manifest(path, records, *, only_again=False, size=None):
     Args:
         path: File.
         records: How many records it will hold.
-        only_again: Write a manifest only if there was one.
         size: See `acnn_tf.files.atomic.replacing`.
 
     Yields:
@@ -251,9 +250,7 @@ def replacing_with_manifest(path, records, *, only_again=False, size=None):
     """
     path = os.fspath(path)
     name, folder = os.path.basename(path), os.path.dirname(path) or os.curdir
-    manifests = {}
-    if not only_again or os.path.exists(manifest_path(path)):
-        manifests[manifest_path(path)] = {}
+    manifests = {manifest_path(path): {}}
     # Whether it is damaged, or no manifest of ours, will tell who reads it.
     others = read_manifest(folder, [])
     suffixes = {os.path.splitext(n)[1] for n in others.files} if others else ()
