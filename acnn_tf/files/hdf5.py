@@ -146,13 +146,11 @@ class TensorFlowIOFile(HDF5File):
             ) from error
 
     def _values(self, dataset):
-        import tensorflow as tf
-
         name = text_of(h5i.get_name(dataset))
         try:
             return self._tensor(name).to_tensor().numpy()
-        except tf.errors.OpError as error:
-            raise OSError(error.message) from error
+        except Exception as error:  # StopIteration if it has no such name
+            raise OSError(f"tensorflow-io says {error!r:.200}") from error
 
 
 def write_hdf5(path, features, clip_seconds=None):
