@@ -140,7 +140,10 @@ def test_damage_without_a_manifest_is_told_or_does_no_harm(kind, number):
     assert "not named" not in counts
     assert counts["told"] > number / 20
     if kind == "written here":
-        assert "changed" not in counts  # no wrong number, without a word
+        # No wrong number without a word, but for what Fletcher-32 takes for
+        # the same.
+        assert "changed" not in counts
+        assert counts.get("swapped", 0) <= number / 1000
 
 
 @pytest.mark.parametrize("kind", ["features.h5", "features.tfrecord"])

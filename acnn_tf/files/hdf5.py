@@ -2,7 +2,9 @@
 
 A dataset per name and, for clips, a root attribute `clip_seconds`. Files that
 are written here are of HDF5's format 1.10, which keeps checksums of names,
-shapes and addresses, and have HDF5's checksums of the numbers as well.
+shapes and addresses, and have HDF5's checksums of the numbers as well. What
+those cannot tell, the manifest does: numbers that changed places, and 16 bits
+that were all 0 and are all 1.
 
 Other programs may lay out a file as they like, as long as it holds every
 number that it declares, see `acnn_tf.files.hdf5_checks`.
