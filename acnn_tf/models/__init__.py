@@ -4,7 +4,6 @@ Importing this registers with Keras all that such a model is saved with, so
 that `keras.saving.load_model` reads it.
 """
 
-from acnn_tf import layers, losses, optimizers  # noqa: F401 - registered
 from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL

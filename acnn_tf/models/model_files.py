@@ -13,7 +13,7 @@ import h5py
 import keras
 import numpy as np
 
-from acnn_tf import layers
+from acnn_tf import layers, losses, optimizers  # noqa: F401 - registers them
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.hdf5_checks import check_plain
 from acnn_tf.files.problems import FeatureError
