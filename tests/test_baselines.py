@@ -1,4 +1,4 @@
-"""The models that ACNN is compared with, and what holds for all of them."""
+"""The models that ACNN is compared with, and what holds for all models."""
 
 import keras
 import numpy as np
@@ -30,6 +30,7 @@ class GatedPooling(keras.layers.Layer):
 
 
 MODELS = {
+    "acnn": (ACNN, ACNN_SIZE),
     "acnn_concat": (ACNN, {"context_pooling": "concat", **ACNN_SIZE}),
     "acnn_gated": (ACNN, {"context_pooling": GatedPooling, **ACNN_SIZE}),
     "acrn": (ACRN, {"context_size": 5}),

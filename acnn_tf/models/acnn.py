@@ -121,29 +121,16 @@ class ACNN(WindowModel):
         return max(self.kernel_sizes)
 
     def encode_windows(self, inputs, training=None):
-        """Encodes the windows of videos as vectors.
-
-        Args:
-            inputs: As for `WindowModel.encode_windows`.
-            training: bool.
-
-        Returns:
-            `[B, W, t]`.
-        """
+        """Encodes the windows of videos as vectors `[B, W, t]`."""
         window = self.pooling(self._context(inputs, training))
         window = self.window_projection(self.drop(window, training=training))
         own = inputs["segment"][:, :, self.context_size // 2]
         return self._placed(window, own, inputs["duration"])
 
     def attention_weights(self, inputs):
-        """Weights of the widths of the context.
+        """Weights of the widths of the context, `[B, W, K]`.
 
-        Args:
-            inputs: As for `encode_windows`.
-
-        Returns:
-            `[B, W, K]`, which add up to 1 over K; `None` where the pooling has
-            no argument `return_weights`.
+        `None` where `call` of the pooling has no argument `return_weights`.
         """
         arguments = inspect.signature(self.pooling.call).parameters
         if "return_weights" not in arguments:

@@ -80,15 +80,7 @@ class ACRN(WindowModel):
         )
 
     def encode_windows(self, inputs, training=None):
-        """Encodes the windows of videos as memories.
-
-        Args:
-            inputs: As for `WindowModel.encode_windows`.
-            training: bool.
-
-        Returns:
-            `[B, W, C * t]`.
-        """
+        """Encodes the windows of videos as memories `[B, W, C * t]`."""
         features, mask, share = self._features(inputs, training)
         cells = self.window_projection(features)
         _, num_windows, size, _ = ops.shape(inputs["segment"])
@@ -107,16 +99,7 @@ class ACRN(WindowModel):
         return ops.reshape(cells, (-1, num_windows, width))
 
     def match(self, query, window, training=None):
-        """Score and offsets of every query with every window.
-
-        Args:
-            query: `[..., Q, t]` from `encode_queries`.
-            window: `[..., W, C * t]` from `encode_windows`.
-            training: bool.
-
-        Returns:
-            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
-        """
+        """Score and offsets of every query with every window."""
         read = self._pool(self.memory(query, window))  # [..., Q, W, t']
         query = ops.expand_dims(self._pool(query), -2)  # [..., Q, 1, t']
         output = self.head(query, read, training=training)

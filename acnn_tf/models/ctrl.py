@@ -60,15 +60,7 @@ class CTRL(WindowModel):
         )
 
     def encode_windows(self, inputs, training=None):
-        """Encodes the windows of videos as vectors.
-
-        Args:
-            inputs: As for `WindowModel.encode_windows`.
-            training: bool.
-
-        Returns:
-            `[B, W, t]`.
-        """
+        """Encodes the windows of videos as vectors `[B, W, t]`."""
         features, mask, share = self._features(inputs, training)
         if share is None:
             window = self.context(_sides(features, mask))

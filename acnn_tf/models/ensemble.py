@@ -24,8 +24,8 @@ class Ensemble(MomentModel):
     dropout leaves out. Trained on few videos, their mean is more accurate than
     any of them.
 
-    Evaluation, search and serving see one model: the encodings of the networks
-    are concatenated.
+    Evaluation, search and serving see one model with the methods of
+    `WindowModel`: the encodings of the networks are concatenated.
 
     Args:
         network: Class of the networks: `ACNN`, `ACRN` or `CTRL`.
@@ -79,11 +79,7 @@ class Ensemble(MomentModel):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def adapt(self, clips):
-        """Sets the mean and scale that clip features are normalised by.
-
-        Args:
-            clips: As for `ClipNormalization.adapt`. They are read once.
-        """
+        """Sets the mean and scale of clip features; reads them once."""
         first, *others = (network.normalization for network in self.networks)
         first.adapt(clips)
         for other in others:
@@ -92,60 +88,29 @@ class Ensemble(MomentModel):
             other.scale.assign(first.scale)
 
     def set_word_vectors(self, words, vectors):
-        """Starts words of the vocabulary at given vectors, in all networks.
-
-        Args:
-            words: List of N words of the vocabulary.
-            vectors: float `[N, word_dim]`.
-        """
+        """Starts words of the vocabulary at given vectors, in all networks."""
         for network in self.networks:
             network.set_word_vectors(words, vectors)
 
     def encode_windows(self, inputs, training=None):
-        """Windows of videos to the vectors of all networks, `[B, W, M * N]`.
-
-        Args:
-            inputs: As for `WindowModel.encode_windows`.
-            training: bool.
-        """
+        """Encodes windows as the vectors of all networks, `[B, W, M * N]`."""
         return ops.concatenate(
             [n.encode_windows(inputs, training) for n in self.networks], -1
         )
 
     def encode_queries(self, query, training=None):
-        """Queries to the vectors of all networks, `[Q, M * t]`.
-
-        Args:
-            query: As for `WindowModel.encode_queries`.
-            training: bool.
-        """
+        """Encodes queries as the vectors of all networks, `[Q, M * t]`."""
         return ops.concatenate(
             [n.encode_queries(query, training) for n in self.networks], -1
         )
 
     def attention_weights(self, inputs):
-        """Weights of the widths of the context: the mean of the networks'.
-
-        Args:
-            inputs: As for `encode_windows`.
-
-        Returns:
-            `[B, W, K]`, or `None` where the networks have no such weights.
-        """
+        """Mean weights of the widths of the context, `[B, W, K]`, or `None`."""
         weights = [n.attention_weights(inputs) for n in self.networks]
         return None if weights[0] is None else sum(weights) / self.members
 
     def match(self, query, window, training=None):
-        """Score and offsets of every query with every window: the mean.
-
-        Args:
-            query: `[..., Q, M * t]` from `encode_queries`.
-            window: `[..., W, M * N]` from `encode_windows`.
-            training: bool.
-
-        Returns:
-            `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
-        """
+        """Mean score and offsets of every query with every window."""
         return _mean(
             network.match(*own, training)
             for network, *own in self._parts(query, window)

@@ -15,7 +15,7 @@ import numpy as np
 
 from acnn_tf import layers, losses, optimizers  # noqa: F401 - registered
 from acnn_tf.files.atomic import replacing
-from acnn_tf.files.hdf5 import check_plain
+from acnn_tf.files.hdf5_checks import check_plain
 from acnn_tf.files.problems import FeatureError
 from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN

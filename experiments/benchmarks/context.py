@@ -11,15 +11,11 @@ from acnn_tf import layers
 from acnn_tf.data.windows import WindowGrid
 from experiments.benchmarks import measure
 
-# Videos, clips, features, filters; windows, in clips; kernel sizes.
-VIDEOS = (8, 64, 4096, 256)
-SMOKE_VIDEOS = (2, 12, 16, 8)
-GRID = WindowGrid((4.0, 8.0, 16.0, 32.0))
-VIDEO_KERNELS = (1, 3, 5)
-# Windows, features, filters; kernel sizes.
-PAIRS = (64, 4096, 256)
-SMOKE_PAIRS = (4, 16, 8)
-PAIR_KERNELS = (1, 3, 5, 7)
+KERNEL_SIZES = (1, 3, 5, 7)
+GRID = WindowGrid((4.0, 8.0, 16.0, 32.0))  # in clips
+# Examples, clips of each, features, filters. A pair has one window.
+VIDEOS, PAIRS = (8, 64, 4096, 256), (64, 1, 4096, 256)
+SMOKE_VIDEOS, SMOKE_PAIRS = (2, 12, 16, 8), (4, 1, 16, 8)
 
 
 def rows(smoke=False, rounds=5):
@@ -35,12 +31,15 @@ def rows(smoke=False, rounds=5):
     Returns:
         List of rows.
     """
-    makers = {
-        videos: SMOKE_VIDEOS if smoke else VIDEOS,
-        pairs: SMOKE_PAIRS if smoke else PAIRS,
-    }
     found = []
-    for make, shape in makers.items():
+    for make, shape in (
+        (videos, SMOKE_VIDEOS if smoke else VIDEOS),
+        (pairs, SMOKE_PAIRS if smoke else PAIRS),
+    ):
+        batch, num_clips, width, filters = shape
+        products = width
+        if make is videos:
+            products += len(GRID.windows(float(num_clips)))
         (memory,) = measure.peaks(make, [shape])
         functions = make(*shape)
         ours, theirs = (function() for function in functions.values())
@@ -49,26 +48,20 @@ def rows(smoke=False, rounds=5):
         del ours, theirs, results
         found += measure.compare(
             "context",
-            f"{make.__name__}, {'x'.join(map(str, shape[:-1]))}",
+            f"{make.__name__}, {batch}x{num_clips}x{width}",
             functions,
             rounds,
             smoke=smoke,
-            flops=2 * _products(make, *shape),
+            flops=4
+            * batch
+            * num_clips
+            * sum(KERNEL_SIZES)
+            * filters
+            * products,
             memory=memory,
             error=error,
         )
     return found
-
-
-def _products(make, batch, *shape):
-    """FLOPs of our products, forward."""
-    *clips, width, filters = shape
-    if make is pairs:
-        return 2 * batch * sum(PAIR_KERNELS) * width * filters
-    (num_clips,) = clips
-    num_windows = len(GRID.windows(float(num_clips)))
-    taps = sum(VIDEO_KERNELS)
-    return 2 * batch * num_clips * taps * filters * (width + num_windows)
 
 
 def videos(batch, num_clips, width, filters):
@@ -77,23 +70,23 @@ def videos(batch, num_clips, width, filters):
     Ours projects clips and pools them afterwards. The plain way pools them
     into the windows of each length, which the convolutions then run over.
     """
+    layer = _layer(width, filters)
     windows = GRID.windows(float(num_clips))
-    contexts = GRID.contexts(windows, max(VIDEO_KERNELS))
+    contexts = GRID.contexts(windows, layer.context_size)
     share = layers.clip_share(
         tf.constant(contexts[None], tf.float32), tf.ones((1, num_clips), bool)
     )
-    own = share[0, :, max(VIDEO_KERNELS) // 2]  # [W, T]
+    pooling = tf.repeat(share, batch, axis=0)
+    own = share[0, :, layer.context_size // 2]  # [W, T]
     lengths = (windows[:, 1] - windows[:, 0]).round(6)
     of_length = [own[lengths == length] for length in np.unique(lengths)]
-    pooling = tf.repeat(share, batch, axis=0)
-    layer = _layer(VIDEO_KERNELS, width, filters)
     plain = convolutions(layer, padding="same", dilation_rate=GRID.dilation)
 
     def convolve(clip):
         found = []
         for one in of_length:
-            pooled = tf.matmul(one, clip)
-            found.append(tf.stack([conv(pooled) for conv in plain], axis=-2))
+            window = tf.matmul(one, clip)
+            found.append(tf.stack([conv(window) for conv in plain], axis=-2))
         return tf.concat(found, axis=1)
 
     return _functions(
@@ -105,15 +98,15 @@ def videos(batch, num_clips, width, filters):
     )
 
 
-def pairs(batch, width, filters):
+def pairs(batch, num_windows, width, filters):
     """Functions of training on pairs of a window and a query, ours first.
 
     Each window comes with its context. Ours multiplies tap by tap; the plain
     convolutions run over the middle of the context, as wide as they are.
     """
-    size = max(PAIR_KERNELS)
-    layer = _layer(PAIR_KERNELS, width, filters)
+    layer = _layer(width, filters)
     plain = convolutions(layer)
+    size = layer.context_size
 
     def convolve(window):
         found = []
@@ -122,12 +115,13 @@ def pairs(batch, width, filters):
             found.append(conv(window[:, 0, first : size - first]))
         return tf.stack(found, axis=-2)
 
-    return _functions(layer, plain, layer, convolve, (batch, 1, size, width))
+    shape = (batch, num_windows, size, width)
+    return _functions(layer, plain, layer, convolve, shape)
 
 
-def _layer(kernel_sizes, width, filters):
+def _layer(width, filters):
     keras.utils.set_random_seed(0)
-    layer = layers.TemporalContext(kernel_sizes, filters)
+    layer = layers.TemporalContext(KERNEL_SIZES, filters)
     layer.build((None, None, width))
     return layer
 
@@ -135,10 +129,8 @@ def _layer(kernel_sizes, width, filters):
 def convolutions(layer, **arguments):
     """A `Conv1D` for each kernel of a `TemporalContext`, with its weights."""
     found = []
-    for size, taps, bias in zip(
-        layer.kernel_sizes, layer.kernels, layer.biases
-    ):
-        one = keras.layers.Conv1D(layer.filters, size, **arguments)
+    for taps, bias in zip(layer.kernels, layer.biases):
+        one = keras.layers.Conv1D(layer.filters, len(taps), **arguments)
         one.build((None, None, taps[0].shape[0]))
         one.set_weights([np.stack(taps), bias])
         found.append(one)
@@ -146,26 +138,26 @@ def convolutions(layer, **arguments):
 
 
 def _functions(layer, plain, ours, theirs, shape):
+    """Functions, by name, that return outputs and gradients of the weights."""
     rng = np.random.default_rng(0)
     features = tf.constant(rng.normal(size=shape), tf.float32)
     # Both in one order: kernels, then biases. The taps of a kernel are a list.
     weights = [*layer.kernels, *layer.biases]
     plain = [one.kernel for one in plain] + [one.bias for one in plain]
+
+    def step(forward, weights):
+        sources = tf.nest.map_structure(lambda weight: weight.value, weights)
+
+        @tf.function
+        def run():
+            with tf.GradientTape() as tape:
+                outputs = forward(features)
+                loss = tf.reduce_sum(outputs**2)
+            return [outputs, *tape.gradient(loss, sources)]
+
+        return run
+
     return {
-        "temporal_context": _step(ours, features, weights),
-        "keras_conv1d": _step(theirs, features, plain),
+        "temporal_context": step(ours, weights),
+        "keras_conv1d": step(theirs, plain),
     }
-
-
-def _step(forward, features, weights):
-    """A function that returns the outputs and the gradients of the weights."""
-    sources = tf.nest.map_structure(lambda weight: weight.value, weights)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            outputs = forward(features)
-            loss = tf.reduce_sum(outputs**2)
-        return [outputs, *tape.gradient(loss, sources)]
-
-    return step
