@@ -5,6 +5,7 @@ ignored. A video of any duration takes the memory of a few of its frames.
 """
 
 import contextlib
+import functools
 import math
 import operator
 import os
@@ -15,7 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, Problem, fail
 
 # 8192 x 8192: 200 MB as RGB. No camera's video has more.
 MAX_PIXELS = 2**26
@@ -48,6 +49,9 @@ _BT709 = 1
 
 class VideoError(DataError):
     """A file that is no video, or of which no frame can be shown."""
+
+
+_fail = functools.partial(fail, kind=VideoError)
 
 
 class Video:
@@ -474,7 +478,3 @@ def _turned(picture, matrix):
         x, y = matrix[2], matrix[1]
     picture = picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
     return np.ascontiguousarray(picture)
-
-
-def _fail(path, message):
-    raise VideoError([Problem(path, None, message)])

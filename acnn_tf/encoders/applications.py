@@ -7,8 +7,7 @@ import keras
 
 from acnn_tf.encoders.descriptions import digest
 from acnn_tf.encoders.encoder import Encoder, compiled
-from acnn_tf.encoders.pictures import cover
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, fail
 
 # Pixels of a side that each was trained with, where that is not 224.
 _SIDES = {
@@ -73,9 +72,6 @@ class Applications(Encoder):
         self.dim = self.network.output_shape[-1]
         self.digest = digest(self.network.get_weights())
 
-    def preprocess(self, frame):
-        return cover(frame, self.size)
-
     def encode_clips(self, clips):
         pixels = self._preprocess_input(clips[:, 0].astype("float32"))
         return self._call(pixels)
@@ -95,7 +91,7 @@ def _build(build, network, file, shape):
         # Whatever is wrong with the file comes as it may.
         except Exception as error:
             message = f"holds no weights of {network} without its top: {error}"
-            raise DataError([Problem(file, None, message)]) from error
+            fail(file, message, kind=DataError)
     try:
         return build(weights="imagenet", **settings)
     # Keras raises a plain `Exception` where there is no network.

@@ -22,6 +22,7 @@ arrays, `[out, in, time, height, width]` and blue first:
     mean = mean[:, :, 8:120, 29:141].transpose(1, 2, 3, 0)[..., ::-1]
 """
 
+import functools
 import os
 import zipfile
 
@@ -32,7 +33,7 @@ from keras import layers
 from acnn_tf.encoders.descriptions import digest
 from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.encoders.pictures import resize
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, fail
 
 # Convolutions, and what is pooled after some: time, height, width.
 _CONVOLUTIONS = {
@@ -48,6 +49,7 @@ _CONVOLUTIONS = {
 _FRAMES, _SIDE = 16, 112
 # What is left of 16 frames of 112 x 112 behind five poolings.
 _POOLED = 1 * 4 * 4
+_fail = functools.partial(fail, kind=DataError)
 # The size that pictures were stored in, of which the middle is taken.
 _STORED = (128, 171)
 
@@ -181,7 +183,3 @@ def _check(path, arrays, name, shape=None):
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         _fail(path, f"{name!r}: expected finite numbers")
     return array
-
-
-def _fail(path, message):
-    raise DataError([Problem(str(path), None, message)])

@@ -11,8 +11,7 @@ import numpy as np
 
 from acnn_tf.encoders.descriptions import digest
 from acnn_tf.encoders.encoder import Encoder, compiled
-from acnn_tf.encoders.pictures import cover
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, fail
 
 DEFAULT_PRESET = "clip_vit_base_patch32"
 # Of the pictures that CLIP was trained with, of 1: red, green, blue.
@@ -43,11 +42,10 @@ class CLIP(Encoder):
     kind = "clip"
 
     def __init__(self, weights: str = "", frame_rate: float | None = None):
-        weights = weights or DEFAULT_PRESET
-        super().__init__(weights, frame_rate)
-        self._preset = weights
+        self._preset = weights or DEFAULT_PRESET
+        super().__init__(self._preset, frame_rate)
         self._tokenizer = None
-        self.backbone = _load(weights, "CLIPBackbone", dtype="float32")
+        self.backbone = _load(self._preset, "CLIPBackbone", dtype="float32")
         height, width, _ = self.backbone.vision_encoder.image_shape
         self.size = (height, width)
         self.preprocessing = (
@@ -62,9 +60,6 @@ class CLIP(Encoder):
         tokens = keras.Input((None,), dtype="int32")
         vectors = self.backbone.get_text_embeddings(tokens)
         self._text = compiled(keras.Model(tokens, vectors))
-
-    def preprocess(self, frame):
-        return cover(frame, self.size)
 
     def encode_clips(self, clips):
         return _unit(self._vision(normalize(clips[:, 0])))
@@ -104,14 +99,7 @@ class CLIP(Encoder):
 
 
 def normalize(pictures: np.ndarray) -> np.ndarray:
-    """CLIP's numbers for pixels.
-
-    Args:
-        pictures: `uint8 [..., 3]`.
-
-    Returns:
-        `float32 [..., 3]`.
-    """
+    """CLIP's numbers for pixels: `uint8 [..., 3]` -> `float32 [..., 3]`."""
     return (pictures / np.float32(255) - _MEAN) / _STD
 
 
@@ -135,11 +123,12 @@ def _load(preset, class_name, **settings):
             return model.from_preset(preset, **settings)
         # Whatever is wrong with a file of theirs comes as it may.
         except Exception as error:
-            message = (
+            fail(
+                preset,
                 f"holds no {class_name} of keras-hub, as `save_to_preset` "
-                f"writes it: {error}"
+                f"writes it: {error}",
+                kind=DataError,
             )
-            raise DataError([Problem(preset, None, message)]) from error
     if preset not in model.presets and "://" not in preset:
         raise FileNotFoundError(
             f"{preset!r} is neither a folder nor one of keras-hub's presets: "

