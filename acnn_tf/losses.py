@@ -58,10 +58,8 @@ class AlignmentLoss(keras.losses.Loss):
         moment = ops.reshape(y_true, (-1,))
         all_moments = replicas.gather(moment)
         batch = ops.cast(ops.shape(all_moments)[0], y_pred.dtype)
-        positive_weight, negative_weight = (
-            self.positive_weight,
-            self.negative_weight,
-        )
+        positive_weight = self.positive_weight
+        negative_weight = self.negative_weight
         if positive_weight is None:
             positive_weight = 1.0 + 1.0 / batch
         if negative_weight is None:

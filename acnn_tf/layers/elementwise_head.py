@@ -10,9 +10,7 @@ from acnn_tf.layers.folded_head import FoldedHead
 class ElementwiseHead(FoldedHead):
     """Score and offsets from the product and the sum of query and window.
 
-    `FoldedHead` with the feature `f = [v * q, v + q, v, q]`. Given the query,
-    `W f` is linear in the window, so each query is first folded into a
-    matrix, which every window is then multiplied by:
+    `FoldedHead` with the feature `f = [v * q, v + q, v, q]`:
 
         W f = (diag(q) W_product + W_sum + W_window)^T v
               + (W_sum + W_query)^T q + b
@@ -52,15 +50,13 @@ class ElementwiseHead(FoldedHead):
                 f"Received: {query_dim} and {window_dim}"
             )
 
-        def kernel(name):
-            return self._add_kernel(
-                name, (query_dim, width), 4 * query_dim, width
+        self.product_kernel, self.sum_kernel, *others = (
+            self._add_kernel(
+                f"{part}_kernel", (query_dim, width), 4 * query_dim, width
             )
-
-        self.product_kernel = kernel("product_kernel")
-        self.sum_kernel = kernel("sum_kernel")
-        self.window_kernel = kernel("window_kernel")
-        self.query_kernel = kernel("query_kernel")
+            for part in ("product", "sum", "window", "query")
+        )
+        self.window_kernel, self.query_kernel = others
 
     def fold(self, query):
         """Folds each query `[..., Q, t]` into a matrix and a bias."""

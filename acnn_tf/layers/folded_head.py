@@ -14,20 +14,8 @@ class FoldedHead(keras.layers.Layer):
         W f = M(q)^T v + b(q)
 
     and every window is multiplied by that matrix: `t H` operations for each
-    pair. A subclass adds its weights in `_add_kernels`, and `fold`.
-
-    Args:
-        hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
-            from `f` to the outputs. Defaults to 256.
-        dropout: Rate on the hidden layer. Defaults to 0.
-
-    Call arguments:
-        query: `[..., Q, t]`.
-        window: `[..., W, t]`.
-        training: bool.
-
-    Returns:
-        `{"score": [..., Q, W], "offset": [..., Q, W, 2]}`.
+    pair. A subclass adds its weights in `_add_kernels`, and `fold`. What goes
+    in and comes out is said there.
 
     Example:
 
@@ -79,27 +67,11 @@ class FoldedHead(keras.layers.Layer):
         return self.meet(self.fold(query), window, training=training)
 
     def fold(self, query):
-        """Folds each query into a matrix and a bias.
-
-        Args:
-            query: `[..., Q, t]`.
-
-        Returns:
-            `([..., Q, t, H], [..., Q, H])`.
-        """
+        """`[..., Q, t]` -> `([..., Q, t, H], [..., Q, H])`."""
         raise NotImplementedError
 
     def meet(self, folded, window, training=None):
-        """Meets folded queries with windows.
-
-        Args:
-            folded: What `fold` returned for `[..., Q, t]` queries.
-            window: `[..., W, t]`.
-            training: bool.
-
-        Returns:
-            As `call`.
-        """
+        """`call` for folded queries."""
         matrix, bias = folded
         window = ops.cast(window, self.compute_dtype)
         hidden = ops.matmul(ops.expand_dims(window, -3), matrix)
@@ -114,14 +86,8 @@ class FoldedHead(keras.layers.Layer):
         """Scores of all windows for all queries, and no offsets: for search.
 
         Query by query, so that a hidden layer is still in the cache when it
-        is summed up: best given some hundreds of windows at a time.
-
-        Args:
-            folded: What `fold` returned for `[Q, t]` queries.
-            window: `[W, t]`, float32 or less.
-
-        Returns:
-            `[W, Q]`, the scores of `call` in the precision of `window`.
+        is summed up: best given some hundreds of windows at a time, `[W, t]`
+        in float32 or less. Gives `[W, Q]` in their precision.
         """
         scores = []
         output_kernel = output_bias = None
@@ -139,16 +105,7 @@ class FoldedHead(keras.layers.Layer):
         return scores if output_bias is None else scores + output_bias
 
     def locate(self, folded, row, window):
-        """Scores and offsets of windows of its own for each of some queries.
-
-        Args:
-            folded: What `fold` returned for `[Q, t]` queries.
-            row: int `[P]`, which of them.
-            window: `[P, W, t]`.
-
-        Returns:
-            `{"score": [P, W], "offset": [P, W, 2]}`.
-        """
+        """Scores and offsets of windows `[P, W, t]` for the queries `[P]`."""
         matrix, bias = (ops.take(part, row, axis=0) for part in folded)
         output = self.meet((matrix[:, None], bias[:, None]), window)
         return {name: value[:, 0] for name, value in output.items()}

@@ -10,9 +10,7 @@ from acnn_tf.layers.folded_head import FoldedHead
 class LocalizationHead(FoldedHead):
     """Score and offsets from the cross feature, computed in the cheap order.
 
-    `FoldedHead` with the cross feature `f = [m_c, m_q, m_c (x) m_q, 1]`. `W f`
-    is linear in `f`, so each query is first folded into a matrix, which every
-    window is then multiplied by:
+    `FoldedHead` with the cross feature `f = [m_c, m_q, m_c (x) m_q, 1]`:
 
         W f = (W_cross m_q + W_window)^T m_c + (W_query m_q + b)
 

@@ -173,25 +173,18 @@ class TemporalContext(keras.layers.Layer):
         _, num_clips, width = ops.shape(clip)
         num_windows = ops.shape(pooling)[1]
         clip = ops.reshape(clip, (-1, width))
+        shape = (-1, num_clips, self.filters)
         outputs = []
         for size, taps in zip(self.kernel_sizes, self.kernels):
             projected = ops.stack(
-                [
-                    ops.reshape(
-                        ops.matmul(clip, tap), (-1, num_clips, self.filters)
-                    )
-                    for tap in taps
-                ],
+                [ops.reshape(ops.matmul(clip, tap), shape) for tap in taps],
                 axis=1,
             )  # [B, k, T, F]
-            projected = ops.reshape(
-                projected, (-1, size * num_clips, self.filters)
-            )
+            rows = size * num_clips
+            projected = ops.reshape(projected, (-1, rows, self.filters))
             first = self._first(size)
-            share = ops.reshape(
-                pooling[:, :, first : first + size],
-                (-1, num_windows, size * num_clips),
-            )
+            share = pooling[:, :, first : first + size]
+            share = ops.reshape(share, (-1, num_windows, rows))
             outputs.append(ops.matmul(share, projected))
         return outputs
 

@@ -1,6 +1,5 @@
 """The attentive n-gram convolutional network."""
 
-import functools
 import inspect
 
 import keras
@@ -8,7 +7,11 @@ import keras
 from acnn_tf import layers
 from acnn_tf.models.window_model import WindowModel, build
 
-POOLINGS = ("attention", "mean", "concat")
+POOLINGS = {
+    "attention": layers.AttentionPooling,
+    "mean": layers.MeanPooling,
+    "concat": layers.ConcatPooling,
+}
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")
@@ -93,16 +96,11 @@ class ACNN(WindowModel):
             if context_pooling not in POOLINGS:
                 raise ValueError(
                     "`context_pooling` must be a layer or one of "
-                    f"{POOLINGS}. Received: {context_pooling}"
+                    f"{tuple(POOLINGS)}. Received: {context_pooling}"
                 )
-            make = {
-                "attention": functools.partial(
-                    layers.AttentionPooling, scorer_activation
-                ),
-                "mean": layers.MeanPooling,
-                "concat": layers.ConcatPooling,
-            }[context_pooling]
-            self.pooling = make(name="pooling", **common)
+            own = (scorer_activation,) * (context_pooling == "attention")
+            make = POOLINGS[context_pooling]
+            self.pooling = make(*own, name="pooling", **common)
         self.window_projection = keras.layers.Dense(
             self.embedding_dim, name="window_projection", **common
         )

@@ -33,15 +33,9 @@ class CTRL(WindowModel):
 
     >>> import acnn_tf, keras
     >>> model = acnn_tf.models.CTRL(window_lengths=(4.0, 8.0), embedding_dim=8)
-    >>> windows = model.grid.windows(duration=16.0)
-    >>> window = model.encode_windows({
-    ...     "clip": keras.ops.ones((1, 16, 32)),
-    ...     "clip_mask": keras.ops.ones((1, 16), "bool"),
-    ...     "segment": model.grid.contexts(windows, model.context_size)[None],
-    ...     "duration": keras.ops.array([16.0]),
-    ... })
-    >>> tuple(window.shape) == (1, len(windows), 8)
-    True
+    >>> query = model.encode_queries(keras.ops.ones((5, 300)))
+    >>> tuple(model.match(query, keras.ops.ones((3, 8)))["score"].shape)
+    (5, 3)
 
     Reference: Gao et al., "TALL: Temporal Activity Localization via Language
     Query", ICCV 2017, section 3.
@@ -79,12 +73,8 @@ class CTRL(WindowModel):
 def _sides(context, mask):
     """The mean before each window, the window, and the mean after it.
 
-    Args:
-        context: `[B, W, C, X]`.
-        mask: bool `[B, W, C]`, `True` = real.
-
-    Returns:
-        `[B, W, 3, X]`, zeros where no context window is real.
+    Of `[B, W, C, X]`, where bool `[B, W, C]` is true, `[B, W, 3, X]`: zeros
+    where no context window is real.
     """
     mask = ops.cast(mask, context.dtype)[..., None]
     middle = context.shape[2] // 2

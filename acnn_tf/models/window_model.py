@@ -271,10 +271,9 @@ class WindowModel(MomentModel):
     def _features(self, inputs, training):
         """Normalised features, and which of them belong to each window.
 
-        Returns:
-            `(features, mask, share)`: of clips, `[B, T, D]`, `None` and the
-            `[B, W, C, T]` of `clip_share`; of pooled windows, `[B, W, C, D]`,
-            bool `[B, W, C]` and `None`.
+        Returns `(features, mask, share)`: of clips, `[B, T, D]`, `None` and
+        the `[B, W, C, T]` of `clip_share`; of pooled windows, `[B, W, C, D]`,
+        bool `[B, W, C]` and `None`.
         """
         if "clip" in inputs:
             segment = ops.cast(inputs["segment"], self.variable_dtype)
