@@ -132,6 +132,7 @@ class PieceGrid:
 
 GRID = PieceGrid(5.0)
 NS = (1, 5)
+_NAMES = (*(f"R@{n}" for n in NS), "mIoU")
 _AGREEING = 3
 _PROTOCOL = "DiDeMo's protocol: the best 3 annotators of each query"
 
@@ -157,16 +158,13 @@ def evaluate(
         `(results, predictions)`: what `score_predictions` returns, and for
         each moment `float64 [N, 3]`: start, end and score, best first.
     """
-    for moment in moments:
-        _check_moment(moment)
+    for moment in moments:  # before any is searched
+        _truth(moment)
     queries = evaluation.encode_sentences(model, moments, sentence_vectors)
     if shuffle_seed is not None:
         order = evaluation.derangement(len(moments), shuffle_seed)
         queries = queries[order]
-    rows = collections.defaultdict(list)
-    for row, moment in enumerate(moments):
-        rows[moment.video_id].append(row)
-    durations = {moment.video_id: moment.duration for moment in moments}
+    rows, durations = evaluation.rows_by_video(moments)
     predictions = [None] * len(moments)
     for video in search.encode_videos(model, features, durations, GRID):
         asked = rows[video.video_id]
@@ -174,8 +172,7 @@ def evaluate(
             model, queries[asked], video, refined=False
         )
         for row, ends, score in zip(asked, segments, scores, strict=True):
-            found = np.column_stack([ends, score])
-            predictions[row] = _ranked(found)
+            predictions[row] = _ranked(np.column_stack([ends, score]))
     return score_predictions(moments, predictions), predictions
 
 
@@ -214,10 +211,9 @@ def query_hits(moments, predictions):
     for row, (moment, found) in enumerate(
         zip(moments, predictions, strict=True)
     ):
-        _check_moment(moment)
+        truth = _truth(moment)
         found = _ranked(np.asarray(found, np.float64).reshape(-1, 3))
         _check_pieces(moment, found)
-        truth = GRID.pieces(moment.segments)  # [M, 2]
         ranked = GRID.pieces(found[:, :2])  # [N, 2]
         same = (ranked == truth[:, None]).all(axis=-1)  # [M, N]
         ranks = np.where(same.any(axis=1), _first(same) + 1.0, np.inf)  # [M]
@@ -242,8 +238,8 @@ def score_predictions(moments, predictions):
     """
     hits = query_hits(moments, predictions)
     overlap = hits.pop("iou")
-    results = {name: float(hit.mean()) for name, hit in hits.items()}
-    return _results(moments, {**results, "mIoU": float(overlap.mean())})
+    means = {name: hit.mean() for name, hit in hits.items()}
+    return _results(moments, {**means, "mIoU": overlap.mean()})
 
 
 def chance(moments):
@@ -255,20 +251,18 @@ def chance(moments):
     Returns:
         As `score_predictions`.
     """
-    results = dict.fromkeys((*(f"R@{n}" for n in NS), "mIoU"), 0.0)
+    totals = dict.fromkeys(_NAMES, 0.0)
     for moment in moments:
-        _check_moment(moment)
+        truth = _truth(moment)
         candidates = GRID.pieces(GRID.windows(moment.duration))
         counts = tuple(sorted(moment.num_annotators))
         need = min(_AGREEING, sum(counts))
         for n in NS:
-            results[f"R@{n}"] += _chance(
+            totals[f"R@{n}"] += _chance(
                 1, len(candidates), counts, need, n * need
             )
-        truth = GRID.pieces(moment.segments)
-        results["mIoU"] += _agreement(candidates, truth, moment).mean()
-    results = {k: float(v) / len(moments) for k, v in results.items()}
-    return _results(moments, results)
+        totals["mIoU"] += _agreement(candidates, truth, moment).mean()
+    return _results(moments, {k: v / len(moments) for k, v in totals.items()})
 
 
 def oracle(moments):
@@ -285,10 +279,9 @@ def oracle(moments):
     """
     predictions = []
     for moment in moments:
-        _check_moment(moment)
+        truth = _truth(moment)
         windows = GRID.windows(moment.duration)
         candidates = GRID.pieces(windows)
-        truth = GRID.pieces(moment.segments)
         same = (candidates[:, None] == truth).all(axis=-1)  # [N, M]
         scores = same @ np.array(moment.num_annotators, np.float64)
         best = np.argmax(_agreement(candidates, truth, moment))
@@ -311,8 +304,7 @@ def frequency_prior(known, moments):
     """
     chosen = collections.Counter()
     for moment in known:
-        _check_moment(moment)
-        ends = map(tuple, GRID.pieces(moment.segments).tolist())
+        ends = map(tuple, _truth(moment).tolist())
         chosen.update(dict(zip(ends, moment.num_annotators, strict=True)))
     ranking = [
         (*(piece * GRID.piece_seconds for piece in ends), count)
@@ -332,18 +324,18 @@ def format_table(results, title=""):
         String of several lines.
     """
     heading = f"{results['num_queries']} queries, {results['protocol']}"
-    names = [*(f"R@{n}" for n in NS), "mIoU"]
     return "\n".join(
         [
             f"{title}: {heading}" if title else heading,
-            "".join(f"{name:>9}" for name in names),
-            "".join(f"{results[name]:9.4f}" for name in names),
+            "".join(f"{name:>9}" for name in _NAMES),
+            "".join(f"{results[name]:9.4f}" for name in _NAMES),
         ]
     )
 
 
-def _results(moments, results):
-    return {**results, "protocol": _PROTOCOL, "num_queries": len(moments)}
+def _results(moments, means):
+    means = {name: float(mean) for name, mean in means.items()}
+    return {**means, "protocol": _PROTOCOL, "num_queries": len(moments)}
 
 
 def _ranked(found):
@@ -388,7 +380,8 @@ def _chance(rank, left, counts, need, budget):
     return (total + (left - len(counts)) * missed) / left
 
 
-def _check_moment(moment):
+def _truth(moment):
+    """Its segments in pieces, `[M, 2]`, if it says how many chose each."""
     counts = moment.num_annotators
     if counts is None or len(counts) != len(moment.segments):
         raise ValueError(
@@ -397,6 +390,7 @@ def _check_moment(moment):
             f"{len(moment.segments)} segments, found {counts}; read it from "
             "DiDeMo's own file, with --dataset=didemo"
         )
+    return GRID.pieces(moment.segments)
 
 
 def _check_pieces(moment, found):

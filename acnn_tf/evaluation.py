@@ -1,5 +1,7 @@
 """A model, or anybody's predictions, over a split: the paper's table."""
 
+import functools
+
 import numpy as np
 
 from acnn_tf import metrics, replicas, search
@@ -58,10 +60,7 @@ def evaluate(
     queries = encode_sentences(model, moments, sentence_vectors)
     if shuffle_seed is not None:
         queries = queries[derangement(len(moments), shuffle_seed)]
-    rows, durations = {}, {}
-    for row, moment in enumerate(moments):
-        rows.setdefault(moment.video_id, []).append(row)
-        durations[moment.video_id] = moment.duration
+    rows, durations = rows_by_video(moments)
     videos = sorted(durations, key=durations.get)
     count = strategy.num_replicas_in_sync if strategy else 1
     shares = [videos[i::count] for i in range(count)]  # of similar length
@@ -89,6 +88,15 @@ def evaluate(
         fractions(counts, **protocol),
         _gather_predictions(strategy, found, len(moments)),
     )
+
+
+def rows_by_video(moments):
+    """`(rows, durations)`: each video's moments, `[M]`, and its seconds."""
+    rows, durations = {}, {}
+    for row, moment in enumerate(moments):
+        rows.setdefault(moment.video_id, []).append(row)
+        durations[moment.video_id] = moment.duration
+    return rows, durations
 
 
 def _search(model, queries, video, thresholds, ns):
@@ -194,9 +202,7 @@ def score_predictions(
     return fractions(counts, **protocol)
 
 
-def query_hits(
-    moments, predictions, *, ns, ious, suppression="none", nms_threshold=0.5
-):
+def query_hits(moments, predictions, *, ns, ious, **protocol):
     """Which queries are hit, and how well the first result fits.
 
     Means over queries are the figures of `score_predictions`; query by query
@@ -204,13 +210,10 @@ def query_hits(
 
     Args:
         moments: List of `Moment`; may be empty.
-        predictions: For each moment `[N, 3]`: start, end (seconds), score.
-            Ranked by score, equal scores in the order given.
-        ns: Ints, n of R@n.
-        ious: Floats, m of IoU=m.
-        suppression: One of `acnn_tf.segments.SUPPRESSIONS`, applied to the
-            predicted segments.
-        nms_threshold: Float, of `"fixed"` suppression.
+        predictions: See `score_predictions`, as the others.
+        ns: Likewise.
+        ious: Likewise.
+        **protocol: `suppression` and `nms_threshold`.
 
     Returns:
         Dictionary of arrays `[Q]`: bool `"R@1,IoU=0.5"` for every m and n,
@@ -248,40 +251,28 @@ def query_hits(
 
     hits, ranked = {}, {}
     for m in ious:
-        max_iou = segments_lib.suppression_iou(
-            suppression, nms_threshold, iou=m
-        )
+        max_iou = segments_lib.suppression_iou(iou=m, **protocol)
         if max_iou not in ranked:
             index = search.nms(segments, scores, max_iou, max(ns)).numpy()
             ranked[max_iou] = np.where(
                 index >= 0, np.take_along_axis(overlap, index, axis=1), 0.0
             )
         for n in ns:
-            hits[f"R@{n},IoU={m:g}"] = metrics.recall_hits(
-                ranked[max_iou], n, m
-            )
+            hit = metrics.recall_hits(ranked[max_iou], n, m)
+            hits[f"R@{n},IoU={m:g}"] = hit
     # No protocol changes the first result.
     return {**hits, "iou": metrics.top_iou(ranked[max_iou])}
 
 
-def count_hits(
-    moments,
-    predictions,
-    *,
-    suppression="none",
-    nms_threshold=0.5,
-    ns=NS,
-    ious=IOUS,
-):
+def count_hits(moments, predictions, *, ns=NS, ious=IOUS, **protocol):
     """`score_predictions` in whole numbers, which parts of a split add up.
 
     Args:
         moments: List of `Moment`; may be empty.
         predictions: See `score_predictions`, as the others.
-        suppression: Likewise.
-        nms_threshold: Likewise.
         ns: Likewise.
         ious: Likewise.
+        **protocol: `suppression` and `nms_threshold`.
 
     Returns:
         Dictionary of ints, always in the same order: queries hit,
@@ -292,14 +283,7 @@ def count_hits(
     """
     counts = {f"R@{n},IoU={m:g}": 0 for m in ious for n in ns}
     counts |= {"iou": 0, "num_queries": len(moments)}
-    found = query_hits(
-        moments,
-        predictions,
-        suppression=suppression,
-        nms_threshold=nms_threshold,
-        ns=ns,
-        ious=ious,
-    )
+    found = query_hits(moments, predictions, ns=ns, ious=ious, **protocol)
     first = found.pop("iou")
     counts |= {name: int(np.count_nonzero(hit)) for name, hit in found.items()}
     counts["iou"] = sum(map(round, (first * _IOU_UNITS).tolist()))
@@ -322,26 +306,22 @@ def add_counts(parts):
     {'iou': 4, 'num_queries': 3}
     """
     total, *others = parts
-    total = dict(total)
     for counts in others:
-        if set(counts) != set(total):
-            differing = sorted(set(counts) ^ set(total))
+        if differing := sorted(set(counts) ^ set(total)):
             raise ValueError(
                 "`parts` must count the same, for one `ns` and `ious`. "
                 f"Received some with and some without: {differing}"
             )
-        for key, count in counts.items():
-            total[key] += count
+        total = {key: total[key] + counts[key] for key in total}
     return total
 
 
-def fractions(counts, *, suppression="none", nms_threshold=0.5):
+def fractions(counts, **protocol):
     """Counts as the shares of all queries that tables show.
 
     Args:
         counts: From `count_hits` or `add_counts`.
-        suppression: As the counts were made.
-        nms_threshold: Likewise.
+        **protocol: `suppression` and `nms_threshold` of the counts.
 
     Returns:
         As `score_predictions`.
@@ -355,12 +335,12 @@ def fractions(counts, *, suppression="none", nms_threshold=0.5):
         if key not in ("iou", "num_queries")
     }
     results["mIoU"] = int(counts["iou"]) / (_IOU_UNITS * num_queries)
-    results["protocol"] = describe_protocol(suppression, nms_threshold)
+    results["protocol"] = describe_protocol(**protocol)
     results["num_queries"] = num_queries
     return results
 
 
-def describe_protocol(suppression, nms_threshold=0.5):
+def describe_protocol(suppression="none", nms_threshold=0.5):
     """The protocol in words, to stand beside every table."""
     # Raises where one of them is wrong.
     segments_lib.suppression_iou(suppression, nms_threshold, iou=0.5)
@@ -389,13 +369,10 @@ def chance(moments, grid, ns=NS, ious=IOUS):
     """
     results = {f"R@{n},IoU={m:g}": 0.0 for m in ious for n in ns}
     results["mIoU"] = 0.0
-    windows = {}
+    windows_of = functools.cache(grid.windows)
     for moment in moments:
-        if moment.duration not in windows:
-            windows[moment.duration] = grid.windows(moment.duration)
-        overlap = segments_lib.iou(
-            windows[moment.duration][:, None], np.asarray(moment.segments)
-        ).max(axis=1)  # [W]
+        windows = windows_of(moment.duration)[:, None]
+        overlap = segments_lib.iou(windows, moment.segments).max(axis=1)  # [W]
         results["mIoU"] += float(overlap.mean()) / len(moments)
         drawn = np.arange(min(max(ns), len(overlap)))
         for m in ious:

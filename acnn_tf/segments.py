@@ -143,7 +143,7 @@ def decode_offsets(offset, window, unit="seconds", frame_rate=None):
     return window + offset * _offset_scale(window, unit, frame_rate)
 
 
-def suppression_iou(suppression, nms_threshold=0.5, iou=None):
+def suppression_iou(suppression="none", nms_threshold=0.5, iou=None):
     """Largest IoU that two results of one query may have with each other.
 
     The three protocols in use, none of which changes the first result:
