@@ -49,13 +49,10 @@ def timeline(
         `path`.
     """
     title = textwrap.wrap(f"“{query.strip()}”", width=80)
-    heights = {"frames": 0.85, "segments": 0.65 + 0.3 * len(predictions)}
-    heights["segments"] = max(heights["segments"], 1.2)
-    heights["attention"] = 1.5
-    if frames is None:
-        del heights["frames"]
-    if attention is None:
-        del heights["attention"]
+    heights = {} if frames is None else {"frames": 0.85}
+    heights["segments"] = max(0.65 + 0.3 * len(predictions), 1.2)
+    if attention is not None:
+        heights["attention"] = 1.5
     figure = new_figure(9.0, sum(heights.values()) + 1.2 + 0.24 * len(title))
     axes = figure.subplots(
         len(heights),
@@ -64,9 +61,7 @@ def timeline(
         height_ratios=list(heights.values()),
     )[:, 0]
     axes = dict(zip(heights, axes, strict=True))
-    figure.suptitle(
-        "\n".join(title), x=0.01, ha="left", fontsize=12, parse_math=False
-    )
+    _write_heading(figure, title)
     for axis in axes.values():
         axis.set_xlim(0, duration)
     _draw_segments(axes["segments"], duration, truth, predictions)
@@ -181,11 +176,11 @@ def recall_table(path, results: Mapping, title: str = "") -> Path:
 
     Reference: paper, Tables 1 and 2.
     """
-    cells = {}
-    for key, value in results.items():
-        match = _RECALL_KEY.fullmatch(key)
-        if match:
-            cells[int(match[1]), match[2]] = value
+    cells = {
+        (int(match[1]), match[2]): value
+        for key, value in results.items()
+        if (match := _RECALL_KEY.fullmatch(key))
+    }
     if not cells:
         raise ValueError(
             "`results` must have keys such as 'R@1,IoU=0.5'. "
@@ -217,9 +212,7 @@ def recall_table(path, results: Mapping, title: str = "") -> Path:
     if "mIoU" in results:
         note += f"   ·   mIoU {100 * results['mIoU']:.1f} %"
     axis.set_xlabel(note, color=GREY)
-    figure.suptitle(
-        "\n".join(heading), x=0.02, ha="left", fontsize=12, parse_math=False
-    )
+    _write_heading(figure, heading, 0.02)
     return save(figure, path)
 
 
@@ -251,6 +244,21 @@ def bare(axis):
     """Takes from an axis what says nothing."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(colors=GREY, labelcolor="black")
+
+
+def _write_heading(figure, lines, x=0.01):
+    figure.suptitle(
+        "\n".join(lines), x=x, ha="left", fontsize=12, parse_math=False
+    )
+
+
+def _style(index):
+    """How the line of a number is told from others, by eyes of any kind."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
 
 
 def _legend_above(axis, num_columns):
@@ -285,24 +293,20 @@ def _draw_frames(axis, duration, frames):
 def _draw_segments(axis, duration, truth, predictions):
     # A column on the right, where no bar can be in the way of a number.
     beside = {"va": "center", "transform": axis.get_yaxis_transform()}
+
+    def bar(row, start, end, color, label):
+        axis.barh(
+            row, end - start, left=start, height=0.62, color=color, label=label
+        )
+
     for index, (start, end) in enumerate(truth):
-        axis.barh(
-            *(0, end - start),
-            left=start,
-            height=0.62,
-            color=GREEN,
-            label=None if index else "truth",
-        )
+        bar(0, start, end, GREEN, None if index else "truth")
         axis.axvspan(start, end, color=GREEN, alpha=0.12, linewidth=0)
+    names = {1: "best prediction", 2: "next predictions"}
     for rank, (start, end, score) in enumerate(predictions, start=1):
-        axis.barh(
-            *(rank, end - start),
-            left=start,
-            height=0.62,
-            # The best one full, the others paler: order needs no reading.
-            color=BLUE if rank == 1 else "#8FBFDD",
-            label={1: "best prediction", 2: "next predictions"}.get(rank),
-        )
+        # The best one full, the others paler: order needs no reading.
+        color = BLUE if rank == 1 else "#8FBFDD"
+        bar(rank, start, end, color, names.get(rank))
         axis.text(1.06, rank, f"{score:.2f}", ha="right", **beside)
     if len(predictions):
         axis.text(1.06, 0, "score", ha="right", color=GREY, **beside)
@@ -340,9 +344,7 @@ def _draw_attention(axis, duration, attention):
         axis.plot(
             time,
             total[kept] / count[kept],
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=DASHES[index % len(DASHES)],
-            marker=MARKERS[index % len(MARKERS)],
+            **_style(index),
             markersize=3.5,
             linewidth=1.6,
             label=f"{kernel_size} window" + "s" * (kernel_size != 1),
@@ -367,9 +369,7 @@ def _draw_curves(axis, steps, series, title, ylabel):
         axis.plot(
             steps,
             values,
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=DASHES[index % len(DASHES)],
-            marker=MARKERS[index % len(MARKERS)],
+            **_style(index),
             markevery=every,
             markersize=5,
             linewidth=1.8,
@@ -414,8 +414,7 @@ def dots(
             full = is_reference or measure in outside.get(name, ())
             colour = ORANGE if is_reference else BLUE
             axis.plot(
-                *(values, [place] * len(values)),
-                *(MARKERS[is_reference],),
+                *(values, [place] * len(values), MARKERS[is_reference]),
                 color=colour,
                 markerfacecolor=colour if full else "white",
                 markersize=6,
@@ -428,9 +427,7 @@ def dots(
         bare(axis)
     axes[0].set_yticks(range(len(rows)), list(rows))
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    figure.suptitle(
-        "\n".join(heading), x=0.01, ha="left", fontsize=12, parse_math=False
-    )
+    _write_heading(figure, heading)
     figure.supxlabel(
         "bars: means of the runs; squares: the reference; full: differs from "
         "it by more than noise",

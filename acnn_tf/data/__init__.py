@@ -6,32 +6,23 @@ annotation file needs no TensorFlow.
 
 import importlib
 
-# Public name -> its module.
-_MODULES = {
-    "ClipFeatures": "features",
-    "Moment": "annotations",
-    "Video": "video",
-    "VideoError": "video",
-    "Vocabulary": "sentences",
-    "WindowGrid": "windows",
-    "find_files": "annotations",
-    "make_scenes": "synthetic",
-    "open_features": "features",
-    "open_video": "video",
-    "pair_windows": "windows",
-    "query_inputs": "sentences",
-    "read_glove": "sentences",
-    "read_moments": "annotations",
-    "read_predictions": "predictions",
-    "read_sentence_vectors": "sentences",
-    "training_pairs": "pair_batches",
-    "training_videos": "batches",
-    "video_seconds": "durations",
-    "write_features": "features",
-    "write_jsonl": "annotations",
-    "write_predictions": "predictions",
-    "write_sentence_vectors": "sentences",
+_NAMES = {
+    "annotations": ("Moment", "find_files", "read_moments", "write_jsonl"),
+    "batches": ("training_videos",),
+    "durations": ("video_seconds",),
+    "features": ("ClipFeatures", "open_features", "write_features"),
+    "pair_batches": ("training_pairs",),
+    "predictions": ("read_predictions", "write_predictions"),
+    "sentences": (
+        *("Vocabulary", "query_inputs", "read_glove"),
+        *("read_sentence_vectors", "write_sentence_vectors"),
+    ),
+    "synthetic": ("make_scenes",),
+    "video": ("Video", "VideoError", "open_video"),
+    "windows": ("WindowGrid", "pair_windows"),
 }
+# Public name -> its module.
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = list(_MODULES)
 

@@ -14,17 +14,6 @@ from acnn_tf.files.manifests import check_file, replacing_with_manifest
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import is_number, normalize, read_numbers
 
-__all__ = [
-    "DATASETS",
-    "SPLITS",
-    "DataError",
-    "Moment",
-    "Problem",
-    "find_files",
-    "read_moments",
-    "write_jsonl",
-]
-
 # Usual names of files that any dataset may have.
 _FEATURES = (
     "clip_vitb32_1fps_{split}.hdf5",
@@ -110,7 +99,7 @@ def find_files(
     >>> find_files("jsonl", None, "val", annotations="mine.jsonl")
     {'annotations': 'mine.jsonl'}
     """
-    _check_dataset(dataset)
+    form = _dataset(dataset)
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: {split}")
     files = {
@@ -128,10 +117,10 @@ def find_files(
             "(`annotations`), or a folder that holds them (`data_dir`)."
         )
     usual = {
-        "annotations": DATASETS[dataset].file_names(split),
+        "annotations": form.file_names(split),
         "features": _FEATURES,
     }
-    if DATASETS[dataset].frame_rate is None:
+    if form.frame_rate is None:
         usual["durations"] = _DURATIONS
     else:
         usual["num_frames"] = _NUM_FRAMES
@@ -203,8 +192,7 @@ def read_moments(
     ('person turn a light on.', ((24.3, 30.0),))
     """
     path = os.fspath(path)
-    _check_dataset(dataset)
-    dataset = DATASETS[dataset]
+    dataset = _dataset(dataset)
     unit, name, given = "s", "durations", durations
     if dataset.frame_rate is not None:
         unit, name, given = "frames", "num_frames", num_frames
@@ -279,11 +267,12 @@ def write_jsonl(moments, path):
                 file.write(jsonl.to_line(moment) + "\n")
 
 
-def _check_dataset(dataset):
-    if dataset not in DATASETS:
+def _dataset(name):
+    if name not in DATASETS:
         raise ValueError(
-            f"`dataset` must be one of {tuple(DATASETS)}. Received: {dataset}"
+            f"`dataset` must be one of {tuple(DATASETS)}. Received: {name}"
         )
+    return DATASETS[name]
 
 
 def _video_lengths(given, name, video_id, problems):
@@ -298,10 +287,7 @@ def _video_lengths(given, name, video_id, problems):
 
 
 def _records(path, dataset, problems):
-    """`(line, record)` of each record of the right form: list.
-
-    Queries are normalised and have ids; what is wrong goes to `problems`.
-    """
+    """`(line, record)` of each record of the right form, with query and id."""
     records, lines, counts = [], {}, collections.Counter()
     line = None
     for line, entry in dataset.entries(path):

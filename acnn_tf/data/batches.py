@@ -227,38 +227,40 @@ def training_videos(
                     yield collate(*zip(*group[first : first + batch_size]))
 
     def collate(index, clip, segment, duration, overlap, offset):
+        index = list(index)
         score = pad(overlap, value=-1)
         inputs = {
             "clip": pad(clip),
             "clip_mask": pad([np.ones(len(row), bool) for row in clip]),
             "segment": pad(segment),
             "duration": np.array(duration, np.float32),
-            "query": queries[list(index)],
+            "query": queries[index],
             "positive": score.argmax(axis=1).astype(np.int32),
         }
         targets = {
             "score": score,
             "offset": pad(offset),
-            "batch_score": ids[list(index)],
+            "batch_score": ids[index],
         }
         return inputs, targets
+
+    def spec(*shape, dtype=tf.float32):
+        return tf.TensorSpec((None, *shape), dtype)
 
     queries = np.asarray(queries)
     dim = next(iter(features.values())).shape[1]
     inputs = {
-        "clip": tf.TensorSpec((None, None, dim), tf.float32),
-        "clip_mask": tf.TensorSpec((None, None), tf.bool),
-        "segment": tf.TensorSpec(
-            (None, None, model.context_size, 2), tf.float32
-        ),
-        "duration": tf.TensorSpec((None,), tf.float32),
-        "query": tf.TensorSpec((None, *queries.shape[1:]), queries.dtype),
-        "positive": tf.TensorSpec((None,), tf.int32),
+        "clip": spec(None, dim),
+        "clip_mask": spec(None, dtype=tf.bool),
+        "segment": spec(None, model.context_size, 2),
+        "duration": spec(),
+        "query": spec(*queries.shape[1:], dtype=queries.dtype),
+        "positive": spec(dtype=tf.int32),
     }
     targets = {
-        "score": tf.TensorSpec((None, None), tf.float32),
-        "offset": tf.TensorSpec((None, None, 3), tf.float32),
-        "batch_score": tf.TensorSpec((None,), tf.int32),
+        "score": spec(None),
+        "offset": spec(None, 3),
+        "batch_score": spec(dtype=tf.int32),
     }
     dataset = tf.data.Dataset.from_generator(
         batches, output_signature=(inputs, targets)

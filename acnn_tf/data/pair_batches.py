@@ -269,15 +269,10 @@ class _Pairs:
         return np.concatenate([np.arange(*ends[v : v + 2]) for v in videos])
 
     def pool(self, features, videos):
-        """Pools the windows in use of some videos, each distinct one once.
+        """Pools the windows in use of videos `[G]`, each distinct one once.
 
-        Args:
-            features: Mapping from video id to `[T, D]`.
-            videos: `[G]`, indices of the videos.
-
-        Returns:
-            `(table [N, D], first_row [V])`: row r of video v is
-            `table[first_row[v] + r]`.
+        Returns `(table [N, D], first_row [V])`: row r of video v is
+        `table[first_row[v] + r]`.
         """
         table = [
             pool_clips(
@@ -293,13 +288,7 @@ class _Pairs:
 
 
 class _Negatives:
-    """Windows of the same video that overlap little with a pair's moment.
-
-    Args:
-        pairs: `_Pairs`.
-        count: How many to draw for each pair.
-        max_iou: Upper bound of their IoU.
-    """
+    """Windows of the same video that overlap little with a pair's moment."""
 
     def __init__(self, pairs, count, max_iou):
         self._pairs = pairs

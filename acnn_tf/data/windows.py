@@ -171,14 +171,7 @@ class WindowGrid:
 
 
 def odd_size(context_size):
-    """The number of context windows, if there can be so many.
-
-    Args:
-        context_size: Int, the window itself included.
-
-    Returns:
-        The same.
-    """
+    """The number of context windows, itself included, if it can be one."""
     if context_size < 1 or context_size % 2 == 0:
         raise ValueError(
             f"`context_size` must be odd and positive. Received: {context_size}"
