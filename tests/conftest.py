@@ -1,5 +1,6 @@
 """What every test file shares: quiet logs, fixed seeds, the real data."""
 
+import contextlib
 import os
 import random
 import sys
@@ -56,6 +57,18 @@ def seeds():
     # Tests of plain files should not wait for Keras to load.
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture
+def refused(subtests):
+    """What a block must raise; where it does not, other blocks are tried."""
+
+    @contextlib.contextmanager
+    def check(error, match, **case):
+        with subtests.test(match, **case), pytest.raises(error, match=match):
+            yield
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -126,40 +126,30 @@ def test_activitynet_captions_json(read):
 
 
 def test_didemo_pieces_are_five_seconds_and_the_most_chosen_comes_first(read):
-    (moment,), problems = read([PIECES], "didemo", durations=None)
-    assert problems == []
-    assert moment.duration == 30.0
-    assert moment.segments == ((5.0, 10.0), (0.0, 10.0))
-    assert moment.query_id == "7"
-
-
-def test_last_piece_of_didemo_ends_with_its_video(read):
-    content = [PIECES | {"times": [[5, 5]]}]
-    (moment,), problems = read(content, "didemo", durations={"v.mov": 28.5})
-    assert problems == []
-    assert moment.segments == ((25.0, 28.5),)
-
-
-def test_didemo_ends_where_its_annotators_stopped_looking(read):
-    # A longer video was cut at 30 s for them.
-    (moment,), problems = read([PIECES], "didemo", durations={"v.mov": 200.0})
-    assert problems == []
-    assert moment.duration == 30.0
-
-
-def test_didemo_tells_how_many_annotators_chose_each_segment(read):
     times = [[0, 0], [1, 2], [1, 2], [3, 3], [1, 2]]
     (moment,), problems = read(
         [PIECES | {"times": times}], "didemo", durations=None
     )
     assert problems == []
+    assert (moment.query_id, moment.duration) == ("7", 30.0)
     assert moment.segments == ((5.0, 15.0), (0.0, 5.0), (15.0, 20.0))
     assert moment.num_annotators == (3, 1, 1)
 
 
+def test_last_piece_of_didemo_ends_with_its_video_or_the_annotators(read):
+    # A video longer than 30 s was cut there for them.
+    for seconds, end in ((28.5, 28.5), (200.0, 30.0)):
+        content = [PIECES | {"times": [[5, 5]]}]
+        (moment,), problems = read(
+            content, "didemo", durations={"v.mov": seconds}
+        )
+        assert problems == []
+        assert (moment.segments, moment.duration) == (((25.0, end),), end)
+
+
 def test_jsonl_may_leave_durations_to_another_file(read):
-    content = json.dumps(without(RECORD, "duration"))
-    (moment,), problems = read(content, "jsonl", durations={"v": 12})
+    content = without(RECORD, "duration") | {"vid": "v.avi"}
+    (moment,), problems = read(content, "jsonl", durations={"v.avi": 12})
     assert problems == []
     assert moment.duration == 12.0
     assert moment.query_id == "1"
@@ -171,13 +161,13 @@ def test_byte_order_mark_is_not_part_of_the_first_video(read):
     assert moments[0].video_id == "v"
 
 
-@pytest.mark.parametrize("suffix", [".json", ".csv"])
-def test_durations_come_from_json_or_csv(read, tmp_path, suffix):
-    path = tmp_path / f"durations{suffix}"
+def test_durations_come_from_json_or_csv(read, tmp_path):
     content = {".json": '{"v": 25.5}', ".csv": "id,length\nv,25.5\n"}
-    path.write_text(content[suffix])
-    moments, _ = read("v 1 2##a", "charades_sta", durations=path)
-    assert moments[0].duration == 25.5
+    for suffix, text in content.items():
+        path = tmp_path / f"durations{suffix}"
+        path.write_text(text)
+        moments, _ = read("v 1 2##a", "charades_sta", durations=path)
+        assert moments[0].duration == 25.5, suffix
 
 
 def test_end_past_the_video_is_cut_and_does_not_raise(read, tmp_path):
@@ -204,21 +194,16 @@ def test_rounding_of_an_end_is_no_problem(read):
     assert moments[0].segments[0][1] <= moments[0].duration
 
 
-@pytest.mark.parametrize(
-    "dataset, content, argument",
-    [
+def test_missing_durations_say_what_to_give(refused, tmp_path):
+    path = tmp_path / "a.txt"
+    for dataset, content, argument in (
         ("charades_sta", "v 1 2##a", "durations"),
         ("tacos", "v_1_9:a#", "num_frames"),
         ("jsonl", without(RECORD, "duration"), "durations"),
-    ],
-)
-def test_missing_durations_say_what_to_give(
-    tmp_path, dataset, content, argument
-):
-    path = tmp_path / "a.txt"
-    path.write_bytes(as_bytes(content))
-    with pytest.raises(ValueError, match=f"`{argument}` must be given"):
-        read_moments(path, dataset)
+    ):
+        path.write_bytes(as_bytes(content))
+        with refused(ValueError, f"`{argument}` must be given"):
+            read_moments(path, dataset)
 
 
 def test_another_dataset_is_a_reader_and_a_row(tmp_path, monkeypatch):
@@ -402,26 +387,29 @@ BAD_RECORDS = {
 }
 
 
-@pytest.mark.parametrize("dataset", BAD_RECORDS)
-def test_bad_records_are_left_out_and_told_with_their_lines(read, dataset):
-    for content, line, words in BAD_RECORDS[dataset]:
+def test_bad_records_are_left_out_and_told_with_their_lines(subtests, read):
+    cases = [
+        (name, *case) for name in BAD_RECORDS for case in BAD_RECORDS[name]
+    ]
+    for dataset, content, line, words in cases:
         suffix = ".txt"
         if dataset == "tacos" and isinstance(content, dict):
             suffix = ".json"
-        moments, problems = read(content, dataset, suffix)
-        told = [p.message for p in problems if p.line == line]
-        assert any(words in message for message in told), (content, problems)
-        assert all(p.dropped and "\n" not in str(p) for p in problems)
-        with pytest.raises(DataError, match=r"annotations\.\w+:\d"):
-            read_moments(
-                problems[0].path,
-                dataset,
-                durations={"v": 30},
-                num_frames={"v": 294},
-            )
-        # What stands before the bad record is read.
-        if line == 2 and dataset == "charades_sta":
-            assert [m.query for m in moments] == ["a"]
+        with subtests.test(dataset, words=words):
+            moments, problems = read(content, dataset, suffix)
+            told = [p.message for p in problems if p.line == line]
+            assert any(words in message for message in told), problems
+            assert all(p.dropped and "\n" not in str(p) for p in problems)
+            with pytest.raises(DataError, match=r"annotations\.\w+:\d"):
+                read_moments(
+                    problems[0].path,
+                    dataset,
+                    durations={"v": 30},
+                    num_frames={"v": 294},
+                )
+            # What stands before the bad record is read.
+            if line == 2 and dataset == "charades_sta":
+                assert [m.query for m in moments] == ["a"]
 
 
 def test_all_problems_of_a_file_are_told_at_once(read, tmp_path):
@@ -451,40 +439,29 @@ def test_long_lists_of_problems_are_counted_in_the_message():
     assert str(error).endswith("a.txt:20: bad\n... and 10 more")
 
 
-@pytest.mark.parametrize(
-    "content, line, words",
-    [
-        ('{"v": 30,\n"w": -1}', 2, "video 'w': expected a number"),
-        ('{"v": 30,\n"v": 31}', 2, "twice"),
-        ('{"v": 30, "w": NaN}', 1, "found nan"),
-        ('{"v": 30', 1, "cut short"),
-        (b'{"v\xff": 30}', 1, "UTF-8"),
-        ("", 1, "no records"),
-        ("[30]", 1, "expected {"),
-    ],
-)
-def test_bad_durations_name_their_own_file(tmp_path, content, line, words):
+def test_bad_durations_name_their_own_file(subtests, tmp_path):
     annotations = tmp_path / "a.txt"
     annotations.write_text(LINE)
-    durations = tmp_path / "durations.json"
-    durations.write_bytes(as_bytes(content))
-    with pytest.raises(DataError) as error:
-        read_moments(annotations, "charades_sta", durations=durations)
-    (problem,) = error.value.problems
-    assert (problem.path, problem.line) == (str(durations), line)
-    assert words in problem.message
-
-
-@pytest.mark.parametrize(
-    "content", ["name,length\nv,3\n", "id,length\nv,\n", "id,length\nv\n"]
-)
-def test_bad_csv_of_durations_is_told(tmp_path, content):
-    annotations = tmp_path / "a.txt"
-    annotations.write_text(LINE)
-    durations = tmp_path / "durations.csv"
-    durations.write_text(content)
-    with pytest.raises(DataError, match=r"durations.csv:\d"):
-        read_moments(annotations, "charades_sta", durations=durations)
+    for name, content, line, words in (
+        ("a.json", '{"v": 30,\n"w": -1}', 2, "video 'w': expected a number"),
+        ("a.json", '{"v": 30,\n"v": 31}', 2, "twice"),
+        ("a.json", '{"v": 30, "w": NaN}', 1, "found nan"),
+        ("a.json", '{"v": 30', 1, "cut short"),
+        ("a.json", b'{"v\xff": 30}', 1, "UTF-8"),
+        ("a.json", "", 1, "no records"),
+        ("a.json", "[30]", 1, "expected {"),
+        ("a.csv", "name,length\nv,3\n", 1, ""),
+        ("a.csv", "id,length\nv,\n", 2, ""),
+        ("a.csv", "id,length\nv\n", 2, ""),
+    ):
+        durations = tmp_path / name
+        durations.write_bytes(as_bytes(content))
+        with subtests.test(name, content=content):
+            with pytest.raises(DataError) as error:
+                read_moments(annotations, "charades_sta", durations=durations)
+            (problem,) = error.value.problems
+            assert (problem.path, problem.line) == (str(durations), line)
+            assert words in problem.message
 
 
 def test_bad_duration_in_a_mapping_is_told(read):
@@ -519,83 +496,48 @@ def test_cut_json_is_never_taken_for_whole(tmp_path_factory, length):
         read_moments(path, "didemo")
 
 
-def test_two_durations_of_one_video_are_a_problem(tmp_path):
-    path = tmp_path / "a.jsonl"
-    line = (
-        '{"qid": %d, "query": "a", "vid": "v.avi", "duration": %d, '
-        '"relevant_windows": [[1, 2]]}\n'
-    )
-    path.write_text(line % (1, 30) + line % (2, 300))
-    with pytest.raises(DataError, match=r"a.jsonl:2: .*300 s here, but 30 s"):
-        read_moments(path, "jsonl")
+def test_two_durations_of_one_video_are_a_problem(read):
+    other = RECORD | {"qid": 2, "duration": 300}
+    content = f"{json.dumps(RECORD)}\n{json.dumps(other)}\n"
+    _, (problem,) = read(content, "jsonl")
+    assert problem.line == 2
+    assert "300 s here, but 30 s" in problem.message
 
 
-def test_durations_are_found_by_the_ids_of_the_annotations(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(
-        '{"qid": 1, "query": "a", "vid": "v.avi", '
-        '"relevant_windows": [[1, 2]]}\n'
-    )
-    (moment,) = read_moments(path, "jsonl", durations={"v.avi": 22.0})
-    assert moment.duration == 22.0
-
-
-@pytest.mark.parametrize(
-    "folder, split, number",
-    # The counts of the papers that published the annotations.
-    [
-        ("TACoS_{}_samples.txt", "train", 10146),
-        ("TACoS_{}_samples.txt", "val", 4589),
-        ("TACoS_{}_samples.txt", "test", 4083),
-        ("{}.json", "train", 9790),
-        ("{}.json", "val", 4436),
-        ("{}.json", "test", 4001),
-    ],
-)
-def test_tacos_has_its_published_number_of_queries(
-    shared_data, folder, split, number
-):
-    path = shared_data / "tacos"
-    moments = read_moments(
-        path / folder.format(split),
-        "tacos",
-        num_frames=path / "num_frames.json",
-    )
-    assert len(moments) == number
-    assert len({m.query_id for m in moments}) == number
-    videos = {"train": 75, "val": 27, "test": 25}
-    assert len({m.video_id for m in moments}) == videos[split]
-
-
-@pytest.mark.parametrize(
-    "dataset, split, number, cut, dropped",
-    [
-        ("charades_sta", "train", 2594, 398, 0),
-        ("charades_sta", "val", 392, 44, 0),
+def test_real_annotations_have_their_published_numbers(subtests, shared_data):
+    tacos = {"num_frames": shared_data / "tacos" / "num_frames.json"}
+    for dataset, name, number, num_videos, cut, dropped in (
+        ("tacos", "TACoS_train_samples.txt", 10146, 75, 0, 0),
+        ("tacos", "TACoS_val_samples.txt", 4589, 27, 0, 0),
+        ("tacos", "TACoS_test_samples.txt", 4083, 25, 0, 0),
+        ("tacos", "train.json", 9790, 75, 43, 0),
+        ("tacos", "val.json", 4436, 27, 0, 0),
+        ("tacos", "test.json", 4001, 25, 5, 0),
+        ("charades_sta", "train", 2594, None, 398, 0),
+        ("charades_sta", "val", 392, None, 44, 0),
         # 37,421 with four moments that have no length.
-        ("activitynet_captions", "train", 37417, 29, 4),
-        ("activitynet_captions", "val", 17505, 5, 0),
-        ("activitynet_captions", "test", 17031, 1, 0),
-        ("didemo", "val", 4180, 0, 0),
-        ("didemo", "test", 4021, 0, 0),
-    ],
-)
-def test_real_annotations(shared_data, dataset, split, number, cut, dropped):
-    folder = dataset.replace("charades_sta", "charades_sta_clip")
-    files = find_files(dataset, shared_data / folder, split)
-    problems = []
-    moments = read_moments(
-        files["annotations"],
-        dataset,
-        durations=files.get("durations"),
-        problems=problems,
-    )
-    assert len(moments) == number
-    assert sum(problem.dropped for problem in problems) == dropped
-    assert sum(not problem.dropped for problem in problems) == cut
-    assert len({m.query_id for m in moments}) == number
-    assert all(
-        0 <= start < end <= m.duration
-        for m in moments
-        for start, end in m.segments
-    )
+        ("activitynet_captions", "train", 37417, None, 29, 4),
+        ("activitynet_captions", "val", 17505, None, 5, 0),
+        ("activitynet_captions", "test", 17031, None, 1, 0),
+        ("didemo", "val", 4180, None, 0, 0),
+        ("didemo", "test", 4021, None, 0, 0),
+    ):
+        folder = shared_data / dataset.replace("sta", "sta_clip")
+        given = tacos | {"annotations": folder / name}
+        if dataset != "tacos":
+            given = find_files(dataset, folder, name)
+            given.pop("features", None)
+        problems = []
+        with subtests.test(dataset, name=name):
+            moments = read_moments(
+                given.pop("annotations"), dataset, problems=problems, **given
+            )
+            assert len(moments) == number
+            assert len({m.query_id for m in moments}) == number
+            if num_videos:
+                assert len({m.video_id for m in moments}) == num_videos
+            assert [p.dropped for p in problems].count(True) == dropped
+            assert [p.dropped for p in problems].count(False) == cut
+            for moment in moments:
+                for start, end in moment.segments:
+                    assert 0 <= start < end <= moment.duration

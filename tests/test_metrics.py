@@ -64,21 +64,19 @@ def test_thresholds_are_compared_in_double_precision():
     assert _result(metrics.RecallAtN(1, 0.7), y_true, y_pred) == 1.0
 
 
-@pytest.mark.parametrize(
-    "metric", [metrics.RecallAtN(1, 0.5), metrics.MeanIoU()]
-)
-def test_states_of_parts_add_up_to_the_whole(metric):
-    config = metric.get_config()
-    whole, first, second = (type(metric).from_config(config) for _ in range(3))
-    for part, rows in [(first, slice(2)), (second, slice(2, 5))]:
-        part.update_state(TRUTH[rows], FOUND[rows])
-        whole.update_state(TRUTH[rows], FOUND[rows])
-    for one, two, both in zip(
-        first.variables, second.variables, whole.variables, strict=True
-    ):
-        assert float(one) + float(two) == float(both)
-    whole.reset_state()
-    assert float(whole.result()) == 0.0
+def test_states_of_parts_add_up_to_the_whole():
+    for metric in (metrics.RecallAtN(1, 0.5), metrics.MeanIoU()):
+        config = metric.get_config()
+        whole, *parts = (type(metric).from_config(config) for _ in range(3))
+        for part, rows in zip(parts, (slice(2), slice(2, 5))):
+            part.update_state(TRUTH[rows], FOUND[rows])
+            whole.update_state(TRUTH[rows], FOUND[rows])
+        one, two, both = (
+            list(map(float, metric.variables)) for metric in (*parts, whole)
+        )
+        assert [a + b for a, b in zip(one, two, strict=True)] == both
+        whole.reset_state()
+        assert float(whole.result()) == 0.0
 
 
 def test_sample_weights_weigh_queries():
@@ -94,10 +92,6 @@ def test_config_round_trip_through_keras():
     )
     assert (copy.n, copy.iou, copy.name) == (5, 0.7, "mine")
     assert copy.get_config() == metric.get_config()
-
-
-def test_names_are_those_of_the_papers():
-    assert metrics.RecallAtN(10, 0.5).name == "R@10_IoU=0.5"
     assert metrics.MeanIoU().name == "mIoU"
 
 
@@ -107,20 +101,14 @@ def test_metrics_take_tensors_of_the_backend():
     assert _result(metrics.MeanIoU(), y_true, y_pred) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("arguments", [{"n": 0}, {"iou": 0.0}, {"iou": 1.1}])
-def test_arguments_out_of_range_are_named(arguments):
-    with pytest.raises(ValueError, match="Received"):
-        metrics.RecallAtN(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("y_true", "y_pred"),
-    [
+def test_arguments_out_of_range_are_named(refused):
+    for arguments in ({"n": 0}, {"iou": 0.0}, {"iou": 1.1}):
+        with refused(ValueError, "Received", **arguments):
+            metrics.RecallAtN(**arguments)
+    for y_true, y_pred in (
         (TRUTH, FOUND[:, 0]),  # no axis of ranks
         (TRUTH[:2], FOUND),  # other queries
         (TRUTH[:, :1], FOUND),  # no pairs
-    ],
-)
-def test_shapes_that_do_not_fit_are_named(y_true, y_pred):
-    with pytest.raises(ValueError, match="Received shapes"):
-        metrics.best_iou(y_true, y_pred)
+    ):
+        with refused(ValueError, "Received shapes"):
+            metrics.best_iou(y_true, y_pred)

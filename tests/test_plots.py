@@ -101,20 +101,24 @@ def test_timeline_without_predictions_says_so(tmp_path, drawn):
     assert "no predictions" in texts(drawn[0])
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["", "word " * 80, "$5 and $x_1^$ {\\frac", "女の人が座る", "l" * 300],
-)
-def test_timeline_takes_any_sentence(tmp_path, query):
-    path = plots.timeline(
-        tmp_path / "timeline.png",
-        query=query,
-        duration=5.0,
-        truth=[(0, 1)],
-        predictions=[(0, 1, 0.0)],
-    )
-    width = matplotlib.image.imread(path).shape[1]
-    assert width == 1350
+def test_timeline_takes_any_sentence(subtests, tmp_path):
+    japanese = "女の人が座る"
+    for query in (
+        "",
+        "word " * 80,
+        "$5 and $x_1^$ {\\frac",
+        japanese,
+        "l" * 300,
+    ):
+        with subtests.test(query):
+            path = plots.timeline(
+                tmp_path / "timeline.png",
+                query=query,
+                duration=5.0,
+                truth=[(0, 1)],
+                predictions=[(0, 1, 0.0)],
+            )
+            assert matplotlib.image.imread(path).shape[1] == 1350
 
 
 def test_timeline_names_attention_of_the_wrong_shape(tmp_path):
@@ -177,31 +181,23 @@ def test_levels_of_recall_are_not_rounded_to_others(tmp_path, drawn):
     assert levels == ["0 %", "2.5 %", "17.5 %", "100 %"]
 
 
-@pytest.mark.parametrize("steps, values", [([], []), ([5], [0.25])])
-def test_curves_of_no_step_or_one(tmp_path, steps, values):
-    assert plots.recall_curve(tmp_path / "r.png", steps, {"a": values}).exists()
-    assert plots.loss_curve(tmp_path / "l.png", steps, {"a": values}).exists()
+def test_curves_of_no_step_or_one(tmp_path):
+    for curve in (plots.recall_curve, plots.loss_curve):
+        for steps, values in (([], []), ([5], [0.25])):
+            assert curve(tmp_path / "c.png", steps, {"a": values}).exists()
+        with pytest.raises(ValueError, match=r"of 2 st.*Received: 1 for 'a'"):
+            curve(tmp_path / "curve.png", [1, 2], {"a": [0.5]})
 
 
-@pytest.mark.parametrize("curve", [plots.recall_curve, plots.loss_curve])
-def test_curves_name_a_series_of_the_wrong_length(tmp_path, curve):
-    with pytest.raises(ValueError, match=r"of 2 steps\. Received: 1 for 'a'"):
-        curve(tmp_path / "curve.png", [1, 2], {"a": [0.5]})
-
-
-@pytest.mark.parametrize(
-    "series, scale",
-    [
-        ({"loss": [4.0, 2.0], "offset": [0.5, 0.4]}, "linear"),
-        ({"loss": [4.0, 2.0], "offset": [0.05, 0.01]}, "log"),
-        ({"loss": [4.0, 2.0], "offset": [0.0, np.nan]}, "linear"),
-    ],
-)
-def test_losses_far_apart_are_drawn_logarithmically(
-    tmp_path, drawn, series, scale
-):
-    plots.loss_curve(tmp_path / "loss.png", [1, 2], series)
-    assert drawn[0].axes[0].get_yscale() == scale
+def test_losses_far_apart_are_drawn_logarithmically(tmp_path, drawn):
+    for offsets, scale in (
+        ([0.5, 0.4], "linear"),
+        ([0.05, 0.01], "log"),
+        ([0.0, np.nan], "linear"),
+    ):
+        series = {"loss": [4.0, 2.0], "offset": offsets}
+        plots.loss_curve(tmp_path / "loss.png", [1, 2], series)
+        assert drawn[-1].axes[0].get_yscale() == scale, offsets
 
 
 def test_recall_table_has_the_rows_and_columns_of_the_paper(tmp_path, drawn):

@@ -6,7 +6,7 @@ import pytest
 
 from acnn_tf.data.annotations import DataError, Moment, write_jsonl
 from acnn_tf.data.predictions import read_predictions
-from tests.test_experiments import run
+from tests.processes import run_module
 
 MOMENTS = [
     Moment("1", "a man", "v1", 10.0, ((0.0, 5.0),)),
@@ -44,9 +44,8 @@ def test_predictions_of_others_are_read_in_the_order_of_the_annotations(
     assert second.shape == (0, 3)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
+def test_a_bad_line_is_named_with_its_file(refused, tmp_path):
+    for line, message in (
         ('{"qid": "1", "pred_rel', "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[1, 2]", "expected a JSON object, found list"),
@@ -65,11 +64,10 @@ def test_predictions_of_others_are_read_in_the_order_of_the_annotations(
         (_line(windows="[[0, 5, Infinity]]"), "three finite numbers"),
         (_line(windows=f"[[0, {10**400}, 1]]"), "three finite numbers"),
         (_line(windows="[[5, 4, 0.9]]"), "ends before it starts"),
-    ],
-)
-def test_a_bad_line_is_named_with_its_file(tmp_path, line, message):
-    with pytest.raises(DataError, match=rf"predictions\.jsonl:2: .*{message}"):
-        _read(tmp_path, _line(qid="2", vid='"v2"'), line)
+    ):
+        message = rf"predictions\.jsonl:2: .*{message}"
+        with refused(DataError, message, line=line[:80]):
+            _read(tmp_path, _line(qid="2", vid='"v2"'), line)
 
 
 def test_all_bad_lines_are_listed(tmp_path):
@@ -78,14 +76,12 @@ def test_all_bad_lines_are_listed(tmp_path):
     assert [problem.line for problem in raised.value.problems] == [1, 3]
 
 
-@pytest.mark.parametrize("lines", [[_line()], [""]])
-def test_queries_without_predictions_are_an_error_unless_allowed(
-    tmp_path, lines
-):
-    with pytest.raises(DataError, match=r"of 2 queries .*'2'"):
-        _read(tmp_path, *lines)
-    _, second = _read(tmp_path, *lines, allow_missing=True)
-    assert second.shape == (0, 3)
+def test_queries_without_predictions_are_an_error_unless_allowed(tmp_path):
+    for lines in ([_line()], [""]):
+        with pytest.raises(DataError, match=r"of 2 queries .*'2'"):
+            _read(tmp_path, *lines)
+        _, second = _read(tmp_path, *lines, allow_missing=True)
+        assert second.shape == (0, 3)
 
 
 def test_annotations_must_tell_queries_apart(tmp_path):
@@ -108,7 +104,7 @@ def test_main_scores_a_file_of_predictions(tmp_path):
         "--suppression=fixed",
         "--json",
     ]
-    results = json.loads(run("evaluate", *arguments).stdout)
+    results = json.loads(run_module("experiments.evaluate", *arguments).stdout)
     assert results["num_queries"] == 2
     assert results["R@1,IoU=0.5"] == 0.5
     assert results["R@5,IoU=0.5"] == 1.0  # .25 with the first: both stay
@@ -116,7 +112,7 @@ def test_main_scores_a_file_of_predictions(tmp_path):
     assert "NMS" in results["protocol"]
 
     predictions.write_text(_line(windows="[[0, NaN, 1]]"))
-    done = run("evaluate", *arguments, code=2)
+    done = run_module("experiments.evaluate", *arguments, code=2)
     assert done.stdout == ""
     assert "predictions.jsonl:1: a window must be" in done.stderr
     assert "Traceback" not in done.stderr

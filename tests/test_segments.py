@@ -1,7 +1,6 @@
 """Segment arithmetic against numbers worked by hand, and its laws."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,9 +11,8 @@ HALVES = st.integers(-40, 40).map(lambda value: value / 2)
 SEGMENTS = st.tuples(HALVES, HALVES).map(sorted).map(np.array)
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
+def test_iou_of_segments_worked_by_hand(subtests):
+    for a, b, expected in (
         ([0, 10], [5, 20], 5 / 20),  # half of a; union 0..20
         ([0, 10], [2, 4], 2 / 10),  # one inside the other
         ([0, 10], [0, 10], 1.0),  # equal
@@ -23,25 +21,22 @@ SEGMENTS = st.tuples(HALVES, HALVES).map(sorted).map(np.array)
         ([5, 5], [0, 10], 0.0),  # a point within a segment
         ([5, 5], [5, 5], 0.0),  # two equal points
         ([5, 5], [7, 7], 0.0),  # two points apart
-    ],
-)
-def test_iou_of_segments_worked_by_hand(a, b, expected):
-    assert segments.iou(a, b) == expected
+    ):
+        with subtests.test(a=a, b=b):
+            assert segments.iou(a, b) == expected
 
 
-@pytest.mark.parametrize(
-    ("window", "moment", "expected"),
-    [
+def test_niol_of_segments_worked_by_hand(subtests):
+    for window, moment, expected in (
         ([0, 10], [5, 20], 0.5),
         ([0, 10], [-5, 20], 0.0),  # wholly inside
         ([0, 10], [10, 20], 1.0),  # touching
         ([0, 10], [15, 20], 1.0),  # disjoint: 1, not more
         ([0, 10], [2, 4], 0.8),  # longer than the moment
         ([5, 5], [0, 10], 1.0),  # no length
-    ],
-)
-def test_niol_of_segments_worked_by_hand(window, moment, expected):
-    assert segments.niol(window, moment) == expected
+    ):
+        with subtests.test(window=window, moment=moment):
+            assert segments.niol(window, moment) == expected
 
 
 def test_iou_broadcasts_windows_against_moments():
@@ -101,7 +96,7 @@ def test_decoding_undoes_encoding(moment, window, unit):
     )
 
 
-@pytest.mark.parametrize("unit", ["minutes", "frames"])
-def test_offsets_name_a_bad_unit_or_a_missing_frame_rate(unit):
-    with pytest.raises(ValueError, match="Received"):
-        segments.encode_offsets(np.zeros(2), np.zeros(2), unit)
+def test_offsets_name_a_bad_unit_or_a_missing_frame_rate(refused):
+    for unit in ("minutes", "frames"):
+        with refused(ValueError, "Received", unit=unit):
+            segments.encode_offsets(np.zeros(2), np.zeros(2), unit)

@@ -22,9 +22,8 @@ def words_of(sentence):
     return [word.decode() for word in tokenize([sentence]).to_list()[0]]
 
 
-@pytest.mark.parametrize(
-    "sentence, words",
-    [
+def test_words_of_a_sentence(subtests):
+    for sentence, words in (
         ("The man runs.", "the man runs"),
         ("  a  man,\ta dog;\n(runs)!", "a man a dog runs"),
         ("The chef's knife", "the chef 's knife"),
@@ -40,10 +39,9 @@ def words_of(sentence):
         ("नमस्ते", "नमस्ते"),
         ("...", ""),
         ("", ""),
-    ],
-)
-def test_words_of_a_sentence(sentence, words):
-    assert words_of(sentence) == words.split()
+    ):
+        with subtests.test(sentence):
+            assert words_of(sentence) == words.split()
 
 
 def test_letters_written_in_two_ways_are_one_word():
@@ -104,10 +102,10 @@ def test_every_word_of_its_own_sentences_is_known(sentences):
         assert words == words_of(sentence)
 
 
-@pytest.mark.parametrize("words", [["a", "a"], ["a", ""]])
-def test_words_of_a_vocabulary_are_distinct(words):
-    with pytest.raises(ValueError, match="distinct"):
-        Vocabulary(words)
+def test_words_of_a_vocabulary_are_distinct(refused):
+    for words in (["a", "a"], ["a", ""]):
+        with refused(ValueError, "distinct", words=words):
+            Vocabulary(words)
 
 
 @pytest.fixture
@@ -143,9 +141,8 @@ def test_words_with_spaces_are_read_as_one(glove):
     assert vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
-@pytest.mark.parametrize(
-    "content, line, message",
-    [
+def test_bad_word_vector_is_named_by_its_line(refused, glove):
+    for content, line, message in (
         ("", 1, "no records"),
         ("the\n", 1, "found 0 numbers"),
         ("the 1 2\nof 1\n", 2, "2 numbers, found 1 numbers .*cut short"),
@@ -159,12 +156,10 @@ def test_words_with_spaces_are_read_as_one(glove):
         ("the 1 2\nof 1 2\nthe 3 4\n", 3, "'the' is already on line 1"),
         (b"the 1 2\n\xff 1 2\n", 2, "UTF-8"),
         (b"the 1 2\nof 1 \xff\n", 2, "'of': expected 2 numbers"),
-    ],
-)
-def test_bad_word_vector_is_named_by_its_line(glove, content, line, message):
-    with pytest.raises(FeatureError, match=message) as error:
-        read_glove(glove(content))
-    assert f"glove.txt:{line}: " in str(error.value)
+    ):
+        message = rf"glove\.txt:{line}: .*{message}"
+        with refused(FeatureError, message, content=content):
+            read_glove(glove(content))
 
 
 def test_all_bad_word_vectors_are_told_at_once(glove):
@@ -212,27 +207,27 @@ def test_sentence_vectors_by_query_or_by_video_start_end(path):
     vectors.close()
 
 
-@pytest.mark.parametrize("query", ["q2", "w_1_9_0", "v_1_9_x", "q1_"])
-def test_unknown_query_names_the_file_and_the_query(path, query):
+def test_unknown_query_names_the_file_and_the_query(refused, path):
     vectors = read_sentence_vectors(save_vectors(path, VECTORS))
-    with pytest.raises(UnknownIdError, match=f"vectors.*{query!r}"):
-        vectors[query]
+    for query in ("q2", "w_1_9_0", "v_1_9_x", "q1_"):
+        with refused(UnknownIdError, f"vectors.*{query!r}"):
+            vectors[query]
 
 
-@pytest.mark.parametrize(
-    "name, vector, query, message",
-    [
-        ("b", np.ones(3), "b", "'b': expected 2 numbers"),
-        ("b", np.ones((0, 2)), "b_0", "shape"),
-        ("b", np.ones((1, 1, 2)), "b", "shape"),
-        ("b", np.ones((2, 2)), "b", "2 vectors, wanted for 'b'"),
-        ("b", np.ones((2, 2)), "b_2", "2 vectors, wanted for 'b_2'"),
-    ],
-)
-def test_bad_sentence_vector_is_named(path, name, vector, query, message):
-    save_vectors(path, {"a": np.ones(2), name: vector})
-    with pytest.raises(FeatureError, match=f"vectors.*{message}"):
-        read_sentence_vectors(path)[query]
+def test_bad_sentence_vector_is_named(refused, tmp_path):
+    for number, (vector, query, message) in enumerate(
+        (
+            (np.ones(3), "b", "'b': expected 2 numbers"),
+            (np.ones((0, 2)), "b_0", "shape"),
+            (np.ones((1, 1, 2)), "b", "shape"),
+            (np.ones((2, 2)), "b", "2 vectors, wanted for 'b'"),
+            (np.ones((2, 2)), "b_2", "2 vectors, wanted for 'b_2'"),
+        )
+    ):
+        for path in (tmp_path / f"{number}.hdf5", tmp_path / f"{number}"):
+            save_vectors(path, {"a": np.ones(2), "b": vector})
+            with refused(FeatureError, f"{path.name}.*{message}"):
+                read_sentence_vectors(path)[query]
 
 
 def test_written_sentence_vectors_are_read_and_have_a_manifest(tmp_path):
