@@ -2,10 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +10,9 @@ from acnn_tf import didemo, evaluation, search
 from acnn_tf.data.annotations import Moment, read_moments
 from acnn_tf.data.features import write_features
 from acnn_tf.didemo import PieceGrid
+from tests.processes import run_module
 from tests.small_acnn import CLIP_DIM, make_model
 
-ROOT = Path(__file__).resolve().parents[1]
 GRID = PieceGrid()
 
 
@@ -33,18 +29,18 @@ def ranking(*pieces):
     return [[5 * a, 5 * b + 5, -n] for n, (a, b) in enumerate(pieces)]
 
 
-@pytest.mark.parametrize("duration, count", [(30, 21), (25, 15), (27.3, 21)])
-def test_candidates_are_all_stretches_of_pieces(duration, count):
-    windows = GRID.windows(float(duration))
-    assert len(windows) == count
-    assert windows.max() == duration
-    expected = [
-        (a, b)
-        for length in range(1, 7)
-        for a in range(6)
-        if (b := a + length) <= -(-duration // 5)
-    ]
-    assert GRID.pieces(windows).tolist() == [list(pair) for pair in expected]
+def test_candidates_are_all_stretches_of_pieces():
+    for duration, count in ((30, 21), (25, 15), (27.3, 21)):
+        windows = GRID.windows(float(duration))
+        assert len(windows) == count
+        assert windows.max() == duration
+        expected = [
+            [a, b]
+            for length in range(1, 7)
+            for a in range(6)
+            if (b := a + length) <= -(-duration // 5)
+        ]
+        assert GRID.pieces(windows).tolist() == expected
 
 
 def test_context_is_the_adjacent_stretches():
@@ -117,18 +113,16 @@ def test_equal_scores_keep_their_order():
     assert not hits["R@1"][0]
 
 
-@pytest.mark.parametrize(
-    "counts", [(4,), (2, 2), (1, 1, 2), (1, 1, 1, 1), (1,)]
-)
-def test_chance_equals_the_mean_over_all_orders(counts):
+def test_chance_equals_the_mean_over_all_orders():
     # A video of 3 pieces has 6 candidates, in 720 orders.
     candidates = [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2)]
-    one = moment(candidates[: len(counts)], counts, duration=15.0)
     orders = [ranking(*order) for order in itertools.permutations(candidates)]
-    mean = didemo.score_predictions([one] * len(orders), orders)
-    found = didemo.chance([one])
-    for name in ("R@1", "R@5", "mIoU"):
-        assert found[name] == pytest.approx(mean[name]), name
+    for counts in ((4,), (2, 2), (1, 1, 2), (1, 1, 1, 1), (1,)):
+        one = moment(candidates[: len(counts)], counts, duration=15.0)
+        mean = didemo.score_predictions([one] * len(orders), orders)
+        found = didemo.chance([one])
+        for name in ("R@1", "R@5", "mIoU"):
+            assert found[name] == pytest.approx(mean[name]), (counts, name)
 
 
 def test_oracle_is_the_best_of_all_orders():
@@ -165,53 +159,33 @@ def features(names=("v", "w")):
     return {name: rng.normal(1, 2, (30, CLIP_DIM)) for name in names}
 
 
-def test_scores_of_the_windows_themselves_rank():
+def test_a_model_ranks_candidates_by_their_own_scores_unshifted():
     # With consensus, stretches of middle length would have most support.
     model = make_model(clip_dim=CLIP_DIM)
     assert model.consensus_iou is not None
-    one = moment([(0, 0)], [4])
-    _, (found,) = didemo.evaluate(model, [one], features())
-    (video,) = search.encode_videos(model, features(), {"v": 30.0}, GRID)
-    query = evaluation.encode_sentences(model, [one])
-    scores = search.to_numpy(model.match(query, video.encoding)["score"])[0]
-    order = np.argsort(-scores, kind="stable")
-    np.testing.assert_array_equal(found[:, :2], video.windows[order])
-    np.testing.assert_allclose(found[:, 2], scores[order], rtol=1e-6)
-
-
-def test_a_model_ranks_unshifted_candidates():
-    model = make_model(clip_dim=CLIP_DIM)
     asked = [moment([(0, 0)], [4]), moment([(1, 2)], [4], 24.0, "2")]
     asked[1] = Moment(**{**vars(asked[1]), "video_id": "w"})
-    results, found = didemo.evaluate(model, asked, features())
-    assert [len(each) for each in found] == [21, 15]
-    for one, each in zip(asked, found):
-        expected = GRID.windows(one.duration).tolist()
-        assert sorted(each[:, :2].tolist()) == sorted(expected)
-        assert (np.diff(each[:, 2]) <= 0).all()
-    again = didemo.score_predictions(asked, found)
-    assert results == again
-    # Shifted, they would be other segments.
-    (video,) = search.encode_videos(model, features(), {"v": 30.0}, GRID)
-    query = evaluation.encode_sentences(model, asked[:1])
-    shifted, _ = search.candidates(model, query, video)
-    assert np.abs(shifted[0] - video.windows).max() > 0.01
+    results, predictions = didemo.evaluate(model, asked, features())
+    assert results == didemo.score_predictions(asked, predictions)
+    query = evaluation.encode_sentences(model, asked)
+    durations = {one.video_id: one.duration for one in asked}
+    videos = search.encode_videos(model, features(), durations, GRID)
+    rows = {one.video_id: row for row, one in enumerate(asked)}
+    for video in videos:
+        row = rows[video.video_id]
+        own, found = query[row : row + 1], predictions[row]
+        scores = model.match(own, video.encoding)["score"]
+        scores = search.to_numpy(scores)[0]
+        order = np.argsort(-scores, kind="stable")
+        windows = GRID.windows(asked[row].duration)
+        np.testing.assert_array_equal(found[:, :2], windows[order])
+        np.testing.assert_allclose(found[:, 2], scores[order], rtol=1e-6)
+        # Shifted, they would be other segments.
+        shifted, _ = search.candidates(model, own, video)
+        assert np.abs(shifted[0] - windows).max() > 0.01
 
 
 ANNOTATION = {"video": "v", "description": "a dog", "num_segments": 6}
-
-
-def run_main(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate_didemo", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 @pytest.mark.slow
@@ -228,7 +202,8 @@ def test_from_files_to_table(tmp_path):
         f"--dataset=didemo\n--data_dir={tmp_path}\n"
     )
     out = tmp_path / "found.jsonl"
-    done = run_main(
+    done = run_module(
+        "experiments.evaluate_didemo",
         f"--workdir={tmp_path}",
         "--split=test",
         "--json",

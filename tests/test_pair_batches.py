@@ -75,6 +75,7 @@ def assert_rows_are_those_of_a_loop(inputs, targets, own, min_iou=0.5):
     for row, query in enumerate(inputs["query"]):
         moment = MOMENTS[int(query[0])]
         assert inputs["duration"][row] == np.float32(moment.duration)
+        assert inputs["positive"][row] == 0
         scores, offsets = [], []
         for number, context in enumerate(inputs["segment"][row]):
             middle = context[len(context) // 2]
@@ -208,8 +209,9 @@ def test_without_a_window_of_low_overlap_the_own_one_is_repeated():
     assert (targets["score"][1:, 1:] < 0.3).all()
 
 
-@pytest.mark.parametrize("kind", ["f.hdf5", "f.tfrecord", "f"])
-@pytest.mark.parametrize("videos_in_memory", [1, 3, 100])
+@pytest.mark.parametrize(
+    "kind, videos_in_memory", [("f.hdf5", 1), ("f.tfrecord", 3), ("f", 100)]
+)
 def test_from_disk_come_the_pairs_that_come_from_memory(
     tmp_path, kind, videos_in_memory
 ):
@@ -227,8 +229,9 @@ def test_from_disk_come_the_pairs_that_come_from_memory(
         assert rows(epoch) == expected
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("videos_in_memory", [None, 2])
+@pytest.mark.parametrize(
+    "videos_in_memory, shuffle", [(None, True), (2, True), (2, False)]
+)
 def test_order_follows_from_seed_and_epoch(videos_in_memory, shuffle):
     def order(count, **arguments):
         made = make(
