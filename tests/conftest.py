@@ -36,9 +36,6 @@ LONGEST = (
     "test_write_failures",
     "test_semi_synthetic",
     "test_servable",
-    "test_layers",
-    "test_acnn",
-    "test_baselines",
     "test_benchmark",
 )
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from acnn_tf import layers, losses, search, servable
+from acnn_tf import layers, search, servable
 from acnn_tf.models import (
     ACNN,
     ACRN,
@@ -17,6 +17,7 @@ from acnn_tf.models import (
     save_model,
 )
 from tests import hostile_archives
+from tests.test_acnn import compiled, training_batch
 
 RNG = np.random.default_rng(0)
 SETTINGS = {"embedding_dim": 4, "hidden_dim": 4, "query_encoder": "mean"}
@@ -27,17 +28,8 @@ def floats(*shape):
     return RNG.normal(size=shape).astype("float32")
 
 
-def make_inputs(model, rows=2, num_clips=12):
-    windows = model.grid.windows(float(num_clips))
-    segment = model.grid.contexts(windows, model.context_size)
-    return {
-        "clip": floats(rows, num_clips, 3),
-        "clip_mask": np.ones((rows, num_clips), bool),
-        "segment": np.repeat(segment[None], rows, axis=0).astype("float32"),
-        "duration": np.full(rows, num_clips, "float32"),
-        "query": np.array([[2, 3, 0], [4, 3, 2]])[:rows],
-        "positive": np.arange(rows, dtype="int32"),
-    }
+def make_inputs(model):
+    return training_batch(model)[0]
 
 
 def make_model(network=ACNN, members=3, **settings):
@@ -48,7 +40,7 @@ def make_model(network=ACNN, members=3, **settings):
         window_lengths=(3.0, 5.0),
         **{**SETTINGS, **settings},
     )
-    model.adapt([floats(20, 3)])
+    model.adapt([floats(20, 4)])
     model(make_inputs(model))
     return model
 
@@ -57,74 +49,47 @@ def numbers(tensors):
     return {k: keras.ops.convert_to_numpy(v) for k, v in tensors.items()}
 
 
-@pytest.fixture(scope="module", params=[ACNN, ACRN, CTRL])
-def model(request):
-    return make_model(request.param)
-
-
-def test_it_answers_with_the_mean_of_its_networks(model):
-    inputs = make_inputs(model)
-    one = [
-        numbers(
-            n.match(
-                n.encode_queries(inputs["query"]), n.encode_windows(inputs)[0]
+def test_it_answers_with_the_mean_of_its_networks(subtests):
+    for network in (ACNN, ACRN, CTRL):
+        model = make_model(network)
+        inputs = make_inputs(model)
+        queries = inputs["query"]
+        query = model.encode_queries(queries)
+        window = model.encode_windows(inputs)[0]
+        one = [
+            n.match(n.encode_queries(queries), n.encode_windows(inputs)[0])
+            for n in model.networks
+        ]
+        found = numbers(model.match(query, window))
+        # The fast ways of search.
+        folded = model.fold(query)
+        scores = model.score(folded, window)
+        rows = np.array([1, 0])
+        located = model.locate(folded, rows, keras.ops.stack([window, window]))
+        with subtests.test(network.__name__):
+            assert np.abs(one[0]["score"] - one[1]["score"]).max() > 1e-3
+            for name, value in found.items():
+                mean = np.mean([output[name] for output in one], axis=0)
+                np.testing.assert_allclose(value, mean, rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(
+                    located[name], value[rows], rtol=1e-4, atol=1e-5
+                )
+            np.testing.assert_allclose(
+                scores, found["score"].T, rtol=1e-4, atol=1e-5
             )
-        )
-        for n in model.networks
-    ]
-    assert np.abs(one[0]["score"] - one[1]["score"]).max() > 1e-3
-    query = model.encode_queries(inputs["query"])
-    window = model.encode_windows(inputs)[0]
-    found = numbers(model.match(query, window))
-    for name in ("score", "offset"):
-        mean = np.mean([output[name] for output in one], axis=0)
-        np.testing.assert_allclose(found[name], mean, rtol=1e-5, atol=1e-6)
-    # The fast ways of search.
-    folded = model.fold(query)
-    scores = keras.ops.convert_to_numpy(model.score(folded, window))
-    np.testing.assert_allclose(scores.T, found["score"], rtol=1e-4, atol=1e-5)
-    rows = np.array([1, 0])
-    located = numbers(
-        model.locate(folded, rows, keras.ops.stack([window, window]))
-    )
-    for name in ("score", "offset"):
-        np.testing.assert_allclose(
-            located[name], found[name][rows], rtol=1e-4, atol=1e-5
-        )
-
-
-def compiled(model):
-    model.compile(
-        keras.optimizers.SGD(0.1),
-        loss={
-            "score": losses.VideoAlignmentLoss(),
-            "offset": losses.OffsetLoss(),
-            "batch_score": losses.AlignmentLoss(),
-        },
-        jit_compile=False,
-    )
-    return model
 
 
 def test_a_network_learns_as_it_would_alone():
     model = make_model(dropout=0.0, clip_dropout=0.0)
-    inputs = make_inputs(model)
-    num_windows = inputs["segment"].shape[1]
-    overlap = np.abs(RNG.uniform(size=(2, num_windows))).astype("float32")
-    targets = {
-        "score": overlap,
-        "offset": np.concatenate(
-            [floats(2, num_windows, 2), overlap[..., None]], -1
-        ),
-        "batch_score": np.array([0, 1], "int32"),
-    }
+    inputs, targets = training_batch(model)
     alone = make_model(members=1, dropout=0.0, clip_dropout=0.0)
     for weight, own in zip(
         alone.networks[0].weights, model.networks[1].weights, strict=True
     ):
         weight.assign(own)
     loss = [
-        compiled(one).train_on_batch(inputs, targets) for one in (model, alone)
+        compiled(one, keras.optimizers.SGD(0.1)).train_on_batch(inputs, targets)
+        for one in (model, alone)
     ]
     assert loss[0] > loss[1]  # the sum of all
     for weight, own in zip(
@@ -144,17 +109,11 @@ def test_the_file_brings_every_network_back(tmp_path):
         np.testing.assert_array_equal(value, numbers(loaded(inputs))[name])
 
 
-@pytest.fixture(scope="module")
-def members(tmp_path_factory):
-    """What the file of an ensemble holds, by name."""
-    path = tmp_path_factory.mktemp("ensemble") / "model.keras"
+def test_a_file_of_other_settings_is_refused(refused, tmp_path):
+    path = tmp_path / "model.keras"
     save_model(make_model(members=2), path)
-    return hostile_archives.read(path)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
+    members = hostile_archives.read(path)
+    for change, words in (
         (lambda c: c.update(network="acnn_tf>ClipNormalization"), "a model"),
         (lambda c: c.update(network="acnn_tf>Ensemble"), "a model"),
         (lambda c: c.update(members="3"), "TypeError"),
@@ -164,15 +123,13 @@ def members(tmp_path_factory):
         (lambda c: c.update(layers=[]), r"settings of .*'layers'"),
         (lambda c: c["settings"].update(embedding_dim=10**9), "ask for"),
         (lambda c: c.pop("settings"), "KeyError: 'settings'"),
-    ],
-)
-def test_a_file_of_other_settings_is_refused(change, words, members, tmp_path):
-    config = json.loads(members["config.json"])
-    change(config["config"])
-    changed = {**members, "config.json": json.dumps(config)}
-    hostile_archives.pack(tmp_path / "model.keras", changed.items())
-    with pytest.raises(ModelFileError, match=words):
-        load_model(tmp_path / "model.keras")
+    ):
+        config = json.loads(members["config.json"])
+        change(config["config"])
+        changed = {**members, "config.json": json.dumps(config)}
+        hostile_archives.pack(path, changed.items())
+        with refused(ModelFileError, words):
+            load_model(path)
 
 
 def test_every_network_gets_a_layer_of_its_own(tmp_path):
@@ -191,25 +148,26 @@ def test_every_network_gets_a_layer_of_its_own(tmp_path):
 
 def test_a_built_model_is_adapted():
     model = make_model(CTRL, members=2)
-    model.adapt([np.array([[1.0] * 3, [3.0] * 3])])
+    model.adapt([np.array([[1.0] * 4, [3.0] * 4])])
     for network in model.networks:
         np.testing.assert_array_equal(network.normalization.mean, 2.0)
 
 
-@pytest.mark.parametrize(
-    "arguments", [(ACNN, 0), (ACNN, 33), ("ACNN", 3), (keras.Model, 3)]
-)
-def test_bad_arguments_are_named(arguments):
-    with pytest.raises(ValueError, match=r"`network`|`members`"):
-        Ensemble(*arguments)
+def test_bad_arguments_are_named(refused):
+    for arguments in ((ACNN, 0), (ACNN, 33), ("ACNN", 3), (keras.Model, 3)):
+        with refused(ValueError, r"`network`|`members`"):
+            Ensemble(*arguments)
 
 
 def test_it_is_searched_and_served_as_one_model(tmp_path):
-    model = make_model(members=2)
+    model = make_model(CTRL, members=2)
     index = search.MomentIndex(model)
-    index.append({"v": floats(12, 3)}, {"v": 12.0})
-    found = index.search(np.array([[2, 3, 4]]), top_n=3)
-    assert len(found[0]) >= 1
+    index.append({"v": floats(12, 4)}, {"v": 12.0})
+    words = np.array([[2, 3, 4]])
+    ((best, *_),) = index.search(words, top_n=3)
+    (video,) = index.videos()
+    _, scores = search.candidates(model, model.encode_queries(words), video)
+    np.testing.assert_allclose(best.score, scores.max(), rtol=1e-5)
     errors = servable.export(model, tmp_path / "1", index=index)
     assert max(errors.values()) < 1e-4
 

@@ -17,49 +17,35 @@ def normal(*shape):
     return RNG.normal(size=shape).astype("float32")
 
 
-# (layer, arguments, inputs): the tests at the end run over each of these.
+PAIRS = normal(2, 4), normal(3, 4)
+BATCHED_PAIRS = normal(5, 2, 4), normal(5, 3, 4)
+# (layer, arguments, inputs): the tests at the end go through all of these.
 CASES = [
     (
         layers.TemporalContext,
         {"kernel_sizes": (1, 3, 5), "filters": 6, "dilation": 2},
-        (normal(2, 9, 4),),
+        [normal(2, 9, 4)],
     ),
     (
         layers.TemporalContext,
         {"kernel_sizes": (3, 1), "filters": 6, "activation": "relu"},
-        (normal(2, 5, 3, 4),),
+        [normal(2, 5, 3, 4)],
     ),
-    (layers.AttentionPooling, {"activation": "relu"}, (normal(2, 5, 3, 4),)),
-    (layers.AttentionPooling, {"activation": None}, (normal(5, 3, 4),)),
-    (layers.MeanPooling, {}, (normal(2, 5, 3, 4),)),
-    (layers.ConcatPooling, {}, (normal(2, 5, 3, 4),)),
-    (layers.ClipNormalization, {"per_feature": False}, (normal(2, 5, 4),)),
-    (layers.CrossFeature, {}, (normal(2, 4), normal(3, 4))),
-    (
-        layers.CrossFeature,
-        {"first_order_query": False},
-        (normal(2, 4), normal(3, 4)),
-    ),
-    (
-        layers.LocalizationHead,
-        {"hidden_dim": 7, "dropout": 0.5},
-        (normal(2, 4), normal(3, 4)),
-    ),
+    (layers.AttentionPooling, {"activation": "relu"}, [normal(2, 5, 3, 4)]),
+    (layers.AttentionPooling, {"activation": None}, [normal(5, 3, 4)]),
+    (layers.MeanPooling, {}, [normal(2, 5, 3, 4)]),
+    (layers.ConcatPooling, {}, [normal(2, 5, 3, 4)]),
+    (layers.ClipNormalization, {"per_feature": False}, [normal(2, 5, 4)]),
+    (layers.CrossFeature, {}, PAIRS),
+    (layers.CrossFeature, {"first_order_query": False}, PAIRS),
+    (layers.LocalizationHead, {"hidden_dim": 7, "dropout": 0.5}, PAIRS),
     (
         layers.LocalizationHead,
         {"hidden_dim": None, "first_order_query": False},
-        (normal(5, 2, 4), normal(5, 3, 4)),
+        BATCHED_PAIRS,
     ),
-    (
-        layers.ElementwiseHead,
-        {"hidden_dim": 7, "dropout": 0.5},
-        (normal(2, 4), normal(3, 4)),
-    ),
-    (
-        layers.ElementwiseHead,
-        {"hidden_dim": None},
-        (normal(5, 2, 4), normal(5, 3, 4)),
-    ),
+    (layers.ElementwiseHead, {"hidden_dim": 7, "dropout": 0.5}, PAIRS),
+    (layers.ElementwiseHead, {"hidden_dim": None}, BATCHED_PAIRS),
     (
         layers.MemoryAttention,
         {"context_size": 3, "activation": "relu"},
@@ -68,19 +54,15 @@ CASES = [
     (
         layers.QueryEncoder,
         {"encoder": "gru", "units": 3, "dropout": 0.2},
-        (normal(2, 5, 4),),
+        [normal(2, 5, 4)],
     ),
-    (layers.QueryEncoder, {"encoder": "mean"}, (normal(2, 5, 4),)),
-    (layers.QueryEncoder, {"encoder": "gru"}, (normal(2, 4),)),
+    (layers.QueryEncoder, {"encoder": "mean"}, [normal(2, 5, 4)]),
+    (layers.QueryEncoder, {"encoder": "gru"}, [normal(2, 4)]),
 ]
 
 
 def flat(outputs):
     return [ops.convert_to_numpy(x) for x in tf.nest.flatten(outputs)]
-
-
-def case_name(value):
-    return value.__name__ if inspect.isclass(value) else ""
 
 
 # AttentionPooling
@@ -182,9 +164,10 @@ def literal_head(head, query, window):
     return {"score": outputs[..., 0], "offset": outputs[..., 1:]}
 
 
-@pytest.mark.parametrize("hidden_dim", [None, 32])
-@pytest.mark.parametrize("first_order_query", [True, False])
-@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize(
+    "hidden_dim, first_order_query, batch",
+    [(None, True, (3,)), (32, True, ()), (32, False, (3,)), (None, False, ())],
+)
 def test_head_equals_the_literal_outer_product(
     hidden_dim, first_order_query, batch
 ):
@@ -216,39 +199,6 @@ def assert_same_gradients(head, literal, query, window):
     for folded, expected in zip(*results):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(folded, expected, atol=1e-12 * scale)
-
-
-def test_head_equals_the_literal_outer_product_in_float32():
-    head = layers.LocalizationHead(64)
-    query, window = normal(16, 128), normal(32, 128)
-    folded = head(query, window)
-    literal = literal_head(head, query, window)
-    for key in folded:
-        scale = np.abs(literal[key]).max()
-        np.testing.assert_allclose(folded[key], literal[key], atol=1e-5 * scale)
-
-
-@pytest.mark.parametrize("hidden_dim", [None, 32])
-@pytest.mark.parametrize("first_order_query", [True, False])
-def test_scores_of_folded_queries_are_those_of_the_head(
-    hidden_dim, first_order_query
-):
-    head = layers.LocalizationHead(hidden_dim, first_order_query)
-    query, window = normal(5, 8), normal(9, 8)
-    head(query, window)
-    for weight in head.weights:
-        weight.assign(0.3 * RNG.normal(size=weight.shape))
-    expected = ops.transpose(head(query, window)["score"])
-    folded = head.fold(query)
-    np.testing.assert_allclose(head.score(folded, window), expected, atol=1e-5)
-    row = np.array([3, 0])
-    located = head.locate(folded, row, np.stack([window[:4], window[2:6]]))
-    for key, value in head(query, window).items():
-        picked = np.stack([value[3, :4], value[0, 2:6]])
-        np.testing.assert_allclose(located[key], picked, atol=1e-5)
-    rough = head.score(folded, ops.cast(window, "bfloat16"))
-    assert rough.dtype == "bfloat16"
-    np.testing.assert_allclose(ops.cast(rough, "float32"), expected, atol=0.2)
 
 
 # ElementwiseHead
@@ -347,57 +297,67 @@ def test_every_public_layer_is_listed():
     }
 
 
-@pytest.mark.parametrize("layer, arguments, inputs", CASES, ids=case_name)
-class TestConformance:
-    def test_config_rebuilds_the_layer(self, layer, arguments, inputs):
-        first = layer(**arguments)
-        config = first.get_config()
-        second = layer.from_config(config)
-        assert second.get_config() == config
-        for name, value in arguments.items():
-            kept = getattr(first, name)
-            if name == "activation":
-                kept = keras.activations.serialize(kept)
-                value = keras.activations.serialize(
-                    keras.activations.get(value)
-                )
-            assert kept == value
+@pytest.fixture(scope="module")
+def built():
+    """`(layer, inputs, outputs)` of each of `CASES`."""
+    made = [(layer(**arguments), inputs) for layer, arguments, inputs in CASES]
+    return [(layer, inputs, flat(layer(*inputs))) for layer, inputs in made]
 
-    def test_graph_equals_eager(self, layer, arguments, inputs):
-        built = layer(**arguments)
-        eager = flat(built(*inputs))
-        graph = flat(tf.function(lambda *x: built(*x))(*inputs))
-        for a, b in zip(eager, graph):
-            np.testing.assert_allclose(a, b, atol=1e-5)
 
-    def test_archive_keeps_the_numbers(
-        self, layer, arguments, inputs, tmp_path
-    ):
-        symbols = [keras.Input(x.shape[1:]) for x in inputs]
-        built = layer(**arguments)
-        # `[Q, t]` has no batch axis of its own to vary.
-        if len({len(x) for x in inputs}) > 1:
-            symbols = [keras.Input(batch_shape=x.shape) for x in inputs]
-        model = keras.Model(symbols, built(*symbols))
-        model.save(tmp_path / "layer.keras")
-        loaded = keras.saving.load_model(tmp_path / "layer.keras")
-        for a, b in zip(flat(model(list(inputs))), flat(loaded(list(inputs)))):
-            np.testing.assert_array_equal(a, b)
+def test_config_rebuilds_every_layer(subtests, built):
+    for (kind, arguments, _), (layer, _, _) in zip(CASES, built):
+        with subtests.test(layer.name):
+            config = layer.get_config()
+            assert kind.from_config(config).get_config() == config
+            for name, value in arguments.items():
+                kept = getattr(layer, name)
+                if name == "activation":
+                    value = keras.activations.get(value)
+                assert kept == value
 
-    def test_shape_is_told_before_running(self, layer, arguments, inputs):
-        built = layer(**arguments)
-        told = keras.tree.flatten(
-            built.compute_output_spec(
+
+def test_graph_equals_eager(subtests, built):
+    for layer, inputs, outputs in built:
+        with subtests.test(layer.name):
+            graph = tf.function(layer.__call__, autograph=False)
+            for a, b in zip(outputs, flat(graph(*inputs)), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_an_archive_keeps_the_numbers_of_every_layer(subtests, built, tmp_path):
+    # One model of all layers, since each archive takes its time.
+    symbols = [
+        [keras.Input(batch_shape=x.shape) for x in inputs]
+        for _, inputs, _ in built
+    ]
+    outputs = [layer(*own) for (layer, _, _), own in zip(built, symbols)]
+    model = keras.Model(symbols, outputs)
+    model.save(tmp_path / "layers.keras")
+    loaded = keras.saving.load_model(tmp_path / "layers.keras")
+    inputs = [list(inputs) for _, inputs, _ in built]
+    for (layer, _, _), a, b in zip(built, model(inputs), loaded(inputs)):
+        with subtests.test(layer.name):
+            for one, other in zip(flat(a), flat(b), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_shape_is_told_before_running(subtests, built):
+    for layer, inputs, outputs in built:
+        with subtests.test(layer.name):
+            told = layer.compute_output_spec(
                 *[keras.KerasTensor(x.shape) for x in inputs]
             )
-        )
-        for spec, output in zip(told, flat(built(*inputs))):
-            assert tuple(spec.shape) == output.shape
+            shapes = [tuple(spec.shape) for spec in keras.tree.flatten(told)]
+            assert shapes == [output.shape for output in outputs]
 
-    def test_half_precision_computes_in_half(self, layer, arguments, inputs):
-        built = layer(**arguments, dtype="mixed_bfloat16")
-        for output in tf.nest.flatten(built(*inputs)):
-            assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
-        for weight in built.weights:
-            if "seed" not in weight.path:
-                assert weight.dtype == "float32"
+
+def test_half_precision_computes_in_half(subtests):
+    for kind, arguments, inputs in CASES:
+        with subtests.test(kind.__name__, **arguments):
+            layer = kind(**arguments, dtype="mixed_bfloat16")
+            for output in tf.nest.flatten(layer(*inputs)):
+                dtype = keras.backend.standardize_dtype(output.dtype)
+                assert dtype == "bfloat16"
+            for weight in layer.weights:
+                if "seed" not in weight.path:
+                    assert weight.dtype == "float32"
