@@ -19,8 +19,8 @@ As a library:
       (moments,) = client.search(["a person opens the door"])
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
-file and merging.py, tensors.py, rest_client.py and grpc_client.py of
-export/protocol are all of it.
+file and errors.py, merging.py, tensors.py, rest_client.py and grpc_client.py
+of export/protocol are all of it.
 """
 
 import argparse
@@ -36,13 +36,14 @@ import urllib.parse
 import numpy as np
 
 from export.protocol import tensors
+from export.protocol.errors import ServingError
 from export.protocol.merging import (
     FoundMoment,
     MergingClient,
     check_queries,
     read_moments,
 )
-from export.protocol.rest_client import RESTConnection, ServingError
+from export.protocol.rest_client import RESTConnection
 
 __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 

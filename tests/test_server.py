@@ -19,10 +19,7 @@ from tests.small_model import X, request
 
 @pytest.fixture(scope="module")
 def server(small_models):
-    found = Server(
-        small_models,
-        "--max_body_mb=1",
-    )
+    found = Server(small_models, "--max_body_mb=1")
     yield found
     found.close()
 
@@ -170,6 +167,7 @@ def test_what_is_wrong_with_a_request_is_said(server):
         ({"inputs": {"z": 1}}, 400, "Missing: ['x']"),
         ({"signature_name": "what", "inputs": 1}, 400, "one of ['add'"),
         ({"signature_name": 1, "inputs": 1}, 400, "must be a string"),
+        ({"signature_name": "\ud800", "inputs": 1}, 400, "no signature"),
         ({"signature_name": "root", "inputs": [-1]}, 400, "not be negative"),
         ({"signature_name": "total", "instances": [1]}, 400, "no rows"),
     ]:
@@ -212,7 +210,10 @@ def test_large_bodies(server):
     assert server.predict(x=X)["y"].tolist() == (2 * X).tolist()
 
 
-def test_noise_changes_nothing(server):
+@pytest.mark.parametrize(
+    "num_requests", [150, pytest.param(25_000, marks=pytest.mark.soak)]
+)
+def test_noise_changes_nothing(server, num_requests):
     before = server.stub.Predict(request(x=X)).SerializeToString(
         deterministic=True
     )
@@ -234,7 +235,7 @@ def test_noise_changes_nothing(server):
         return bytes(text) or b"0"
 
     codes = set()
-    for i in range(150):
+    for i in range(num_requests):
         body = chance.randbytes(99) if i % 5 == 0 else spoil(good)
         assert server.post(body).status_code in (200, 400)
         body = chance.randbytes(99) if i % 5 == 0 else spoil(proto)
