@@ -287,8 +287,9 @@ def _run(args):
         for server in args.server
     ]
     with MergingClient(clients) as merging:
-        for client in clients:
-            _tell_state(client, args)
+        if args.status or args.metadata:
+            for client in clients:
+                _print_state(client, args)
         if args.query and args.features:
             clips = _read_clips(args.features, args.video)
             video_id = args.video or args.features
@@ -303,12 +304,8 @@ def _run(args):
                 _print_answer(query, moments, args.json)
 
 
-def _tell_state(client, args):
-    if (
-        len(args.server) > 1
-        and not args.json
-        and (args.status or args.metadata)
-    ):
+def _print_state(client, args):
+    if len(args.server) > 1 and not args.json:
         print(client.server)
     if args.status:
         states = client.status()

@@ -27,7 +27,6 @@ class Versions:
 
     def __init__(self, model_name, base_path, max_bytes):
         self.model_name = model_name
-        self.is_stopping = False
         self._base_path = base_path
         self._max_bytes = max_bytes
         self._current = None
@@ -51,7 +50,6 @@ class Versions:
 
     def stop(self):
         """Ends the watching and reports what is there as unloading."""
-        self.is_stopping = True
         self._stop.set()
 
     def poll(self):
@@ -169,7 +167,7 @@ class Versions:
             states = {version: states[version]}
         response = get_model_status_pb2.GetModelStatusResponse()
         for version, (state, error) in sorted(states.items(), reverse=True):
-            if self.is_stopping and state == _State.AVAILABLE:
+            if self._stop.is_set() and state == _State.AVAILABLE:
                 state = _State.UNLOADING
             status = response.model_version_status.add(
                 version=version, state=state
