@@ -56,6 +56,12 @@ def test_several_inputs_strings_and_numbers_that_are_none(server):
     answer = server.post(text)
     assert answer.status_code == 400
     assert "Output `twice` is not UTF-8" in answer.json()["error"]
+    # Bytes, which are of no row, are no object of inputs.
+    text = {"signature_name": "text", "inputs": {"b64": "YQ=="}}
+    assert "`s` must have shape [?]" in server.post(text).json()["error"]
+    columns = {"a": [1, 2], "b": [[3, 4], [5, 6]]}
+    answer = server.post(body | {"inputs": columns}).json()
+    assert answer == {"outputs": {"a": [1, 2], "sum": [[4, 5], [7, 8]]}}
     total = {"signature_name": "total", "inputs": [1, 2]}
     assert server.post(total).json() == {"outputs": 3}
 
