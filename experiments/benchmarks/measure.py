@@ -6,6 +6,7 @@ is let go before the next one starts. Memory is measured in another process,
 see `peaks`.
 """
 
+import contextlib
 import ctypes
 import gc
 import multiprocessing
@@ -25,9 +26,6 @@ PAUSE = 0.15
 # In its turn a candidate runs until this is over, and once at least: the first
 # run after a pause, on cold caches, is not what training is made of.
 TURN_SECONDS = 0.3
-# Past this a candidate takes part in the first rounds only.
-SLOW_SECONDS = 2.0
-SLOW_ROUNDS = 2
 # The peak depends on which operations happen to run side by side.
 MEMORY_RUNS = 3
 # Of the matrices whose product tells the rate of the machine.
@@ -43,8 +41,7 @@ def in_turn(candidates, rounds):
     """Times candidates in turn, after a run of each to warm it up.
 
     Before its turn there is a pause, in which the threads of others fall
-    asleep; in it, as many runs as fit into `TURN_SECONDS`. A candidate that
-    takes more than `SLOW_SECONDS` leaves after `SLOW_ROUNDS`.
+    asleep; in it, as many runs as fit into `TURN_SECONDS`.
 
     Args:
         candidates: Dictionary of functions without arguments, by name.
@@ -56,18 +53,15 @@ def in_turn(candidates, rounds):
     for function in candidates.values():
         function()
     seconds = {name: [] for name in candidates}
-    for number in range(rounds):
+    for _ in range(rounds):
         for name, function in candidates.items():
-            runs = seconds[name]
-            if number >= SLOW_ROUNDS and min(runs) > SLOW_SECONDS:
-                continue
             time.sleep(PAUSE)
             end = time.perf_counter() + TURN_SECONDS
             while True:
                 start = time.perf_counter()
                 function()
                 now = time.perf_counter()
-                runs.append(now - start)
+                seconds[name].append(now - start)
                 if now > end:
                     break
     return {name: statistics.median(runs) for name, runs in seconds.items()}
@@ -81,10 +75,9 @@ def peak_memory(function):
     on a system without `/proc`.
     """
     gc.collect()
-    try:
+    # Another C library has no such call.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass  # another C library, which has no such call
     try:
         before = _status("VmRSS")
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
