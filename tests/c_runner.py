@@ -49,6 +49,8 @@ def build(folder):
             *(str(SOURCE), "-o", str(program), f"-L{libraries}"),
             *(f"-l:{name}" for name in LIBRARIES),
             f"-Wl,-rpath,{libraries}",
+            # Where it is there, it takes a third of the time.
+            *(["-fuse-ld=gold"] if shutil.which("ld.gold") else []),
         ],
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from acnn_tf import servable
+from acnn_tf import search, servable
 from acnn_tf.files.atomic import WriteError
 from acnn_tf.files.locks import locked
 from tests import c_runner, small_acnn
@@ -19,12 +19,36 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model, its index, and the folder it was exported to."""
+    """A model, its index, and the folder that the main exported it to."""
+    folder = tmp_path_factory.mktemp("run")
     model = small_acnn.make_model()
-    index = small_acnn.make_index(model)
-    path = tmp_path_factory.mktemp("models") / "acnn" / "1"
-    servable.export(model, path, index=index)
+    model.save(folder / "model.keras")
+    rng = np.random.default_rng(0)
+    features = {
+        f"v{number:02}": rng.normal(1, 2, (length, small_acnn.CLIP_DIM))
+        for number, length in enumerate(rng.integers(1, 25, 40))
+    }
+    (folder / "clips").mkdir()
+    for video_id, clip in features.items():
+        np.save(folder / "clips" / f"{video_id}.npy", np.float32(clip))
+    index = search.MomentIndex(model)
+    index.append(features)
+    (folder / "models" / "acnn" / "9").mkdir(parents=True)
+    (folder / "models" / "acnn" / "11.partial").mkdir()
+    first = run_export(folder)
+    path = folder / "models" / "acnn" / "10"
+    assert f"{path}: the same numbers as" in first.stdout
     return model, index, path
+
+
+def run_export(folder, *flags, code=0):
+    return run_module(
+        "export.saved_model",
+        *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
+        *(f"--corpus={folder / 'clips'}", "--clip_seconds=1.0"),
+        *("--top_n=4", *flags),
+        code=code,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +67,6 @@ def test_export_says_how_near_its_numbers_are(without_videos):
 
 def test_the_folder_is_complete_and_describes_itself(exported):
     _, index, path = exported
-    assert os.listdir(path.parent) == ["1"]
     assert {"saved_model.pb", "variables", "README.md"} <= set(os.listdir(path))
     text = (path / "README.md").read_text(encoding="utf-8")
     assert f"{len(index):,} videos with {index.num_windows:,} windows" in text
@@ -56,14 +79,6 @@ def test_the_default_is_localize_where_there_are_no_videos(without_videos):
     assert "search" not in signatures
     _, inputs = signatures["serving_default"].structured_input_signature
     assert set(inputs) == {"clip", "num_clips", "duration", "query"}
-
-
-def test_a_version_that_is_there_does_not_change(exported):
-    model, _, path = exported
-    before = (path / "saved_model.pb").read_bytes()
-    with pytest.raises(FileExistsError, match="is there already"):
-        servable.export(model, path)
-    assert (path / "saved_model.pb").read_bytes() == before
 
 
 def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
@@ -114,7 +129,7 @@ def test_a_c_program_gets_the_numbers_of_keras(exported, program):
     requests, expected = [], []
     for num_clips in [(9, 5), (60,)]:
         inputs = servable.example_inputs(model, num_clips)
-        outputs = servable.expected_outputs(model, inputs, index)
+        outputs = servable.expected_outputs(model, inputs, index, top_n=4)
         for signature in (*outputs, "serving_default"):
             name = "search" if signature == "serving_default" else signature
             requests.append((signature, inputs[name]))
@@ -132,50 +147,29 @@ def test_a_c_program_gets_the_numbers_of_keras(exported, program):
                 )
 
 
-@pytest.fixture(scope="module")
-def command_line(tmp_path_factory):
-    """A folder in which the main has exported a run, and could not again."""
-    folder = tmp_path_factory.mktemp("run")
-    model = small_acnn.make_model(query_encoder="mean")
-    model.save(folder / "model.keras")
-    clips = folder / "clips"
-    clips.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        clip = rng.normal(size=(5 + number, small_acnn.CLIP_DIM))
-        np.save(clips / f"v{number}.npy", clip.astype(np.float32))
-    (folder / "models" / "acnn" / "9").mkdir(parents=True)
-    (folder / "models" / "acnn" / "11.partial").mkdir()
-    arguments = [
-        "export.saved_model",
-        *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
-        *(f"--corpus={clips}", "--clip_seconds=1.0", "--top_n=4"),
-    ]
-    outputs = [
-        run_module(*arguments, *more, code=code)
-        for code, more in ((0, []), (2, ["--version=10"]))
-    ]
-    with locked(folder / "models" / "acnn"):
-        outputs.append(run_module(*arguments, code=2))
-    return folder / "models" / "acnn", outputs
-
-
-def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
-    folder, (first, second, third) = command_line
+def test_the_command_numbers_versions_and_touches_none_that_is_there(exported):
+    model, _, path = exported
+    folder = path.parent
     assert sorted(os.listdir(folder)) == ["10", "11.partial", "9"]
-    assert f"{folder / '10'}: the same numbers as" in first.stdout
-    assert "is there already" in second.stderr
-    assert "Traceback" not in second.stderr
+    before = (path / "saved_model.pb").read_bytes()
+    with pytest.raises(FileExistsError, match="is there already"):
+        servable.export(model, path)
+    again = run_export(folder.parent.parent, "--version=10", code=2)
+    assert "is there already" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert (path / "saved_model.pb").read_bytes() == before
     # While another export may choose the same number.
-    assert f"{folder} is in use by process {os.getpid()} on" in third.stderr
+    with locked(folder):
+        again = run_export(folder.parent.parent, code=2)
+    assert f"{folder} is in use by process {os.getpid()} on" in again.stderr
 
 
-def test_the_servable_answers_its_warm_up_requests(command_line):
+def test_the_servable_answers_its_warm_up_requests(exported):
     from tensorflow_serving.apis import prediction_log_pb2
 
-    folder, _ = command_line
-    loaded = tf.saved_model.load(folder / "10")
-    path = folder / "10" / "assets.extra" / "tf_serving_warmup_requests"
+    *_, folder = exported
+    loaded = tf.saved_model.load(folder)
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
     seen = set()
     for record in tf.data.TFRecordDataset(str(path)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
