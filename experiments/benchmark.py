@@ -9,7 +9,7 @@ and `max_relative_error` how far ours is from the other. `gemm_share` is ours
 as a share of the rate of matrix products, measured next to it. Seconds are
 medians of rounds in turn within one process; memory is the peak over what was
 there before, as the operating system counts it. Leave the machine alone for
-the minutes that it takes: `busy` is the share of it that others took.
+the minutes that it takes.
 """
 
 import datetime
@@ -18,18 +18,18 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from importlib import metadata
 
 from absl import flags
 
-from experiments.benchmarks import report
 from export import command
 
 FLAGS = flags.FLAGS
 
 # The input part comes last: with its generators TensorFlow makes memory dearer
 # for the rest of the process.
+# Each is a module with a function `rows(smoke, rounds)`: whether to take tiny
+# sizes, and the number of timed rounds.
 PARTS = ["cross", "context", "encode", "search", "step", "serve", "input"]
 
 flags.DEFINE_list("parts", PARTS, "Parts of the code to measure.")
@@ -41,9 +41,41 @@ flags.DEFINE_bool(
     "smoke", False, "Measure with tiny sizes, to see that it runs."
 )
 flags.DEFINE_bool("json", False, "Print a JSON list of rows, and nothing else.")
-flags.DEFINE_string(
-    "out", None, "Folder to write benchmark.json and benchmark.png to."
-)
+flags.DEFINE_string("out", None, "Folder to write benchmark.json to.")
+
+
+# Heading, entry of a row, factor, and how to print it.
+COLUMNS = [
+    ("ratio", "ratio", 1, "{:.1f}x"),
+    ("memory", "memory_ratio", 1, "{:.1f}x"),
+    ("error", "max_relative_error", 1, "{:.0e}"),
+    ("of GEMM", "gemm_share", 1, "{:.0%}"),
+    ("ms", "seconds", 1000, "{:,.2f}"),
+    ("other ms", "other_seconds", 1000, "{:,.2f}"),
+    ("MB", "memory_mb", 1, "{:,.1f}"),
+    ("other MB", "other_memory_mb", 1, "{:,.1f}"),
+    # Of a load on the server.
+    ("p95 ms", "p95", 1000, "{:,.0f}"),
+    ("p99 ms", "p99", 1000, "{:,.0f}"),
+    ("sent/s", "sent_per_second", 1, "{:.1f}"),
+    ("answered/s", "answered_per_second", 1, "{:.1f}"),
+]
+
+
+def table(rows):
+    """Rows as aligned lines, with `-` where something does not apply."""
+    cells = [["part", "case", "against", *(column[0] for column in COLUMNS)]]
+    for row in rows:
+        cells.append([row["part"], row["case"], row["against"]])
+        for _, key, factor, form in COLUMNS:
+            value = row.get(key)
+            text = "-" if value is None else form.format(factor * value)
+            cells[-1].append(text)
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for line in cells:
+        padded = [cell.ljust(width) for cell, width in zip(line[:3], widths)]
+        padded += [c.rjust(width) for c, width in zip(line[3:], widths[3:])]
+        yield "  ".join(padded)
 
 
 def machine():
@@ -89,6 +121,7 @@ def run():
 
     if FLAGS.smoke:
         measure.PAUSE = measure.TURN_SECONDS = 0.0
+        measure.PRODUCT_SIZE = 64
     about = machine()
     rows = []
     for name in FLAGS.parts:
@@ -98,16 +131,12 @@ def run():
         print(json.dumps(rows))
     else:
         print(", ".join(f"{k} {v}" for k, v in about.items() if v is not None))
-        print(*report.table(rows), sep="\n")
+        print(*table(rows), sep="\n")
     if FLAGS.out:
         os.makedirs(FLAGS.out, exist_ok=True)
-        path = os.path.join(FLAGS.out, "benchmark")
-        with open(f"{path}.json", "w", encoding="utf-8") as file:
+        path = os.path.join(FLAGS.out, "benchmark.json")
+        with open(path, "w", encoding="utf-8") as file:
             json.dump({"machine": about, "rows": rows}, file, indent=1)
-        try:
-            report.draw(f"{path}.png", rows)
-        except ImportError as error:  # no Matplotlib: the figures are there
-            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ As a library:
       (moments,) = client.search(["a person opens the door"])
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
-file and merging.py, tensors.py, rest_client.py and grpc_client.py of
-export/protocol are all of it.
+file and errors.py, merging.py, tensors.py, rest_client.py and grpc_client.py
+of export/protocol are all of it.
 """
 
 import argparse
@@ -36,13 +36,14 @@ import urllib.parse
 import numpy as np
 
 from export.protocol import tensors
+from export.protocol.errors import ServingError
 from export.protocol.merging import (
     FoundMoment,
     MergingClient,
     check_queries,
     read_moments,
 )
-from export.protocol.rest_client import RESTConnection, ServingError
+from export.protocol.rest_client import RESTConnection
 
 __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 
@@ -286,8 +287,9 @@ def _run(args):
         for server in args.server
     ]
     with MergingClient(clients) as merging:
-        for client in clients:
-            _tell_state(client, args)
+        if args.status or args.metadata:
+            for client in clients:
+                _print_state(client, args)
         if args.query and args.features:
             clips = _read_clips(args.features, args.video)
             video_id = args.video or args.features
@@ -302,12 +304,8 @@ def _run(args):
                 _print_answer(query, moments, args.json)
 
 
-def _tell_state(client, args):
-    if (
-        len(args.server) > 1
-        and not args.json
-        and (args.status or args.metadata)
-    ):
+def _print_state(client, args):
+    if len(args.server) > 1 and not args.json:
         print(client.server)
     if args.status:
         states = client.status()

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from export import client as client_module
 from export.client import Client, FoundMoment, ServingError
+from tests.refusals import assert_refused
 from tests.server_process import Server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +137,8 @@ def test_predict_returns_arrays_of_the_signature(client):
     )
 
 
-def test_metadata_tells_version_and_signatures(client):
+def test_metadata_and_status_tell_versions_and_signatures(client):
+    assert client.status()[2] == "AVAILABLE"
     found = client.metadata()
     assert found["version"] == 2
     assert found["signatures"].keys() == {
@@ -155,45 +157,30 @@ def test_metadata_tells_version_and_signatures(client):
     assert localize["outputs"].keys() == {"start", "end", "score"}
 
 
-def test_status_tells_the_state_of_versions(client):
-    assert client.status()[2] == "AVAILABLE"
-
-
 def test_version_is_pinned(address):
     with Client(address, version=2) as client:
         assert client.search(["door"])[0][0].score == 2
         assert client.metadata()["version"] == 2
-    with Client(address, version=7) as client:
-        for call in (client.metadata, client.status):
-            with pytest.raises(ServingError) as caught:
-                call()
-            assert caught.value.code == "NOT_FOUND"
-        with pytest.raises(ServingError, match="NOT_FOUND"):
-            client.search(["door"])
 
 
 def test_errors_of_the_server_are_typed(address):
-    with Client(address, model="other") as client:
-        with pytest.raises(ServingError, match="other") as caught:
-            client.search(["door"])
-        assert caught.value.code == "NOT_FOUND"
-    with Client(address) as client:
-        with pytest.raises(ServingError) as caught:
-            client.predict({"sentence": ["door"]})
-        assert caught.value.code == "INVALID_ARGUMENT"
-        assert "sentence" in caught.value.message
-        with pytest.raises(ServingError) as caught:
-            client.localize([np.zeros((1, 3))], ["too wide"])
-        assert caught.value.code == "INVALID_ARGUMENT"
-
-
-def test_both_protocols_answer_the_same(addresses):
-    clips = np.random.default_rng(0).normal(size=(2, 5, 2))
-    answers = []
-    for address in addresses.values():
-        with Client(address) as client:
-            answers.append(client.localize(clips, ["a", "b"]))
-    assert answers[0] == answers[1]
+    with (
+        Client(address) as client,
+        Client(address, model="other") as other,
+        Client(address, version=7) as seventh,
+    ):
+        assert_refused(
+            lambda call, *arguments: call(*arguments),
+            [
+                (seventh.metadata, "^NOT_FOUND"),
+                (seventh.status, "^NOT_FOUND"),
+                (seventh.search, ["door"], "^NOT_FOUND"),
+                (other.search, ["door"], "^NOT_FOUND: .*other"),
+                (client.predict, {"a": 1}, "^INVALID_ARGUMENT: .*'a'"),
+                (client.localize, [[[0.0] * 3]], ["a"], "^INVALID_ARGUMENT"),
+            ],
+            ServingError,
+        )
 
 
 def run_command(*arguments):
@@ -253,19 +240,26 @@ def test_command_tells_status_and_metadata(address, capsys):
     assert json.loads(capsys.readouterr().out)["version"] == 2
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_command_fails_with_one_line(address, capsys):
+    for arguments, message in (
         (["--query=a", "--model=other"], "ServingError: NOT_FOUND: .*other"),
         (["--query=a", "--features=no.npy"], "FileNotFoundError: .*no.npy"),
         ([], "ValueError: give --query"),
-    ],
-)
-def test_command_fails_with_one_line(address, capsys, arguments, message):
-    assert run_command(f"--server={address}", *arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert re.fullmatch(message + ".*\n", captured.err)
+    ):
+        assert run_command(f"--server={address}", *arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert re.fullmatch(message + ".*\n", captured.err)
+
+
+def start_python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -274,34 +268,17 @@ def test_command_over_rest_needs_no_tensorflow(addresses):
         "import sys, export.client as c; c.main(sys.argv[1:]);"
         "print(sorted({'acnn_tf', 'keras', 'tensorflow'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-W", "error", "-c", script),
-            f"--server={addresses['http']}",
-            "--status",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    server = f"--server={addresses['http']}"
+    done = start_python("-W", "error", "-c", script, server, "--status")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("AVAILABLE\n[]\n")
 
 
 @pytest.mark.slow
 def test_command_over_grpc_keeps_tensorflow_quiet(addresses):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "export.client", "--query=door"),
-            f"--server={addresses['grpc']}",
-            "--model=other",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    server = f"--server={addresses['grpc']}"
+    words = ("--query=door", "--model=other", server)
+    done = start_python("-m", "export.client", *words)
     assert done.returncode == 2
     assert done.stdout == ""
     assert re.fullmatch("ServingError: NOT_FOUND: .*other.*\n", done.stderr)

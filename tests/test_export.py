@@ -2,16 +2,13 @@
 
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from acnn_tf import servable
-from acnn_tf.data.sentences import Vocabulary
+from acnn_tf import search, servable
 from acnn_tf.files.atomic import WriteError
 from acnn_tf.files.locks import locked
 from tests import c_runner, small_acnn
@@ -22,18 +19,42 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model, its index, and the folder it was exported to."""
+    """A model, its index, and the folder that the main exported it to."""
+    folder = tmp_path_factory.mktemp("run")
     model = small_acnn.make_model()
-    index = small_acnn.make_index(model)
-    path = tmp_path_factory.mktemp("models") / "acnn" / "1"
-    servable.export(model, path, index=index)
+    model.save(folder / "model.keras")
+    rng = np.random.default_rng(0)
+    features = {
+        f"v{number:02}": rng.normal(1, 2, (length, small_acnn.CLIP_DIM))
+        for number, length in enumerate(rng.integers(1, 25, 40))
+    }
+    (folder / "clips").mkdir()
+    for video_id, clip in features.items():
+        np.save(folder / "clips" / f"{video_id}.npy", np.float32(clip))
+    index = search.MomentIndex(model)
+    index.append(features)
+    (folder / "models" / "acnn" / "9").mkdir(parents=True)
+    (folder / "models" / "acnn" / "11.partial").mkdir()
+    first = run_export(folder)
+    path = folder / "models" / "acnn" / "10"
+    assert f"{path}: the same numbers as" in first.stdout
     return model, index, path
+
+
+def run_export(folder, *flags, code=0):
+    return run_module(
+        "export.saved_model",
+        *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
+        *(f"--corpus={folder / 'clips'}", "--clip_seconds=1.0"),
+        *("--top_n=4", *flags),
+        code=code,
+    )
 
 
 @pytest.fixture(scope="module")
 def without_videos(tmp_path_factory):
     """What an export returns where there is no index, and its folder."""
-    model = small_acnn.make_model(query_encoder="mean")
+    model = small_acnn.make_model(**small_acnn.MODELS["paper"])
     path = tmp_path_factory.mktemp("models") / "1"
     return servable.export(model, path), path
 
@@ -46,7 +67,6 @@ def test_export_says_how_near_its_numbers_are(without_videos):
 
 def test_the_folder_is_complete_and_describes_itself(exported):
     _, index, path = exported
-    assert os.listdir(path.parent) == ["1"]
     assert {"saved_model.pb", "variables", "README.md"} <= set(os.listdir(path))
     text = (path / "README.md").read_text(encoding="utf-8")
     assert f"{len(index):,} videos with {index.num_windows:,} windows" in text
@@ -54,28 +74,11 @@ def test_the_folder_is_complete_and_describes_itself(exported):
         assert f"| `{name}` |" in text
 
 
-def test_the_default_is_search_where_there_are_videos(exported, without_videos):
-    *_, path = exported
-    loaded = tf.saved_model.load(path).signatures
-    query = tf.constant(["a person"])
-    search, default = (
-        loaded[name](query=query) for name in ("search", "serving_default")
-    )
-    assert set(default) == {"video_id", "start", "end", "score"}
-    for key, value in search.items():
-        np.testing.assert_array_equal(value, default[key])
+def test_the_default_is_localize_where_there_are_no_videos(without_videos):
     signatures = tf.saved_model.load(without_videos[1]).signatures
     assert "search" not in signatures
     _, inputs = signatures["serving_default"].structured_input_signature
     assert set(inputs) == {"clip", "num_clips", "duration", "query"}
-
-
-def test_a_version_that_is_there_does_not_change(exported):
-    model, _, path = exported
-    before = (path / "saved_model.pb").read_bytes()
-    with pytest.raises(FileExistsError, match="is there already"):
-        servable.export(model, path)
-    assert (path / "saved_model.pb").read_bytes() == before
 
 
 def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
@@ -100,7 +103,6 @@ def test_nothing_stays_of_an_export_that_finds_no_room(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert os.listdir(tmp_path / "acnn") == []
-    servable.export(model, tmp_path / "acnn" / "1")
 
 
 def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
@@ -121,20 +123,13 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", ["words", "paper"])
-def test_a_c_program_gets_the_numbers_of_keras(
-    kind, exported, program, tmp_path
-):
+def test_a_c_program_gets_the_numbers_of_keras(exported, program):
     # All that TensorFlow Serving stands on is the C++ behind this.
     model, index, path = exported
-    if kind != "words":
-        model = small_acnn.make_model(**small_acnn.MODELS[kind])
-        index, path = small_acnn.make_index(model), tmp_path / "1"
-        servable.export(model, path, index=index)
     requests, expected = [], []
-    for num_clips in [(9, 5), (1,), (3, 24, 8, 24, 2), (60,)]:
+    for num_clips in [(9, 5), (60,)]:
         inputs = servable.example_inputs(model, num_clips)
-        outputs = servable.expected_outputs(model, inputs, index)
+        outputs = servable.expected_outputs(model, inputs, index, top_n=4)
         for signature in (*outputs, "serving_default"):
             name = "search" if signature == "serving_default" else signature
             requests.append((signature, inputs[name]))
@@ -150,55 +145,31 @@ def test_a_c_program_gets_the_numbers_of_keras(
                 np.testing.assert_allclose(
                     answer[key], value, rtol=1e-4, atol=1e-5, err_msg=signature
                 )
-    bad = {**inputs["localize"], "num_clips": np.array([0], np.int32)}
-    with pytest.raises(RuntimeError, match="must be at least 1"):
-        c_runner.run(program, path, [("localize", bad)])
 
 
-@pytest.fixture(scope="module")
-def command_line(tmp_path_factory):
-    """A folder in which the main has exported a run, and could not again."""
-    folder = tmp_path_factory.mktemp("run")
-    model = small_acnn.make_model(query_encoder="mean")
-    model.save(folder / "model.keras")
-    clips = folder / "clips"
-    clips.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        clip = rng.normal(size=(5 + number, small_acnn.CLIP_DIM))
-        np.save(clips / f"v{number}.npy", clip.astype(np.float32))
-    (folder / "models" / "acnn" / "9").mkdir(parents=True)
-    (folder / "models" / "acnn" / "11.partial").mkdir()
-    arguments = [
-        "export.saved_model",
-        *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
-        *(f"--corpus={clips}", "--clip_seconds=1.0", "--top_n=4"),
-    ]
-    outputs = [
-        run_module(*arguments, *more, code=code)
-        for code, more in ((0, []), (2, ["--version=10"]))
-    ]
-    with locked(folder / "models" / "acnn"):
-        outputs.append(run_module(*arguments, code=2))
-    return folder / "models" / "acnn", outputs
-
-
-def test_the_command_numbers_versions_and_says_what_it_wrote(command_line):
-    folder, (first, second, third) = command_line
+def test_the_command_numbers_versions_and_touches_none_that_is_there(exported):
+    model, _, path = exported
+    folder = path.parent
     assert sorted(os.listdir(folder)) == ["10", "11.partial", "9"]
-    assert f"{folder / '10'}: the same numbers as" in first.stdout
-    assert "is there already" in second.stderr
-    assert "Traceback" not in second.stderr
+    before = (path / "saved_model.pb").read_bytes()
+    with pytest.raises(FileExistsError, match="is there already"):
+        servable.export(model, path)
+    again = run_export(folder.parent.parent, "--version=10", code=2)
+    assert "is there already" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert (path / "saved_model.pb").read_bytes() == before
     # While another export may choose the same number.
-    assert f"{folder} is in use by process {os.getpid()} on" in third.stderr
+    with locked(folder):
+        again = run_export(folder.parent.parent, code=2)
+    assert f"{folder} is in use by process {os.getpid()} on" in again.stderr
 
 
-def test_the_servable_answers_its_warm_up_requests(command_line):
+def test_the_servable_answers_its_warm_up_requests(exported):
     from tensorflow_serving.apis import prediction_log_pb2
 
-    folder, _ = command_line
-    loaded = tf.saved_model.load(folder / "10")
-    path = folder / "10" / "assets.extra" / "tf_serving_warmup_requests"
+    *_, folder = exported
+    loaded = tf.saved_model.load(folder)
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
     seen = set()
     for record in tf.data.TFRecordDataset(str(path)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
@@ -210,37 +181,6 @@ def test_the_servable_answers_its_warm_up_requests(command_line):
         )
         assert len(answer) >= 1
     assert seen == {"search", "localize", "encode_windows", "encode_queries"}
-
-
-@pytest.mark.slow
-def test_saved_model_cli_runs_it_without_this_package_and_without_keras(
-    exported, tmp_path
-):
-    _, index, path = exported
-    # Neither can be imported there, however it was installed.
-    program = (
-        "import sys; sys.modules['keras'] = sys.modules['acnn_tf'] = None\n"
-        "from tensorflow.python.tools.saved_model_cli import main\n"
-        "main()"
-    )
-    query = "the person opens a door"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", program, "run", f"--dir={path}"),
-            *("--tag_set=serve", "--signature_def=search"),
-            f"--input_exprs=query=[{query!r}]",
-            f"--outdir={tmp_path}",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    ids = Vocabulary(small_acnn.WORDS).encode([query])
-    (found,) = index.search(ids, top_n=10)
-    score = np.load(tmp_path / "score.npy")[0, : len(found)]
-    np.testing.assert_allclose(score, [m.score for m in found], rtol=1e-5)
 
 
 def test_the_configuration_of_models_parses():

@@ -10,13 +10,18 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acnn_tf import search
+from acnn_tf import search, servable
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.search.shards import shard_name
 from acnn_tf.servable.signatures import Signatures
 from export import client as client_module
 from export.client import Client, ServingError
-from export.protocol.merging import FoundMoment, MergingClient, merge
+from export.protocol.merging import (
+    FoundMoment,
+    MergingClient,
+    merge,
+    read_moments,
+)
 from tests import small_acnn
 from tests.server_process import Server
 
@@ -33,14 +38,12 @@ MOMENTS = st.builds(
 class FakeClient:
     """Answers each query with the same moments, padded to `top_n`."""
 
-    def __init__(self, server, moments, top_n, error=None):
+    def __init__(self, server, moments, top_n):
         self.server, self.moments, self.top_n = server, moments, top_n
-        self.error, self.closed = error, False
+        self.closed = False
 
     def predict(self, inputs, signature):
         assert signature == "search"
-        if self.error:
-            raise self.error
         padding = [FoundMoment("", 0.0, 0.0, -np.inf)] * self.top_n
         names, *numbers = zip(*[*self.moments, *padding][: self.top_n])
         rows = [np.array([[name.encode() for name in names]], object)]
@@ -78,40 +81,31 @@ def test_the_best_of_all_are_kept_without_what_fills_up():
     assert all(client.closed for client in clients)
 
 
-def test_a_server_that_fails_is_named_and_half_a_corpus_is_no_answer():
-    a = FoundMoment("a", 0.0, 2.0, 1.0)
-    error = ServingError("UNAVAILABLE", "is gone")
-    clients = [FakeClient("x", [a], 3), FakeClient("y", [a], 3, error)]
-    with MergingClient(clients) as client:
-        with pytest.raises(ServingError, match="UNAVAILABLE: y: is gone"):
-            client.search(["one"])
-
-
 def test_one_shard_on_two_servers_is_told():
     a = FoundMoment("a", 0.0, 2.0, 1.0)
     clients = [FakeClient("x", [a], 3), FakeClient("y", [a], 3)]
     with MergingClient(clients) as client:
         with pytest.raises(ValueError, match="x and y both have video 'a'"):
             client.search(["one"])
-
-
-def test_no_client_is_refused():
     with pytest.raises(ValueError, match="`clients` must be one at least"):
         MergingClient([])
 
 
-def save_search(model, index, path, top_n):
+def save(model, index, path, names):
     """Of an export only what these tests ask for, which takes a third."""
-    signatures = Signatures(model, index, top_n, 0.5)
-    function = tf.function(signatures.search).get_concrete_function(
-        **signatures.inputs()["search"]
-    )
-    tf.saved_model.save(signatures, path, signatures={"search": function})
+    signatures = Signatures(model, index, 7, 0.5)
+    functions = {
+        name: tf.function(
+            getattr(signatures, name), autograph=False
+        ).get_concrete_function(**signatures.inputs()[name])
+        for name in names
+    }
+    tf.saved_model.save(signatures, path, signatures=functions)
 
 
 @pytest.mark.slow
 def test_two_servers_of_shards_answer_as_one_index(tmp_path, capsys):
-    model = small_acnn.make_model()
+    model = small_acnn.make_model(query_encoder="mean")
     rng = np.random.default_rng(7)
     features = {
         f"v{number:02d}": rng.normal(1, 2, (length, small_acnn.CLIP_DIM))
@@ -128,7 +122,8 @@ def test_two_servers_of_shards_answer_as_one_index(tmp_path, capsys):
             path = tmp_path / "corpus" / shard_name(number, 2)
             folder = tmp_path / f"models-{number}"
             index = search.MomentIndex(model, path)
-            save_search(model, index, folder / "1", top_n=7)
+            names = ("search",) if number else ("search", "localize")
+            save(model, index, folder / "1", names)
             servers.append(Server(folder))
         whole = search.MomentIndex(model)
         whole.append(features)
@@ -145,6 +140,22 @@ def test_two_servers_of_shards_answer_as_one_index(tmp_path, capsys):
             # As graphs of a servable, in float32.
             np.testing.assert_allclose(
                 [m[1:] for m in moments], [m[1:] for m in row], rtol=1e-5
+            )
+        inputs = servable.example_inputs(model)
+        expected = servable.expected_outputs(model, inputs, top_n=7)
+        video = inputs["localize"]
+        clips = [c[:n] for c, n in zip(video["clip"], video["num_clips"])]
+        with Client(addresses[0]) as client:
+            localized = client.localize(
+                clips, list(video["query"]), video["duration"]
+            )
+            with pytest.raises(ServingError, match=r"ARGUMENT: .*least 1"):
+                client.predict({**video, "num_clips": [0, 0]}, "localize")
+        for row, moments in zip(
+            read_moments(expected["localize"]), localized, strict=True
+        ):
+            np.testing.assert_allclose(
+                [m[1:] for m in moments], [m[1:] for m in row], rtol=1e-4
             )
         asked = [f"--server={address}" for address in addresses]
         asked += [f"--query={query}" for query in QUERIES]

@@ -6,7 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acnn_tf import search, servable
@@ -16,6 +16,7 @@ from acnn_tf.files.text import MAX_CHARACTERS
 from acnn_tf.models import ACNN
 from acnn_tf.servable import windows
 from acnn_tf.servable.word_ids import WordIds
+from tests.refusals import assert_refused
 from tests.small_acnn import CLIP_DIM, MODELS, WORDS, make_index, make_model
 
 RNG = np.random.default_rng(0)
@@ -29,9 +30,8 @@ def word_ids():
     return WordIds(WORDS)
 
 
-@pytest.mark.parametrize(
-    "sentence",
-    [
+def test_word_ids_are_those_of_training():
+    sentences = [
         "A person opens the door.",
         "the PERSON'S door",
         "the person\N{RIGHT SINGLE QUOTATION MARK}s door?!",
@@ -52,11 +52,12 @@ def word_ids():
         "the\tdoor\nopens\0now",
         "\N{GRINNING FACE} door",
         "\ufeffthe door",
-    ],
-)
-def test_word_ids_are_those_of_training(sentence):
-    expected = Vocabulary(WORDS).encode([sentence])
-    np.testing.assert_array_equal(word_ids()([sentence]), expected)
+    ]
+    expected = Vocabulary(WORDS).encode(sentences)
+    np.testing.assert_array_equal(word_ids()(sentences), expected)
+    for sentence in sentences:
+        expected = Vocabulary(WORDS).encode([sentence])
+        np.testing.assert_array_equal(word_ids()([sentence]), expected)
 
 
 # Halves of letters, and numbers that stand for none: old versions of TensorFlow
@@ -66,9 +67,13 @@ LETTERS = st.characters(exclude_categories=NO_LETTERS)
 NEAR = st.sampled_from(
     "aAeEsS'\u2019 .\u0301\u0302\u0323\u0327\u00e9\u1ec7Σİß한"
 )
+CONTROLS = st.sampled_from(
+    "\0\x1b\x7f\x9f\u202a\u202e\u2066\u2069\u200b\u00ad\n"
+)
+TEXTS = st.text(LETTERS | NEAR, max_size=12) | st.text(NEAR | CONTROLS)
 
 
-@given(st.lists(st.text(LETTERS | NEAR, max_size=12), min_size=1, max_size=4))
+@given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_word_ids_of_any_text_are_those_of_training(sentences):
     expected = Vocabulary(WORDS).encode(sentences)
     np.testing.assert_array_equal(word_ids()(sentences), expected)
@@ -85,48 +90,28 @@ def test_every_letter_is_written_out_as_python_does():
     assert [one.decode() for one in written] == expected
 
 
-def test_a_sentence_that_is_not_utf8_is_refused():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be UTF-8"):
-        word_ids()([b"a door", b"caf\xe9"])
+def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training():
+    for letter in ("a", "a ", "\u00e9", "\U0001f600", "e\u0301"):
+        sentence = (letter * 2 * MAX_CHARACTERS)[:MAX_CHARACTERS]
+        Vocabulary(WORDS).encode([sentence])
+        word_ids()([sentence])
+        for more in (1, 100):
+            longer = [sentence + more * letter[:1]]
+            with pytest.raises(ValueError, match="characters"):
+                Vocabulary(WORDS).encode(longer)
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match="characters"
+            ):
+                word_ids()(longer)
 
 
-def is_refused(function, sentence):
-    try:
-        function([sentence])
-    except (ValueError, tf.errors.InvalidArgumentError):
-        return True
-    return False
-
-
-@pytest.mark.parametrize(
-    "letter", ["a", "a ", "\u00e9", "\U0001f600", "e\u0301"]
-)
-@pytest.mark.parametrize("more", [-1, 0, 1, 100])
-def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training(
-    letter, more
-):
-    sentence = (letter * 2 * MAX_CHARACTERS)[: MAX_CHARACTERS + more]
-    assert is_refused(Vocabulary(WORDS).encode, sentence) == (more > 0)
-    assert is_refused(word_ids(), sentence) == (more > 0)
-
-
-@pytest.mark.parametrize("data", [b"a", b"\x80", b"\xff", b"\0"])
-def test_a_huge_sentence_is_refused_whatever_its_bytes(data):
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"2,000 characters(.|\n)*1"
-    ):
-        word_ids()([b"a door", data * 10**8])
-
-
-CONTROLS = st.sampled_from(
-    "\0\x1b\x7f\x9f\u202a\u202e\u2066\u2069\u200b\u00ad\n"
-)
-
-
-@given(st.text(NEAR | CONTROLS, max_size=12))
-def test_control_characters_part_words_in_the_graph_as_in_training(sentence):
-    expected = Vocabulary(WORDS).encode([sentence])
-    np.testing.assert_array_equal(word_ids()([sentence]), expected)
+def test_bad_sentences_are_refused_by_their_row():
+    cases = [([b"a door", b"caf\xe9"], "must be UTF-8(.|\n)*1")]
+    cases += [
+        ([b"a door", data * 10**6], "2,000 characters(.|\n)*1")
+        for data in (b"a", b"\x80", b"\xff", b"\0")
+    ]
+    assert_refused(word_ids(), cases, tf.errors.InvalidArgumentError)
 
 
 # Windows
@@ -139,8 +124,17 @@ GRIDS = [
 ]
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@given(durations=st.lists(st.floats(0.1, 90.0), min_size=1, max_size=4))
+# That the last window of some length just fits into.
+JUST = [2.0, 7.0, 14.0, 30.0, 38.0, 60.0]
+
+
+@example(GRIDS[0], JUST)
+@example(GRIDS[1], JUST)
+@example(GRIDS[2], JUST)
+@given(
+    st.sampled_from(GRIDS),
+    st.lists(st.floats(0.1, 90.0), min_size=1, max_size=4),
+)
 def test_windows_and_contexts_are_those_of_the_grid(grid, durations):
     segment, num_windows = windows.contexts(
         grid, 5, tf.constant(durations, tf.float64)
@@ -151,14 +145,6 @@ def test_windows_and_contexts_are_those_of_the_grid(grid, durations):
         own = segment[row, : len(expected)]
         np.testing.assert_allclose(own, expected, atol=1e-9)
         assert not np.any(segment[row, len(expected) :])
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("duration", [2.0, 7.0, 14.0, 30.0, 38.0, 60.0])
-def test_windows_that_just_fit_are_there(grid, duration):
-    segment, _ = windows.contexts(grid, 1, tf.constant([duration], tf.float64))
-    expected = grid.windows(duration)
-    np.testing.assert_allclose(segment[0, :, 0], expected, atol=1e-9)
 
 
 # Signatures
@@ -231,16 +217,16 @@ def test_a_row_alone_gives_what_it_gives_in_a_padded_batch(served):
 def test_one_video_answers_several_queries_and_the_other_way_round(served):
     model, _, functions, _ = served
     arrays = servable.example_inputs(model, (7, 7, 7))["localize"]
-    one = {k: v[:1] if k != "query" else v for k, v in arrays.items()}
-    many = {k: v[[0, 0, 0]] if k != "query" else v for k, v in arrays.items()}
-    for key, value in call(functions, "localize", many).items():
-        other = call(functions, "localize", one)[key]
-        np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
-    one = {k: v[:1] if k == "query" else v for k, v in arrays.items()}
-    many = {k: v[[0, 0, 0]] if k == "query" else v for k, v in arrays.items()}
-    for key, value in call(functions, "localize", many).items():
-        other = call(functions, "localize", one)[key]
-        np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
+    for is_one in (lambda key: key == "query", lambda key: key != "query"):
+        one, many = (
+            {k: v[rows] if is_one(k) else v for k, v in arrays.items()}
+            for rows in ([0], [0, 0, 0])
+        )
+        expected = call(functions, "localize", many)
+        for key, value in call(functions, "localize", one).items():
+            np.testing.assert_allclose(
+                value, expected[key], rtol=1e-5, atol=1e-5
+            )
 
 
 def test_moments_lie_within_the_video(served):
@@ -255,36 +241,34 @@ def test_moments_lie_within_the_video(served):
     assert np.all(answer["end"].max(axis=1) <= np.float32([19.3, 2.5, 1.0]))
 
 
-@pytest.fixture(scope="module")
-def refusing():
-    """A model, its signatures, which others hold alive, and functions."""
+def test_bad_input_is_refused_by_the_graph_itself():
     model = make_model(query_encoder="mean")
-    signatures = servable.Signatures(model)
-    return model, signatures, signatures.concrete_functions()
+    signatures = servable.Signatures(model)  # holds what functions need
+    functions = signatures.concrete_functions()
 
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"num_clips": [0, 5]}, "`num_clips` must be at least 1"),
-        ({"num_clips": [10, 5]}, "at most the clips given"),
-        ({"num_clips": [9, 5, 5]}, "as many rows"),
-        ({"duration": [-1.0, 5.0]}, "`duration` must be seconds"),
-        ({"duration": [np.nan, 5.0]}, "`duration` must be seconds"),
-        ({"duration": [1e9, 5.0]}, "at most ten times"),
-        ({"clip": np.full((2, 9, CLIP_DIM), np.nan)}, "`clip` must be finite"),
-        ({"query": ["a", "b", "c"]}, "`query` and `clip` must have as many"),
-        ({"query": [b"\xff", b"a"]}, "must be UTF-8"),
-        ({"query": ["a", "a" * 2001]}, "at most 2,000 characters"),
-    ],
-)
-def test_bad_input_is_refused_by_the_graph_itself(refusing, change, message):
-    model, _, functions = refusing
-    inputs = servable.example_inputs(model)["localize"]
-    for key, value in change.items():
-        inputs[key] = np.array(value, np.asarray(inputs[key]).dtype)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    def localize(change):
+        inputs = servable.example_inputs(model)["localize"]
+        for key, value in change.items():
+            inputs[key] = np.array(value, np.asarray(inputs[key]).dtype)
         call(functions, "localize", inputs)
+
+    nan = np.full((2, 9, CLIP_DIM), np.nan)
+    assert_refused(
+        localize,
+        [
+            ({"num_clips": [0, 5]}, "`num_clips` must be at least 1"),
+            ({"num_clips": [10, 5]}, "at most the clips given"),
+            ({"num_clips": [9, 5, 5]}, "as many rows"),
+            ({"duration": [-1.0, 5.0]}, "`duration` must be seconds"),
+            ({"duration": [np.nan, 5.0]}, "`duration` must be seconds"),
+            ({"duration": [1e9, 5.0]}, "at most ten times"),
+            ({"clip": nan}, "`clip` must be finite"),
+            ({"query": ["a", "b", "c"]}, "`query` and `clip` must have as"),
+            ({"query": [b"\xff", b"a"]}, "must be UTF-8"),
+            ({"query": ["a", "a" * 2001]}, "at most 2,000 characters"),
+        ],
+        tf.errors.InvalidArgumentError,
+    )
 
 
 def test_equal_scores_are_ranked_by_video_and_start():

@@ -19,10 +19,7 @@ from tests.small_model import X, request
 
 @pytest.fixture(scope="module")
 def server(small_models):
-    found = Server(
-        small_models,
-        "--max_body_mb=1",
-    )
+    found = Server(small_models, "--max_body_mb=1")
     yield found
     found.close()
 
@@ -59,6 +56,12 @@ def test_several_inputs_strings_and_numbers_that_are_none(server):
     answer = server.post(text)
     assert answer.status_code == 400
     assert "Output `twice` is not UTF-8" in answer.json()["error"]
+    # Bytes, which are of no row, are no object of inputs.
+    text = {"signature_name": "text", "inputs": {"b64": "YQ=="}}
+    assert "`s` must have shape [?]" in server.post(text).json()["error"]
+    columns = {"a": [1, 2], "b": [[3, 4], [5, 6]]}
+    answer = server.post(body | {"inputs": columns}).json()
+    assert answer == {"outputs": {"a": [1, 2], "sum": [[4, 5], [7, 8]]}}
     total = {"signature_name": "total", "inputs": [1, 2]}
     assert server.post(total).json() == {"outputs": 3}
 
@@ -170,6 +173,7 @@ def test_what_is_wrong_with_a_request_is_said(server):
         ({"inputs": {"z": 1}}, 400, "Missing: ['x']"),
         ({"signature_name": "what", "inputs": 1}, 400, "one of ['add'"),
         ({"signature_name": 1, "inputs": 1}, 400, "must be a string"),
+        ({"signature_name": "\ud800", "inputs": 1}, 400, "no signature"),
         ({"signature_name": "root", "inputs": [-1]}, 400, "not be negative"),
         ({"signature_name": "total", "instances": [1]}, 400, "no rows"),
     ]:
@@ -212,7 +216,10 @@ def test_large_bodies(server):
     assert server.predict(x=X)["y"].tolist() == (2 * X).tolist()
 
 
-def test_noise_changes_nothing(server):
+@pytest.mark.parametrize(
+    "num_requests", [150, pytest.param(25_000, marks=pytest.mark.soak)]
+)
+def test_noise_changes_nothing(server, num_requests):
     before = server.stub.Predict(request(x=X)).SerializeToString(
         deterministic=True
     )
@@ -234,7 +241,7 @@ def test_noise_changes_nothing(server):
         return bytes(text) or b"0"
 
     codes = set()
-    for i in range(150):
+    for i in range(num_requests):
         body = chance.randbytes(99) if i % 5 == 0 else spoil(good)
         assert server.post(body).status_code in (200, 400)
         body = chance.randbytes(99) if i % 5 == 0 else spoil(proto)

@@ -48,23 +48,36 @@ the same answer alone.
 
 
 def readme(model, signatures, functions, index, top_n, nms_threshold):
-    """Describes the folder that `export` writes.
+    """Describes the folder that `export` writes, as Markdown.
 
     Args:
         model: The model in it.
         signatures: `Signatures`.
         functions: Their `concrete_functions`.
-        index: As for `export`, like the others.
+        index: As for `export`, as the others.
         top_n: Likewise.
         nms_threshold: Likewise.
-
-    Returns:
-        Markdown text.
     """
+    if model.vocabulary is None:
+        query = (
+            "a vector for each sentence, of the kind the model learned from."
+        )
+        sentence = "[0.1, ...]"
+    else:
+        query = (
+            "a sentence each, UTF-8 text of at most "
+            f"{MAX_CHARACTERS:,} characters. Case,\n  punctuation and the way "
+            "accents are encoded make no difference."
+        )
+        sentence = '"a person opens the door"'
     if index is None:
         corpus = (
             "It holds no videos: `localize`, which is the default, takes their "
             "features\nwith every request."
+        )
+        request = (
+            '{"inputs": {"clip": [[[0.1, ...], ...]], "num_clips": [30], '
+            f'"duration": [0], "query": [{sentence}]}}}}'
         )
     else:
         corpus = (
@@ -72,25 +85,7 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
             "windows, and `search`, which\nis the default, looks through all "
             "of them."
         )
-    if model.vocabulary is None:
-        query = (
-            "a vector for each sentence, of the kind the model learned from."
-        )
-    else:
-        query = (
-            "a sentence each, UTF-8 text of at most "
-            f"{MAX_CHARACTERS:,} characters. Case,\n  punctuation and the way "
-            "accents are encoded make no difference."
-        )
-    sentence = '"a person opens the door"'
-    if model.vocabulary is None:
-        sentence = "[0.1, ...]"
-    request = f'{{"instances": [{sentence}]}}'
-    if index is None:
-        request = (
-            '{"inputs": {"clip": [[[0.1, ...], ...]], "num_clips": [30], '
-            f'"duration": [0], "query": [{sentence}]}}}}'
-        )
+        request = f'{{"instances": [{sentence}]}}'
     return _TEXT.format(
         corpus=corpus,
         signatures="\n".join(_lines(signatures.inputs(), functions)),

@@ -104,18 +104,20 @@ class Signatures(tf.Module):
         )
         query = self._encode_queries(query)
         num_videos, num_queries = tf.shape(window)[0], tf.shape(query)[0]
-        check = _check(
-            (num_videos == num_queries)
-            | (num_videos == 1)
-            | (num_queries == 1),
-            "`query` and `clip` must have as many rows, or one of them one "
-            "row. Received:",
-            num_queries,
-            num_videos,
+        num_videos, num_queries = _checked(
+            (num_videos, num_queries),
+            (
+                (num_videos == num_queries)
+                | (num_videos == 1)
+                | (num_queries == 1),
+                "`query` and `clip` must have as many rows, or one of them "
+                "one row. Received:",
+                num_queries,
+                num_videos,
+            ),
         )
-        with tf.control_dependencies([check]):
-            rows = tf.where(num_videos == 1, num_queries, num_videos)
-            row = tf.minimum(tf.range(rows), num_videos - 1)
+        rows = tf.where(num_videos == 1, num_queries, num_videos)
+        row = tf.minimum(tf.range(rows), num_videos - 1)
         window, segment = tf.gather(window, row), tf.gather(segment, row)
         query = tf.gather(query, tf.minimum(tf.range(rows), num_queries - 1))
         output = self._model().match(query[:, None], window)
@@ -159,57 +161,55 @@ class Signatures(tf.Module):
         if self._word_ids is not None:
             query = self._word_ids(query)
         else:
-            check = _check(
-                tf.reduce_all(tf.math.is_finite(query)),
-                "`query` must be finite numbers.",
+            is_finite = tf.reduce_all(tf.math.is_finite(query))
+            query = _checked(
+                query, (is_finite, "`query` must be finite numbers.")
             )
-            with tf.control_dependencies([check]):
-                query = tf.identity(query)
         return tf.cast(self._model().encode_queries(query), tf.float32)
 
     def _encode_windows(self, clip, num_clips, duration):
         """Encodings, segments, numbers of windows, durations."""
         model = self._model()
         batch, longest = tf.shape(clip)[0], tf.shape(clip)[1]
+        clip, num_clips, duration = _checked(
+            (clip, num_clips, duration),
+            *(
+                (
+                    tf.reduce_all(tf.shape(one) == [batch]),
+                    "`clip`, `num_clips` and `duration` must have as many "
+                    "rows. Received:",
+                    batch,
+                    tf.shape(num_clips),
+                    tf.shape(duration),
+                )
+                for one in (num_clips, duration)
+            ),
+        )
         mask = tf.sequence_mask(num_clips, longest)  # [B, T]
         own = tf.cast(num_clips, tf.float64) * model.clip_seconds
-        checks = [
-            _check(
-                tf.reduce_all(tf.shape(one) == [batch]),
-                "`clip`, `num_clips` and `duration` must have as many rows. "
+        clip, duration = _checked(
+            (clip, duration),
+            (
+                tf.reduce_all((num_clips >= 1) & (num_clips <= longest)),
+                "`num_clips` must be at least 1 and at most the clips given. "
                 "Received:",
-                batch,
-                tf.shape(num_clips),
-                tf.shape(duration),
-            )
-            for one in (num_clips, duration)
-        ]
-        with tf.control_dependencies(checks):
-            checks = [
-                _check(
-                    tf.reduce_all((num_clips >= 1) & (num_clips <= longest)),
-                    "`num_clips` must be at least 1 and at most the clips "
-                    "given. Received:",
-                    num_clips,
-                    longest,
-                ),
-                # A limit, so that no request asks for billions of windows.
-                _check(
-                    tf.reduce_all((duration >= 0) & (duration <= 10 * own)),
-                    "`duration` must be seconds: 0 for the length of the "
-                    "clips, at most ten times that. Received:",
-                    duration,
-                ),
-                _check(
-                    tf.reduce_all(
-                        tf.math.is_finite(tf.boolean_mask(clip, mask))
-                    ),
-                    "`clip` must be finite numbers in the real clips.",
-                ),
-            ]
-        with tf.control_dependencies(checks):
-            clip = tf.where(mask[..., None], clip, 0.0)
-            duration = tf.where(duration > 0, duration, own)
+                num_clips,
+                longest,
+            ),
+            # A limit, so that no request asks for billions of windows.
+            (
+                tf.reduce_all((duration >= 0) & (duration <= 10 * own)),
+                "`duration` must be seconds: 0 for the length of the clips, "
+                "at most ten times that. Received:",
+                duration,
+            ),
+            (
+                tf.reduce_all(tf.math.is_finite(tf.boolean_mask(clip, mask))),
+                "`clip` must be finite numbers in the real clips.",
+            ),
+        )
+        clip = tf.where(mask[..., None], clip, 0.0)
+        duration = tf.where(duration > 0, duration, own)
         segment, num_windows = windows.contexts(
             model.grid, model.context_size, duration
         )
@@ -229,8 +229,13 @@ class Signatures(tf.Module):
         )
 
 
-def _check(condition, *message):
-    return tf.debugging.Assert(condition, list(message))
+def _checked(tensors, *checks):
+    """The tensors, once all conditions hold; each comes with what to say."""
+    asserts = [
+        tf.debugging.Assert(holds, message) for holds, *message in checks
+    ]
+    with tf.control_dependencies(asserts):
+        return tf.nest.map_structure(tf.identity, tensors)
 
 
 def _moments(segment, score):

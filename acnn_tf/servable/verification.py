@@ -5,12 +5,7 @@ import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.search import (
-    EncodedVideo,
-    candidates,
-    encode_videos,
-    nms,
-)
+from acnn_tf.search import candidates, encode_videos, nms
 from acnn_tf.servable.signatures import NO_SCORE
 
 # Largest error, relative to the largest number of an output.
@@ -47,15 +42,12 @@ def example_inputs(model, num_clips=(9, 5)):
         query = rng.normal(size=(len(num_clips), width)).astype(np.float32)
     else:
         words = model.vocabulary
-        query = np.array(
-            [
-                " ".join(
-                    [words[(row + n) % len(words)] for n in range(row + 3)]
-                )
-                for row in range(len(num_clips))
-            ],
-            object,
-        )
+        starts = range(len(num_clips))
+        sentences = [
+            [words[(start + n) % len(words)] for n in range(start + 3)]
+            for start in starts
+        ]
+        query = np.array(list(map(" ".join, sentences)), object)
     return {
         "search": {"query": query},
         "localize": {**video, "query": query},
@@ -91,23 +83,19 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
         for name, clip, count in zip(rows, videos["clip"], videos["num_clips"])
     }
     durations = dict(zip(rows, videos["duration"].tolist()))
-    windows = {
-        video.video_id: video
-        for video in encode_videos(model, features, durations)
-    }
-    longest = max(len(video.windows) for video in windows.values())
-    padded = [_padded(windows[name], longest) for name in rows]
+    found = encode_videos(model, features, durations)
+    videos = sorted(found, key=lambda video: int(video.video_id))
     outputs = {
         "encode_queries": {"query": encoded(inputs["encode_queries"]["query"])},
         "encode_windows": {
-            "window": np.stack([video.encoding for video in padded]),
-            "segment": np.stack([video.windows for video in padded]),
-            "num_windows": np.array([len(windows[n].windows) for n in rows]),
+            "window": _stacked([video.encoding for video in videos]),
+            "segment": _stacked([video.windows for video in videos]),
+            "num_windows": np.array([len(video.windows) for video in videos]),
         },
     }
     answers = []
-    for name, query in zip(rows, encoded(inputs["localize"]["query"])):
-        (segments,), (scores,) = candidates(model, query[None], windows[name])
+    for video, query in zip(videos, encoded(inputs["localize"]["query"])):
+        (segments,), (scores,) = candidates(model, query[None], video)
         (kept,) = nms([segments], [scores], max_iou, top_n).numpy()
         answers.append(
             [("", *segments[i].tolist(), float(scores[i])) for i in kept]
@@ -175,30 +163,19 @@ def _error(one, other, place):
         return float(np.abs(one - other).max() / max(largest, 1e-9))
 
 
-def _padded(video, longest):
-    def pad(array):
-        array = np.asarray(array, np.float32)
-        return np.pad(array, ((0, longest - len(array)), (0, 0)))
-
-    return EncodedVideo(
-        video.video_id, video.duration, pad(video.windows), pad(video.encoding)
-    )
+def _stacked(arrays):
+    """Arrays `[n, D]` as one, with zeros behind the shorter ones."""
+    longest = max(map(len, arrays))
+    return np.stack(
+        [np.pad(array, ((0, longest - len(array)), (0, 0))) for array in arrays]
+    ).astype(np.float32)
 
 
 def _moments(answers, top_n):
     """Rows of `(video id, start, end, score)` as arrays."""
     none = ("", 0.0, 0.0, NO_SCORE)
     rows = [[*row, *[none] * (top_n - len(row))] for row in answers]
-    columns = [
-        [[moment[key] for moment in row] for row in rows] for key in range(4)
-    ]
-    video_id, *numbers = columns
-    start, end, score = (
-        np.array(column, np.float32).reshape(-1, top_n) for column in numbers
-    )
-    return {
-        "video_id": np.array(video_id, object).reshape(-1, top_n),
-        "start": start,
-        "end": end,
-        "score": score,
-    }
+    columns = np.array(rows, object).reshape(-1, top_n, 4)
+    video_id, *numbers = np.moveaxis(columns, -1, 0)
+    start, end, score = (array.astype(np.float32) for array in numbers)
+    return {"video_id": video_id, "start": start, "end": end, "score": score}

@@ -25,14 +25,18 @@ def contexts(grid, size, duration):
     >>> segment[1, :, 0].numpy().tolist(), num_windows.numpy().tolist()
     ([[0.0, 4.0], [2.0, 6.0], [4.0, 8.0]], [2, 3])
     """
-    length, step, count = (_frames if grid.frame_rate else _seconds)(
-        grid, duration[:, None]
-    )  # [B, lengths]
+    own = duration[:, None]
+    if grid.frame_rate:
+        own = tf.round(own * grid.frame_rate)
+    step, count = (_frames if grid.frame_rate else _seconds)(grid, own)
     # A video that no window fits into has one: all of it.
-    whole = tf.cast(
-        tf.equal(tf.reduce_sum(count, 1, keepdims=True), 0), count.dtype
+    whole = tf.equal(tf.reduce_sum(count, 1, keepdims=True), 0)
+    length = tf.broadcast_to(
+        tf.constant(grid.lengths, tf.float64), tf.shape(count)
     )
-    count = tf.concat([count, whole], axis=1)
+    length = tf.concat([length, own], axis=1)  # [B, lengths + 1]
+    step = tf.concat([step, tf.zeros_like(own)], axis=1)
+    count = tf.concat([count, tf.cast(whole, count.dtype)], axis=1)
     num_windows = tf.reduce_sum(count, axis=1)
 
     # Windows of one length in one video make a run.
@@ -57,38 +61,24 @@ def contexts(grid, size, duration):
 
 
 def _seconds(grid, duration):
-    """Length, step and count of the windows of each length, and of all."""
-    lengths = tf.constant(grid.lengths, tf.float64)
-    span = duration - lengths  # [B, lengths]
+    """Step and count of the windows of each length, `[B, lengths]`."""
+    span = duration - tf.constant(grid.lengths, tf.float64)
     step = tf.constant(
-        [(1 - grid.overlap) * one for one in grid.lengths], tf.float64
+        [(1 - grid.overlap) * length for length in grid.lengths], tf.float64
     )
     # A hair off, so that rounding never adds a window.
     num_steps = tf.maximum(tf.math.ceil(span / step - 1e-6), 0.0)
     count = tf.where(span >= 0, tf.cast(num_steps, tf.int64) + 1, 0)
-    step = tf.math.divide_no_nan(span, num_steps)
-    length = tf.broadcast_to(lengths, tf.shape(span))
-    return (
-        tf.concat([length, duration], axis=1),
-        tf.concat([step, tf.zeros_like(duration)], axis=1),
-        count,
-    )
+    return tf.math.divide_no_nan(span, num_steps), count
 
 
-def _frames(grid, duration):
+def _frames(grid, num_frames):
     """The same in frames, by the paper's rule."""
-    num_frames = tf.round(duration * grid.frame_rate)
-    lengths = tf.constant(grid.lengths, tf.float64)
+    last = num_frames + 1 - tf.constant(grid.lengths, tf.float64)
     steps = [
         max(1, int(round((1 - grid.overlap) * length, 6) // 1))
         for length in grid.lengths
     ]
     step = tf.constant(steps, tf.float64)
-    last = num_frames + 1 - lengths  # [B, lengths]
     count = tf.cast(tf.math.ceil(tf.maximum(last, 0.0) / step), tf.int64)
-    shape = tf.shape(last)
-    return (
-        tf.concat([tf.broadcast_to(lengths, shape), num_frames], axis=1),
-        tf.concat([tf.broadcast_to(step, shape), tf.zeros_like(duration)], 1),
-        count,
-    )
+    return tf.broadcast_to(step, tf.shape(count)), count

@@ -73,29 +73,20 @@ class WordIds(tf.Module):
     def __call__(self, query):
         query = tf.convert_to_tensor(query, tf.string)
         # Bytes too: what is not UTF-8 may have many and no characters.
-        bad = tf.where(
+        query = _refuse(
+            query,
             (tf.strings.length(query, "UTF8_CHAR") > MAX_CHARACTERS)
-            | (tf.strings.length(query) > 4 * MAX_CHARACTERS)
-        )[:, 0]
-        check = tf.debugging.Assert(
-            tf.equal(tf.size(bad), 0),
-            [
-                f"`query` must have at most {MAX_CHARACTERS:,} characters. It "
-                "has more in row:",
-                bad,
-            ],
+            | (tf.strings.length(query) > 4 * MAX_CHARACTERS),
+            f"`query` must have at most {MAX_CHARACTERS:,} characters. It has "
+            "more in row:",
         )
-        with tf.control_dependencies([check]):
-            query = tf.identity(query)
         replaced = tf.strings.unicode_transcode(query, "UTF-8", "UTF-8")
-        # Not the bytes themselves: errors travel as UTF-8.
-        bad = tf.where(replaced != query)[:, 0]
-        check = tf.debugging.Assert(
-            tf.equal(tf.size(bad), 0),
-            ["`query` must be UTF-8 text. It is not in row:", bad],
+        query = _refuse(
+            query,
+            replaced != query,
+            "`query` must be UTF-8 text. It is not in row:",
         )
-        with tf.control_dependencies([check]):
-            text = self._decompose(tf.identity(query))
+        text = self._decompose(query)
         ids = self._ids.lookup(sentences.tokenize(text))  # [Q, (L)]
         no_words = tf.equal(ids.row_lengths(), 0)
         ids = tf.pad(ids.to_tensor(sentences.PADDING), [[0, 0], [0, 1]])
@@ -122,6 +113,15 @@ class WordIds(tf.Module):
         return tf.strings.reduce_join(
             letters.with_flat_values(sorted_letters), axis=-1
         )
+
+
+def _refuse(query, is_bad, message):
+    """The queries, unless there are bad ones, whose rows it tells."""
+    # Not their bytes: errors travel as UTF-8.
+    bad = tf.where(is_bad)[:, 0]
+    check = tf.debugging.Assert(tf.equal(tf.size(bad), 0), [message, bad])
+    with tf.control_dependencies([check]):
+        return tf.identity(query)
 
 
 def _table(keys, values, default):

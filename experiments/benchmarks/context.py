@@ -13,53 +13,34 @@ from experiments.benchmarks import measure
 
 KERNEL_SIZES = (1, 3, 5, 7)
 GRID = WindowGrid((4.0, 8.0, 16.0, 32.0))  # in clips
-# Examples, clips of each, features, filters. A pair has one window.
-VIDEOS, PAIRS = (8, 64, 4096, 256), (64, 1, 4096, 256)
-SMOKE_VIDEOS, SMOKE_PAIRS = (2, 12, 16, 8), (4, 1, 16, 8)
 
 
-def rows(smoke=False, rounds=5):
+def rows(smoke, rounds):
     """`TemporalContext` against one `Conv1D` for each kernel size.
 
     `gemm_share` counts the FLOPs of our products, two for each multiplication,
     and as many again for the gradient of the weights.
-
-    Args:
-        smoke: Tiny cases.
-        rounds: Timed rounds.
-
-    Returns:
-        List of rows.
     """
+    width, filters = (16, 8) if smoke else (4096, 256)
+    # Examples, and clips or windows of each. A pair has one window.
+    cases = (
+        ((videos, 2, 12), (pairs, 4, 1))
+        if smoke
+        else ((videos, 8, 64), (pairs, 64, 1))
+    )
     found = []
-    for make, shape in (
-        (videos, SMOKE_VIDEOS if smoke else VIDEOS),
-        (pairs, SMOKE_PAIRS if smoke else PAIRS),
-    ):
-        batch, num_clips, width, filters = shape
+    for make, batch, count in cases:
         products = width
         if make is videos:
-            products += len(GRID.windows(float(num_clips)))
-        (memory,) = measure.peaks(make, [shape])
-        functions = make(*shape)
-        ours, theirs = (function() for function in functions.values())
-        results = [list(map(np.asarray, ours)), theirs]
-        error = {"keras_conv1d": measure.max_relative_error(*results)}
-        del ours, theirs, results
+            products += len(GRID.windows(float(count)))
+        shape = batch, count, width, filters
         found += measure.compare(
             "context",
-            f"{make.__name__}, {batch}x{num_clips}x{width}",
-            functions,
+            f"{make.__name__}, {batch}x{count}x{width}",
+            make(*shape),
             rounds,
-            smoke=smoke,
-            flops=4
-            * batch
-            * num_clips
-            * sum(KERNEL_SIZES)
-            * filters
-            * products,
-            memory=memory,
-            error=error,
+            flops=4 * batch * count * sum(KERNEL_SIZES) * filters * products,
+            memory=measure.peaks(make, *shape),
         )
     return found
 
@@ -77,14 +58,12 @@ def videos(batch, num_clips, width, filters):
         tf.constant(contexts[None], tf.float32), tf.ones((1, num_clips), bool)
     )
     pooling = tf.repeat(share, batch, axis=0)
-    own = share[0, :, layer.context_size // 2]  # [W, T]
-    lengths = (windows[:, 1] - windows[:, 0]).round(6)
-    of_length = [own[lengths == length] for length in np.unique(lengths)]
+    of_length = by_length(windows, share[0, :, layer.context_size // 2])
     plain = convolutions(layer, padding="same", dilation_rate=GRID.dilation)
 
     def convolve(clip):
         found = []
-        for one in of_length:
+        for one in of_length:  # [W, T]
             window = tf.matmul(one, clip)
             found.append(tf.stack([conv(window) for conv in plain], axis=-2))
         return tf.concat(found, axis=1)
@@ -119,11 +98,10 @@ def pairs(batch, num_windows, width, filters):
     return _functions(layer, plain, layer, convolve, shape)
 
 
-def _layer(width, filters):
-    keras.utils.set_random_seed(0)
-    layer = layers.TemporalContext(KERNEL_SIZES, filters)
-    layer.build((None, None, width))
-    return layer
+def by_length(windows, rows):
+    """The rows of the windows of each length: a list of arrays."""
+    lengths = (windows[:, 1] - windows[:, 0]).round(6)
+    return [rows[lengths == length] for length in np.unique(lengths)]
 
 
 def convolutions(layer, **arguments):
@@ -135,6 +113,13 @@ def convolutions(layer, **arguments):
         one.set_weights([np.stack(taps), bias])
         found.append(one)
     return found
+
+
+def _layer(width, filters):
+    keras.utils.set_random_seed(0)
+    layer = layers.TemporalContext(KERNEL_SIZES, filters)
+    layer.build((None, None, width))
+    return layer
 
 
 def _functions(layer, plain, ours, theirs, shape):

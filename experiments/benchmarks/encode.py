@@ -13,42 +13,26 @@ import tensorflow as tf
 from acnn_tf.data.windows import pool_clips
 from acnn_tf.models import ACNN
 from experiments.benchmarks import measure
-from experiments.benchmarks.context import convolutions
-
-# Clips, features, filters.
-SHAPE = (600, 4096, 256)
-SMOKE_SHAPE = (60, 16, 8)
+from experiments.benchmarks.context import by_length, convolutions
 
 
-def rows(smoke=False, rounds=5):
+def rows(smoke, rounds):
     """`ACNN.encode_windows` from clips, against Keras convolutions.
 
     `gemm_share` counts what ours multiplies: two FLOPs for each clip, tap,
     feature and filter, and for each window, tap, clip and filter.
-
-    Args:
-        smoke: A tiny case.
-        rounds: Timed rounds.
-
-    Returns:
-        List of one row.
     """
-    shape = SMOKE_SHAPE if smoke else SHAPE
+    shape = (60, 16, 8) if smoke else (600, 4096, 256)
     num_clips, width, filters = shape
-    (memory,) = measure.peaks(candidates, [shape])
     functions = candidates(*shape)
-    ours, theirs = (function() for function in functions.values())
-    num_windows = len(ours)
-    taps = 2 * num_clips * 9 * filters
+    num_windows = functions["encode_windows"]()[0].shape[0]
     return measure.compare(
         "encode",
         f"{num_clips} clips, {num_windows} windows",
         functions,
         rounds,
-        smoke=smoke,
-        flops=taps * (width + num_windows),
-        memory=memory,
-        error={"keras_conv1d": measure.max_relative_error([ours], [theirs])},
+        flops=2 * num_clips * 9 * filters * (width + num_windows),
+        memory=measure.peaks(candidates, *shape),
     )
 
 
@@ -72,11 +56,7 @@ def candidates(num_clips, width, filters):
         "duration": tf.constant([float(num_clips)]),
     }
     pooled = pool_clips(clip, windows, 1.0)  # [W, D]
-    lengths = (windows[:, 1] - windows[:, 0]).round(6)
-    sequences = [
-        tf.constant(pooled[None, lengths == length])
-        for length in np.unique(lengths)
-    ]
+    sequences = [tf.constant(one[None]) for one in by_length(windows, pooled)]
     plain = convolutions(
         model.context, padding="same", dilation_rate=model.grid.dilation
     )
@@ -94,6 +74,6 @@ def candidates(num_clips, width, filters):
         return tf.concat(found, axis=0)
 
     return {
-        "encode_windows": lambda: encode(inputs).numpy(),
-        "keras_conv1d": lambda: convolve(sequences).numpy(),
+        "encode_windows": lambda: [encode(inputs).numpy()],
+        "keras_conv1d": lambda: [convolve(sequences).numpy()],
     }

@@ -11,13 +11,12 @@ once, which makes everything else there slower.
 """
 
 import functools
-import multiprocessing
+import itertools
 import os
 import statistics
 import tempfile
 import time
 import types
-from concurrent import futures
 
 import h5py
 import numpy as np
@@ -32,84 +31,71 @@ from experiments.benchmarks import measure
 BATCH_SIZE = 64
 CLIP_SECONDS = 16 / 29.4
 GRID = WindowGrid((64, 128, 256, 512), overlap=0.8, frame_rate=29.4)
-FORMATS = {"HDF5": "clips.hdf5", "TFRecord": "clips.tfrecord", ".npy": "clips"}
 # With five windows each, a pair takes 80 KiB: part of them tells the rate.
 FEW_PAIRS = 4096
 
-# By case: the file, the number of context windows, and the arguments of
-# `training_pairs`.
+# By case: the plain way to hold it against, the file, the number of context
+# windows, and the arguments of `training_pairs`.
 SEQUENCE = {"videos_in_memory": 8, "shuffle": False}
 MEMORY = "shuffled, from memory"
 CONTEXTS = "5-window contexts, shuffled, from memory"
-OURS = {
-    **{
-        f"from disk, in sequence, {name}": (file, 1, SEQUENCE)
-        for name, file in FORMATS.items()
-    },
-    MEMORY: ("clips", 1, {}),
-    CONTEXTS: ("clips", 5, {}),
+ROWS = "h5py_row_by_row"
+CASES = {
+    "from disk, in sequence, HDF5": (ROWS, "clips.hdf5", 1, SEQUENCE),
+    "from disk, in sequence, TFRecord": (ROWS, "clips.tfrecord", 1, SEQUENCE),
+    "from disk, in sequence, .npy": (ROWS, "clips", 1, SEQUENCE),
+    MEMORY: (f"{ROWS}, shuffled", "clips", 1, {}),
+    CONTEXTS: (f"{ROWS}, 5 windows, shuffled", "clips", 5, {}),
 }
-# By name: the number of context windows, and whether pairs are shuffled.
+# By name: the file of pairs, and whether they are shuffled.
 PLAIN = {
-    "h5py_row_by_row": (1, False),
-    "h5py_row_by_row, shuffled": (1, True),
-    "h5py_row_by_row, 5 windows, shuffled": (5, True),
+    ROWS: ("pairs_1.hdf5", False),
+    f"{ROWS}, shuffled": ("pairs_1.hdf5", True),
+    f"{ROWS}, 5 windows, shuffled": ("pairs_5.hdf5", True),
 }
-PAIR_KEYS = ("window", "segment", "query", "score", "offset")
 
 
-def rows(smoke=False, rounds=5):
-    """Ours against the plain way.
+def rows(smoke, rounds):
+    """Ours against the plain way, an epoch a round after one to warm up.
 
-    Args:
-        smoke: Tiny sizes.
-        rounds: Timed epochs of each, in turn, after one to warm up.
-
-    Returns:
-        List of rows. Seconds are those of a batch; `pairs_per_second` and
-        `other_pairs_per_second` say the same.
+    Seconds are those of a batch; `pairs_per_second` and
+    `other_pairs_per_second` say the same.
     """
-    spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
-        futures.ProcessPoolExecutor(1, spawn) as ours,
-        futures.ProcessPoolExecutor(1, spawn) as plain,
+        measure.new_process() as ours,
+        measure.new_process() as plain,
     ):
         measure.progress("input: makes files")
         ours.submit(_write, folder, smoke).result()
-        workers = dict.fromkeys(OURS, ours) | dict.fromkeys(PLAIN, plain)
-        seconds = {case: [] for case in workers}
+        workers = dict.fromkeys(CASES, ours) | dict.fromkeys(PLAIN, plain)
+        taken = {case: [] for case in workers}
         for number in range(1 + rounds):
             measure.progress(f"input: epoch {number} of {rounds}")
             for case, worker in workers.items():
                 time.sleep(measure.PAUSE)
-                taken = worker.submit(_seconds_of_batch, folder, smoke, case)
-                seconds[case].append(taken.result())
+                result = worker.submit(_seconds_of_batch, folder, smoke, case)
+                taken[case].append(result.result())
         errors = {
             case: ours.submit(_error, folder, smoke, case).result()
-            for case in OURS
+            for case in CASES
         }
-    measured = {
-        case: measure.Measured(statistics.median(taken[1:]), rounds)
-        for case, taken in seconds.items()
+    seconds = {
+        case: statistics.median(epochs[1:]) for case, epochs in taken.items()
     }
-    found = []
-    for case, (_, context_size, arguments) in OURS.items():
-        way = context_size, arguments.get("shuffle", True)
-        other = next(name for name, plain in PLAIN.items() if plain == way)
-        found.append(
-            measure.row(
-                "input",
-                case,
-                other,
-                measured[case],
-                measured[other],
-                max_relative_error=errors[case],
-                pairs_per_second=BATCH_SIZE / measured[case].seconds,
-                other_pairs_per_second=BATCH_SIZE / measured[other].seconds,
-            )
+    return [
+        measure.row(
+            "input",
+            case,
+            other,
+            seconds[case],
+            seconds[other],
+            max_relative_error=errors[case],
+            pairs_per_second=BATCH_SIZE / seconds[case],
+            other_pairs_per_second=BATCH_SIZE / seconds[other],
         )
-    return found
+        for case, (other, *_) in CASES.items()
+    ]
 
 
 @functools.cache
@@ -132,7 +118,7 @@ def _moments(smoke):
 
 def _pairs(folder, smoke, case):
     """The `Batches` of one case of ours."""
-    file, context_size, arguments = OURS[case]
+    _, file, context_size, arguments = CASES[case]
     moments = _moments(smoke)
     # 16 words a query; the first says which moment it is.
     queries = np.zeros((len(moments), 16), np.int32)
@@ -158,36 +144,32 @@ def _write(folder, smoke):
         video: rng.random((round(duration / CLIP_SECONDS), dim), np.float32)
         for video, duration in durations.items()
     }
-    for file in FORMATS.values():
-        write_features(os.path.join(folder, file), clips, CLIP_SECONDS)
+    for _, name, *_ in CASES.values():
+        path = os.path.join(folder, name)
+        if not os.path.exists(path):
+            write_features(path, clips, CLIP_SECONDS)
     for case, limit in ((MEMORY, None), (CONTEXTS, FEW_PAIRS)):
-        made, context_size = _pairs(folder, smoke, case), OURS[case][1]
+        made = _pairs(folder, smoke, case)
         count = min(made.num_examples, limit or made.num_examples)
-        first = 0
-        with h5py.File(_file_of_pairs(folder, context_size), "w") as file:
-            for inputs, targets in made.dataset:
-                arrays = {**inputs, **targets}
-                for key in PAIR_KEYS:
-                    array = arrays[key].numpy()[: count - first]
-                    if key not in file:
-                        shape = (count, *array.shape[1:])
-                        file.create_dataset(key, shape, array.dtype)
-                    file[key][first : first + len(array)] = array
-                first += len(array)
-                if first == count:
-                    break
-
-
-def _file_of_pairs(folder, context_size):
-    return os.path.join(folder, f"pairs_{context_size}.hdf5")
+        batches = [
+            {**inputs, **targets}
+            for inputs, targets in itertools.islice(
+                made.dataset, -(-count // BATCH_SIZE)
+            )
+        ]
+        path = os.path.join(folder, PLAIN[CASES[case][0]][0])
+        with h5py.File(path, "w") as file:
+            for key in ("window", "segment", "query", "score", "offset"):
+                arrays = [batch[key] for batch in batches]
+                file[key] = np.concatenate(arrays)[:count]
 
 
 def _row_by_row(folder, name):
     """The plain way: batches without end, and how many make an epoch."""
-    context_size, shuffled = PLAIN[name]
-    file = h5py.File(_file_of_pairs(folder, context_size))
+    name, shuffled = PLAIN[name]
+    file = h5py.File(os.path.join(folder, name))
     windows = file["window"]
-    small = {key: file[key][()] for key in PAIR_KEYS if key != "window"}
+    small = {key: file[key][()] for key in file if key != "window"}
     rng = np.random.default_rng(0)
 
     def examples():
@@ -200,8 +182,8 @@ def _row_by_row(folder, name):
                 yield {"window": windows[row], **values}
 
     signature = {
-        key: tf.TensorSpec(file[key].shape[1:], file[key].dtype)
-        for key in PAIR_KEYS
+        key: tf.TensorSpec(array.shape[1:], array.dtype)
+        for key, array in file.items()
     }
     dataset = tf.data.Dataset.from_generator(
         examples, output_signature=signature
@@ -210,9 +192,9 @@ def _row_by_row(folder, name):
 
 
 @functools.cache
-def _candidate(folder, smoke, case):
+def _batches(folder, smoke, case):
     """An iterator over batches without end, and how many make an epoch."""
-    if case in OURS:
+    if case in CASES:
         made = _pairs(folder, smoke, case)
         return iter(made.dataset), made.steps_per_epoch
     dataset, num_batches = _row_by_row(folder, case)
@@ -221,7 +203,7 @@ def _candidate(folder, smoke, case):
 
 def _seconds_of_batch(folder, smoke, case):
     """Seconds for a batch, over an epoch."""
-    batches, num_batches = _candidate(folder, smoke, case)
+    batches, num_batches = _batches(folder, smoke, case)
     start = time.perf_counter()
     for _ in range(num_batches):
         next(batches)
@@ -230,9 +212,9 @@ def _seconds_of_batch(folder, smoke, case):
 
 def _error(folder, smoke, case):
     """A batch's distance from `pool_clips`, window by window."""
-    inputs, _ = next(_candidate(folder, smoke, case)[0])
+    inputs, _ = next(_batches(folder, smoke, case)[0])
     videos = [moment.video_id for moment in _moments(smoke)]
-    with open_features(os.path.join(folder, FORMATS[".npy"])) as features:
+    with open_features(os.path.join(folder, "clips")) as features:
         expected = [
             pool_clips(features[videos[query[0]]], context[0], CLIP_SECONDS)
             for query, context in zip(

@@ -6,22 +6,18 @@ is let go before the next one starts. Memory is measured in another process,
 see `peaks`.
 """
 
+import contextlib
 import ctypes
 import gc
-import importlib
-import json
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import NamedTuple
+from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # The threads of one library go on spinning for a while, waiting for more, and
 # would take the cores from another: TensorFlow's products are half as fast
@@ -30,26 +26,10 @@ PAUSE = 0.15
 # In its turn a candidate runs until this is over, and once at least: the first
 # run after a pause, on cold caches, is not what training is made of.
 TURN_SECONDS = 0.3
-# Past this a candidate takes part in the first rounds only.
-SLOW_SECONDS = 2.0
-SLOW_ROUNDS = 2
 # The peak depends on which operations happen to run side by side.
 MEMORY_RUNS = 3
-
-
-class Measured(NamedTuple):
-    """Of one candidate.
-
-    Attributes:
-        seconds: Median of its runs.
-        rounds: Rounds that it took part in.
-        memory_mb: Peak, over what there was before it started; `None` where
-            it was not measured.
-    """
-
-    seconds: float
-    rounds: int
-    memory_mb: float | None = None
+# Of the matrices whose product tells the rate of the machine.
+PRODUCT_SIZE = 2048
 
 
 def progress(text):
@@ -65,54 +45,39 @@ def in_turn(candidates, rounds):
 
     Args:
         candidates: Dictionary of functions without arguments, by name.
-        rounds: Rounds of turns. A candidate that takes more than
-            `SLOW_SECONDS` leaves after `SLOW_ROUNDS`.
+        rounds: Int, rounds of turns.
 
     Returns:
-        Dictionary of `Measured`, without memory.
+        Dictionary from name to the median of the seconds of a run.
     """
     for function in candidates.values():
         function()
     seconds = {name: [] for name in candidates}
-    taken_part = dict.fromkeys(candidates, 0)
-    for number in range(rounds):
+    for _ in range(rounds):
         for name, function in candidates.items():
-            runs = seconds[name]
-            if number >= SLOW_ROUNDS and min(runs) > SLOW_SECONDS:
-                continue
-            taken_part[name] += 1
             time.sleep(PAUSE)
             end = time.perf_counter() + TURN_SECONDS
             while True:
                 start = time.perf_counter()
                 function()
                 now = time.perf_counter()
-                runs.append(now - start)
+                seconds[name].append(now - start)
                 if now > end:
                     break
-    return {
-        name: Measured(statistics.median(runs), taken_part[name])
-        for name, runs in seconds.items()
-    }
+    return {name: statistics.median(runs) for name, runs in seconds.items()}
 
 
 def peak_memory(function):
-    """Megabytes that a run adds to the process at its peak.
+    """Megabytes that a run of a function adds to the process at its peak.
 
     The operating system's count of the process's resident memory: its peak
-    is reset, and what was free but not given back is given back first.
-
-    Args:
-        function: Function without arguments, warmed up already.
-
-    Returns:
-        Float, 10^6 bytes, or `None` on a system without `/proc`.
+    is reset, and what was free but not given back is given back first. `None`
+    on a system without `/proc`.
     """
     gc.collect()
-    try:
+    # Another C library has no such call.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass  # another C library, which has no such call
     try:
         before = _status("VmRSS")
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
@@ -130,7 +95,13 @@ def _status(name):
     return 1024 * int(entries[name].split()[0])
 
 
-def peaks(make, cases):
+def new_process(**settings):
+    """A process to run functions in, as an executor: a fresh interpreter."""
+    spawn = multiprocessing.get_context("spawn")
+    return futures.ProcessPoolExecutor(1, spawn, **settings)
+
+
+def peaks(make, *arguments):
     """Peak memory of candidates, in a process of their own.
 
     TensorFlow keeps what it has freed in a pool, so that a step that is warm
@@ -138,39 +109,24 @@ def peaks(make, cases):
     has no such pool, which would make the timings here slower.
 
     Args:
-        make: Function of a module that makes the candidates of a case.
-        cases: List of lists of its arguments, which go through JSON.
+        make: Function of a module that makes the candidates.
+        *arguments: Its arguments.
 
     Returns:
-        List, for each case, of dictionaries: `peak_memory` of its candidates,
-        the largest of `MEMORY_RUNS` runs.
+        Dictionary from name to `peak_memory`, the largest of `MEMORY_RUNS`.
     """
-    progress(f"memory: {make.__module__}")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.benchmarks.measure"),
-            *(make.__module__, make.__name__, json.dumps(cases)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    no_pool = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1"
+    with new_process(initializer=os.putenv, initargs=no_pool) as process:
+        return process.submit(_peaks, make, arguments).result()
 
 
-def _print_peaks(module, name, cases):
-    """The other end of `peaks`."""
-    make = getattr(importlib.import_module(module), name)
-    found = []
-    for arguments in json.loads(cases):
-        found.append({})
-        for name, function in make(*arguments).items():
-            function()
-            runs = [peak_memory(function) for _ in range(MEMORY_RUNS)]
-            found[-1][name] = None if None in runs else max(runs)
-    print(json.dumps(found))
+def _peaks(make, arguments):
+    found = {}
+    for name, function in make(*arguments).items():
+        function()
+        runs = [peak_memory(function) for _ in range(MEMORY_RUNS)]
+        found[name] = None if None in runs else max(runs)
+    return found
 
 
 def product_candidates(size):
@@ -183,35 +139,8 @@ def product_candidates(size):
     }
 
 
-def in_turn_with_products(candidates, rounds, smoke=False):
-    """Times candidates, and the machine's matrix products in turn with them.
-
-    A share of that rate is a share of what the machine did in the same
-    moments, since machines that are shared drift by a factor of two.
-
-    Args:
-        candidates: As for `in_turn`.
-        rounds: Likewise.
-        smoke: Multiply tiny matrices.
-
-    Returns:
-        What `in_turn` returns, and the rate of float32 products, in 10^9
-        FLOPs a second: of TensorFlow or NumPy, the better of their medians.
-    """
-    size = 64 if smoke else 2048
-    products = product_candidates(size)
-    measured = in_turn({**candidates, **products}, rounds)
-    seconds = min(measured.pop(name).seconds for name in products)
-    return measured, 2e-9 * size**3 / seconds
-
-
 def max_relative_error(ours, other):
-    """Largest `max|a - b| / max|b|` over pairs of arrays.
-
-    Args:
-        ours: List of arrays a.
-        other: List of arrays b, of the same shapes.
-    """
+    """Largest `max|a - b| / max|b|` over two lists of arrays a and b."""
     worst = 0.0
     for one, reference in zip(ours, other, strict=True):
         one, reference = np.asarray(one), np.asarray(reference)
@@ -226,118 +155,76 @@ def max_relative_error(ours, other):
 
 
 def compare(
-    part,
-    case,
-    candidates,
-    rounds,
-    *,
-    smoke=False,
-    flops=None,
-    memory=None,
-    error=None,
-    **more,
+    part, case, candidates, rounds, *, flops, memory, error=None, **more
 ):
     """Rows that hold the first candidate against each of the others.
+
+    The machine's matrix products run in turn with them: a share of their rate
+    is a share of what the machine did in the same moments, and machines that
+    are shared drift by a factor of two.
 
     Args:
         part: Name of the part of the benchmark.
         case: What is measured, such as `"t=128,H=64,B=64"`.
         candidates: As for `in_turn`, ours first.
         rounds: As for `in_turn`.
-        smoke: Take no pains over the rate of matrix products.
         flops: FLOPs of ours, of which `gemm_share` is made.
-        memory: One of the dictionaries that `peaks` returns.
+        memory: What `peaks` returns.
         error: Dictionary of ours' `max_relative_error`, by the name of the
-            other candidate.
+            other candidate. Default: of the arrays that they return.
         **more: Further entries of each row.
 
     Returns:
         List of rows: see `row`.
     """
     progress(f"{part}: {case}")
-    others = cpu_of_others()
-    start = time.perf_counter()
-    if flops is None:
-        measured = in_turn(candidates, rounds)
-    else:
-        measured, rate = in_turn_with_products(candidates, rounds, smoke)
-    measured = {
-        name: one._replace(memory_mb=(memory or {}).get(name))
-        for name, one in measured.items()
-    }
-    if others is not None:
-        others = cpu_of_others() - others
-        others /= os.cpu_count() * (time.perf_counter() - start)
-        more = {"cpu_share_of_others": max(0.0, others), **more}
-    first, *names = measured
-    ours = measured[first]
-    if flops is not None:
-        share = flops * 1e-9 / ours.seconds / rate
-        more = {"gemm_share": share, "gemm_gflops_per_second": rate, **more}
+    ours, *others = candidates
+    if error is None:
+        arrays = candidates[ours]()
+        error = {
+            name: max_relative_error(arrays, candidates[name]())
+            for name in others
+        }
+        del arrays
+    products = product_candidates(PRODUCT_SIZE)
+    seconds = in_turn({**candidates, **products}, rounds)
+    rate = 2 * PRODUCT_SIZE**3 / min(seconds[name] for name in products)
     return [
         row(
             part,
             case,
             name,
-            ours,
-            measured[name],
-            max_relative_error=(error or {}).get(name),
+            seconds[ours],
+            seconds[name],
+            memory[ours],
+            memory.get(name),
+            max_relative_error=error[name],
+            gemm_share=flops / seconds[ours] / rate,
+            gemm_gflops_per_second=rate * 1e-9,
             **more,
         )
-        for name in names
+        for name in others
     ]
 
 
-def cpu_of_others():
-    """Seconds of CPU that other processes took since the machine started.
+def row(part, case, against, ours, other, ours_mb=None, other_mb=None, **more):
+    """One row: seconds and memory of ours against another, for JSON.
 
-    `None` where the system does not say. A row that others took a share of is
-    worth little.
+    `ratio` and `memory_ratio` say how many times as much the other takes,
+    `None` where that is not known.
     """
-    try:
-        with open("/proc/stat", encoding="ascii") as lines:
-            user, nice, system, _, _, *interrupts = map(
-                int, next(lines).split()[1:9]
-            )
-    except OSError:
-        return None
-    ticks = user + nice + system + sum(interrupts)
-    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
-
-
-def row(part, case, against, ours, other, **more):
-    """One row: ours against another, as a dictionary for JSON.
-
-    `ratio` and `memory_ratio` say how many times as much the other takes.
-
-    Args:
-        part: As for `compare`.
-        case: As for `compare`.
-        against: Name of the other.
-        ours: `Measured`.
-        other: `Measured`.
-        **more: Further entries, or others in place of `None`.
-    """
-    memory_ratio = None
-    if ours.memory_mb and other.memory_mb is not None:
-        memory_ratio = other.memory_mb / ours.memory_mb
+    has_memory = ours_mb and other_mb is not None
     return {
         "part": part,
         "case": case,
         "against": against,
-        "ratio": other.seconds / ours.seconds,
-        "memory_ratio": memory_ratio,
+        "ratio": None if other is None else other / ours,
+        "memory_ratio": other_mb / ours_mb if has_memory else None,
         "max_relative_error": None,
         "gemm_share": None,
-        "seconds": ours.seconds,
-        "other_seconds": other.seconds,
-        "memory_mb": ours.memory_mb,
-        "other_memory_mb": other.memory_mb,
-        "rounds": ours.rounds,
-        "other_rounds": other.rounds,
+        "seconds": ours,
+        "other_seconds": other,
+        "memory_mb": ours_mb,
+        "other_memory_mb": other_mb,
         **more,
     }
-
-
-if __name__ == "__main__":
-    _print_peaks(*sys.argv[1:])

@@ -1,31 +1,35 @@
 """ACNN as one would write it first: what its training step is held against."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.models import ACNN
+from experiments.benchmarks.context import convolutions
 from experiments.benchmarks.cross import literal_kernel
 
 
-def weights(model):
-    """Trainable weights: context, what is between, head."""
-    between = (model.pooling, model.window_projection, model.query_projection)
-    return [
-        weight
-        for layer in (model.context, *between, model.head)
-        for weight in layer.trainable_weights
-    ]
-
-
 class PlainACNN(ACNN):
-    """ACNN out of plain Keras layers and the literal cross feature."""
+    """An `ACNN` out of plain Keras layers and the literal cross feature.
 
-    def __init__(self, **arguments):
+    Args:
+        model: `ACNN`, built, whose weights it takes.
+        **arguments: Those of the model.
+    """
+
+    def __init__(self, model, **arguments):
         super().__init__(name="plain", **arguments)
-        self.context = _Convolutions(self.kernel_sizes, self.filters)
-        self.head = _LiteralHead(self.hidden_dim, self.first_order_query)
+        self.context = _Convolutions(model.context)
+        self.head = _LiteralHead(model.head)
+        self.build(
+            {
+                "window": (None, None, None, model.clip_dim),
+                "query": (None, model.query_projection.kernel.shape[0]),
+            }
+        )
+        for name in ("pooling", "window_projection", "query_projection"):
+            weights = getattr(model, name).get_weights()
+            getattr(self, name).set_weights(weights)
 
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, t]
@@ -39,52 +43,15 @@ class PlainACNN(ACNN):
             "batch_score": self.head(query, positive)["score"],
         }
 
-    def copy_weights(self, model):
-        """Takes the weights of an `ACNN`."""
-        arrays = [weight.numpy() for weight in weights(model)]
-        for weight, array in zip(
-            weights(self), self.matching(model, arrays), strict=True
-        ):
-            weight.assign(array)
-
-    def matching(self, model, arrays):
-        """Arrays like the weights of an `ACNN`, laid out as those of this."""
-        arrays = list(map(np.asarray, arrays))
-        # Ours are the taps of all kernels and then biases; a convolution has
-        # a kernel and a bias.
-        context = []
-        for size in self.kernel_sizes:
-            context += [np.stack(arrays[:size]), None]
-            arrays = arrays[size:]
-        num_kernels = len(self.kernel_sizes)
-        context[1::2], arrays = arrays[:num_kernels], arrays[num_kernels:]
-        names = [weight.name for weight in model.head.trainable_weights]
-        between = arrays[: -len(names)]
-        head = dict(zip(names, arrays[-len(names) :]))
-        return [
-            *context,
-            *between,
-            literal_kernel(head),
-            head["output_kernel"],
-            head["output_bias"],
-        ]
-
 
 class _Convolutions(keras.layers.Layer):
     """One convolution a kernel size, over the middle of each context."""
 
-    def __init__(self, kernel_sizes, filters):
+    def __init__(self, context):
         super().__init__(name="convolutions")
-        self.supports_masking = True
-        self.filters = filters
-        self.context_size = max(kernel_sizes)
-        self.convolutions = [
-            keras.layers.Conv1D(filters, size) for size in kernel_sizes
-        ]
-
-    def build(self, shape):
-        for convolution in self.convolutions:
-            convolution.build((None, None, shape[-1]))
+        self.context_size = context.context_size
+        self.convolutions = convolutions(context)
+        self.built = True
 
     def call(self, window, mask=None, pooling=None):
         if mask is not None:
@@ -97,31 +64,29 @@ class _Convolutions(keras.layers.Layer):
             first = (self.context_size - size) // 2
             outputs.append(convolution(window[:, first : first + size])[:, 0])
         outputs = ops.stack(outputs, axis=-2)  # [B * W, K, F]
-        return ops.reshape(
-            outputs, (-1, num_windows, len(self.convolutions), self.filters)
-        )
-
-    def compute_mask(self, window, mask=None):
-        return None
+        return ops.reshape(outputs, (-1, num_windows, *outputs.shape[1:]))
 
 
 class _LiteralHead(keras.layers.Layer):
     """Two dense layers on the cross feature."""
 
-    def __init__(self, hidden_dim, first_order_query):
+    def __init__(self, head):
         super().__init__(name="literal_head")
-        self.feature = layers.CrossFeature(first_order_query)
+        weights = {weight.name: weight.numpy() for weight in head.weights}
+        kernel = literal_kernel(weights)
+        self.feature = layers.CrossFeature("query_kernel" in weights)
         # The feature ends on a one, whose row is the bias.
-        self.hidden = keras.layers.Dense(hidden_dim, "relu", use_bias=False)
+        self.hidden = keras.layers.Dense(
+            kernel.shape[1], "relu", use_bias=False
+        )
+        self.hidden.build((None, None, len(kernel)))
+        self.hidden.set_weights([kernel])
         self.output_layer = keras.layers.Dense(3)
-        self.first_order_query = first_order_query
-
-    def build(self, query_shape, window_shape):
-        query, window = query_shape[-1], window_shape[-1]
-        width = query * window + window + 1
-        width += query if self.first_order_query else 0
-        self.hidden.build((None, None, width))
-        self.output_layer.build((None, None, self.hidden.units))
+        self.output_layer.build((None, None, kernel.shape[1]))
+        self.output_layer.set_weights(
+            [weights["output_kernel"], weights["output_bias"]]
+        )
+        self.built = True
 
     def call(self, query, window):
         outputs = self.output_layer(self.hidden(self.feature(query, window)))

@@ -1,53 +1,39 @@
 """Searching very many windows, against the literal form.
 
-Encodings are random: a search takes as long for any. They are 128 wide (t),
-the hidden layer 256 (H), videos 30 s with 134 windows each, and the ten best
-moments are ranked with suppression at IoU 0.5 and with offsets. The literal
-form makes the outer product of 2,048 pairs at a time and computes nothing but
-their scores; its time is that of a few such blocks, scaled.
+Encodings are 128 wide (t), the hidden layer 256 (H), videos 30 s of noise with
+134 windows each, and the ten best moments are ranked with suppression at IoU
+0.5 and with offsets. The literal form makes the outer product of 2,048 pairs
+at a time and computes nothing but their scores; its time is that of a few such
+blocks, scaled.
 """
 
-import functools
 import tempfile
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from acnn_tf import layers
+from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.models import ACNN
-from acnn_tf.search import MomentIndex
+from acnn_tf.search import MomentIndex, encode_videos
 from experiments.benchmarks import measure
+from experiments.benchmarks.cross import literal_kernel
 
 T, H = 128, 256
 PAIRS = 2048
 BLOCKS = 4
+CLIP_DIM = 16
+WORDS = ["a", "person", "opens", "closes", "the", "door", "window", "and"]
 
 
-class RandomEncodings(ACNN):
-    """ACNN, but for windows, whose encodings are random numbers."""
-
-    def encode_windows(self, inputs, training=None):
-        shape = (*inputs["segment"].shape[:2], self.embedding_dim)
-        rng = np.random.default_rng(int(inputs["clip"][0, 0, 0]))
-        return rng.standard_normal(shape, np.float32)
-
-
-def rows(smoke=False, rounds=5):
+def rows(smoke, rounds):
     """`MomentIndex.search_encoded` against the literal form.
 
     `gemm_share` counts 2 N Q t H FLOPs, the product of windows and folded
     queries; time is that of the whole search, ranking included. Peak memory
     counts the encodings, of which `encodings_mb` is the size: they are mapped
     from a file, and the system may drop them at any time.
-
-    Args:
-        smoke: Tiny cases.
-        rounds: Timed rounds.
-
-    Returns:
-        List of rows.
     """
     large, small = (1_340, 268) if smoke else (102_400, 10_000)
     # Windows, queries, shortlist, consensus.
@@ -59,58 +45,51 @@ def rows(smoke=False, rounds=5):
     ]
     if not smoke:
         cases += [(small, 16, None, False), (1_000_000, 16, None, False)]
-    memory = measure.peaks(memory_candidates, cases)
-    found = []
-    for case, peak in zip(cases, memory):
-        found.append(_compare(*case, peak["search"], smoke, rounds))
+    pairs = 16 if smoke else PAIRS
+    found = [_compare(*case, pairs, rounds) for case in cases]
     found[1]["same_top_10"] = _same_results(large, 32 if smoke else 1000)
     return found
 
 
-def _compare(num_windows, num_queries, shortlist, consensus, peak, smoke, n):
+def _compare(num_windows, num_queries, shortlist, consensus, pairs, rounds):
     """One row."""
     case = f"N={num_windows},Q={num_queries}"
     case += f", {shortlist} shortlist" if shortlist else ""
     case += ", consensus" if consensus else ""
-    pairs = 16 if smoke else PAIRS
-    measure.progress(f"search: {case}")
+    memory = measure.peaks(
+        searches, num_windows, num_queries, shortlist, consensus
+    )
     with tempfile.TemporaryDirectory() as folder:
         index = make_index(num_windows, consensus, folder)
-        num_windows = index.num_windows
-        queries = make_queries(num_queries)
-        functions = {
-            "search": functools.partial(
-                index.search_encoded, queries, top_n=10, shortlist=shortlist
-            ),
-            "literal_tensorflow": literal(index.model, queries, pairs),
-        }
-        expected, windows = functions["literal_tensorflow"]()
+        model, queries = index.model, make_queries(num_queries)
+        score = literal(model, queries, pairs)
+        expected, windows = score()
         error = measure.max_relative_error(
-            [index.model.match(queries, windows)["score"]], [expected]
+            [model.match(queries, windows)["score"]], [expected]
         )
-        measured, rate = measure.in_turn_with_products(functions, n, smoke)
-        folded = measure.in_turn(
-            {"fold": lambda: index.model.fold(queries)[0].numpy()}, n
+        fold = {"fold": lambda: model.fold(queries)[0].numpy()}
+        (row,) = measure.compare(
+            "search",
+            case,
+            {
+                "search": lambda: index.search_encoded(
+                    queries, top_n=10, shortlist=shortlist
+                ),
+                "literal_tensorflow": score,
+            },
+            rounds,
+            flops=2 * index.num_windows * num_queries * T * H,
+            memory=memory,
+            error={"literal_tensorflow": error},
+            fold_seconds=measure.in_turn(fold, rounds)["fold"],
+            encodings_mb=index.num_windows * T * 4e-6,
         )
-    ours, other = measured["search"], measured["literal_tensorflow"]
-    blocks = num_windows * num_queries / pairs
-    flops = 2 * num_windows * num_queries * T * H
-    return measure.row(
-        "search",
-        case,
-        "literal_tensorflow",
-        ours._replace(memory_mb=peak),
-        other._replace(seconds=other.seconds * blocks / BLOCKS),
-        max_relative_error=error,
-        gemm_share=flops * 1e-9 / ours.seconds / rate,
-        gemm_gflops_per_second=rate,
-        fold_seconds=folded["fold"].seconds,
-        product_seconds_at_gemm_rate=flops * 1e-9 / rate,
-        encodings_mb=num_windows * T * 4e-6,
-    )
+    for key in ("ratio", "other_seconds"):
+        row[key] *= index.num_windows * num_queries / pairs / BLOCKS
+    return row
 
 
-def memory_candidates(num_windows, num_queries, shortlist, consensus):
+def searches(num_windows, num_queries, shortlist, consensus):
     """A search that opens its index itself, so that its pages are counted."""
     folder = tempfile.TemporaryDirectory()
     model = make_index(num_windows, consensus, folder.name).model
@@ -124,24 +103,38 @@ def memory_candidates(num_windows, num_queries, shortlist, consensus):
     return {"search": search}
 
 
-def make_index(num_windows, consensus, folder):
-    """An index of random encodings in a folder."""
+def make_index(num_windows, consensus=True, folder=None):
+    """An index of noise, whose scores lie as far apart as a trained model's."""
     keras.utils.set_random_seed(0)
-    model = RandomEncodings(
-        kernel_sizes=(1,),
+    model = ACNN(
+        kernel_sizes=(1, 3),
+        filters=64,
         embedding_dim=T,
         hidden_dim=H,
-        query_encoder="mean",
+        vocabulary=WORDS,
+        query_encoder="gru",
+        position_features=False,
         consensus_iou=0.5 if consensus else None,
     )
-    model.build({"clip": (None, None, 1), "query": (None, T)})
+    model.build({"clip": (None, None, CLIP_DIM), "query": (None, None)})
     rng = np.random.default_rng(0)
     for weight in model.head.weights:
-        # Scores about as far apart as those of a trained model.
         scale = np.prod(weight.shape[:1]) ** -0.5
         weight.assign(2 * scale * rng.normal(size=weight.shape))
     count = round(num_windows / len(model.grid.windows(30.0)))
-    features = {f"v{i:06d}": np.full((30, 1), i) for i in range(count)}
+    features = {
+        f"v{number:06d}": rng.normal(size=(30, CLIP_DIM))
+        for number in range(count)
+    }
+    (video,) = encode_videos(model, features, {"v000000": 30.0})
+    words = Vocabulary(WORDS).encode(WORDS)
+    for layer, outputs in (
+        (model.window_projection, video.encoding),
+        (model.query_projection, np.asarray(model.encode_queries(words))),
+    ):
+        scale = 1 / outputs.std(axis=0)
+        layer.kernel.assign(layer.kernel * scale)
+        layer.bias.assign(-outputs.mean(axis=0) * scale)
     index = MomentIndex(model, folder)
     index.append(features)
     return index
@@ -155,18 +148,10 @@ def make_queries(count):
 
 def literal(model, queries, pairs):
     """A function that scores `BLOCKS` blocks of `pairs`, literally."""
-    head = model.head
-    cross = np.transpose(head.cross_kernel.numpy(), (0, 2, 1))
-    kernel = np.concatenate(
-        [
-            head.window_kernel.numpy(),
-            head.query_kernel.numpy(),
-            cross.reshape(-1, H),
-        ]
-    )
-    kernel = tf.constant(np.vstack([kernel, head.bias.numpy()]))
-    output = head.output_kernel[:, :1]
-    bias = head.output_bias[0]
+    weights = {weight.name: weight.numpy() for weight in model.head.weights}
+    kernel = tf.constant(literal_kernel(weights))
+    output = weights["output_kernel"][:, :1]
+    bias = weights["output_bias"][0]
     feature = layers.CrossFeature()
     per_block = pairs // len(queries)
     rng = np.random.default_rng(2)
@@ -195,7 +180,6 @@ def _same_results(num_windows, num_queries):
     measure.progress(
         f"search: {num_queries} queries with and without shortlist"
     )
-    start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         index = make_index(num_windows, False, folder)
         queries = make_queries(num_queries)
@@ -207,5 +191,4 @@ def _same_results(num_windows, num_queries):
         [moment[:3] for moment in one] == [moment[:3] for moment in other]
         for one, other in zip(exact, rough)
     ]
-    measure.progress(f"search: {time.monotonic() - start:.0f} s")
     return sum(same) / len(same)

@@ -1,7 +1,6 @@
 """Search through the server, beside the same search within this process.
 
-A model whose encodings are 128 wide and whose hidden layer has 256 units is
-exported with videos of 30 s, 134 windows each, and served by `export.server`
+The model and the videos of `search` are exported and served by `export.server`
 on the same machine, which the load generator shares. First one client asks
 one sentence after another; then requests come at fixed times, whether or not
 earlier ones are answered, as from many users, at shares of what the server
@@ -18,7 +17,6 @@ import tempfile
 import time
 
 import grpc
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
@@ -28,13 +26,12 @@ from tensorflow_serving.apis import (
 
 from acnn_tf import servable
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.models import ACNN
-from acnn_tf.search import MomentIndex, encode_videos
 from experiments.benchmarks import measure
+from experiments.benchmarks.search import WORDS, make_index
 from export.protocol.tensors import from_proto, to_proto
 
-WORDS = ["a", "person", "opens", "closes", "the", "door", "window", "and"]
-CLIP_DIM = 16
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SENTENCES = [" ".join(WORDS[i : i + 4]) for i in range(len(WORDS) - 3)]
 # Shares of the capacity, and seconds of each.
 LOADS = (0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 0.25)
 SECONDS = 8.0
@@ -42,39 +39,47 @@ CLIENTS = 8  # that find out the capacity
 TIMEOUT = 30.0
 
 
-def rows(smoke=False, rounds=5):
+def rows(smoke, rounds):
     """Latency of one client, then of a rising load.
 
     `seconds` is the median, `p95` and `p99` stand beside it. One client is
     held against the same sentences searched within this process, by
     `MomentIndex` and by the signature of the SavedModel itself. Rows of load
     have the requests sent and answered per second, how many were answered
-    with which code, and the resident memory of the server every second.
-
-    Args:
-        smoke: A tiny index and a second of each load.
-        rounds: Not used: loads last a fixed time.
-
-    Returns:
-        List of rows.
+    with which code, and the resident memory of the server every second. Loads
+    last a fixed time, whatever `rounds` says.
     """
     num_windows = 1_340 if smoke else 102_400
+    seconds = 0.5 if smoke else SECONDS
     measure.progress(f"serve: {num_windows:,} windows")
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        model, index = _make_index(num_windows)
-        servable.export(model, folder / "acnn" / "1", index=index)
-        with _server(folder) as (process, address):
-            return _measure(
-                folder / "acnn" / "1", model, index, process, address, smoke
-            )
-
-
-def _measure(path, model, index, process, address, smoke):
-    count, seconds = (20, 0.5) if smoke else (200, SECONDS)
+    index = make_index(num_windows)
     case = f"N={index.num_windows},Q=1"
-    encode = Vocabulary(model.vocabulary).encode
-    sentences = [" ".join(WORDS[i : i + 4]) for i in range(len(WORDS) - 3)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "acnn", "1")
+        servable.export(index.model, path, index=index)
+        with _server(path.parent) as (process, address):
+            found = _one_client(
+                f"{case}, one client",
+                path,
+                index,
+                address,
+                20 if smoke else 200,
+            )
+            capacity = asyncio.run(_capacity(address, seconds))
+            measure.progress(f"serve: {capacity:.0f} requests/s at most")
+            for share in LOADS:
+                measure.progress(f"serve: {share:g} of that")
+                latencies, entries = asyncio.run(
+                    _load(address, share * capacity, seconds, process.pid)
+                )
+                what = f"{case}, {share:g} x capacity"
+                found.append(_row(what, "", latencies, **entries))
+    return found
+
+
+def _one_client(case, path, index, address, count):
+    """Rows of the server against each way within this process."""
+    encode = Vocabulary(index.model.vocabulary).encode
     signature = tf.saved_model.load(path).signatures["search"]
     with grpc.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -93,97 +98,47 @@ def _measure(path, model, index, process, address, smoke):
         latencies = {name: [] for name in ways}
         for number in range(count + 5):
             # In turn, since the speed of a machine drifts.
-            sentence, scores = sentences[number % len(sentences)], {}
+            sentence, scores = SENTENCES[number % len(SENTENCES)], {}
             for name, way in ways.items():
-                time.sleep(0 if smoke else 0.05)
+                time.sleep(measure.PAUSE / 3)
                 start = time.perf_counter()
                 scores[name] = way(sentence)
                 latencies[name].append(time.perf_counter() - start)
-    found = [
+    return [
         _row(
-            f"{case}, one client",
+            case,
             name,
             latencies["server"][5:],
             latencies[name][5:],
-            measure.max_relative_error([scores["server"]], [scores[name]]),
+            max_relative_error=measure.max_relative_error(
+                [scores["server"]], [scores[name]]
+            ),
         )
         for name in ("signature", "moment_index")
     ]
-    capacity = asyncio.run(_capacity(address, sentences, seconds))
-    measure.progress(f"serve: {capacity:.0f} requests/s at most")
-    for share in LOADS:
-        measure.progress(f"serve: {share:g} of that")
-        rate = share * capacity
-        latencies, entries = asyncio.run(
-            _load(address, sentences, rate, seconds, process)
-        )
-        what = f"{case}, {share:g} x capacity"
-        found.append(_row(what, "", latencies, **entries))
-    return found
 
 
-def _row(case, against, latencies, alone=(), error=None, **more):
+def _row(case, against, latencies, others=(), **more):
     """A row of latencies, and of others to hold them against."""
-    latencies, alone = latencies or [np.nan], list(alone) or [np.nan]
-    medians = [float(np.median(some)) for some in (latencies, alone)]
-    row = measure.row(
+    percentiles = {
+        f"{name}p{percent}": _percentile(some, percent)
+        for name, some in {"": latencies, "other_": others}.items()
+        for percent in (50, 95, 99)
+    }
+    return measure.row(
         "serve",
         case,
         against,
-        *(measure.Measured(median, rounds=1) for median in medians),
-        max_relative_error=error,
+        percentiles.pop("p50"),
+        percentiles.pop("other_p50"),
+        **percentiles,
         **more,
     )
-    for name, some in {"": latencies, "other_": alone}.items():
-        for percentile in (95, 99):
-            value = float(np.percentile(some, percentile))
-            row[f"{name}p{percentile}"] = value
-    # JSON has no NaN.
-    return {
-        key: None if isinstance(value, float) and np.isnan(value) else value
-        for key, value in row.items()
-    }
 
 
-def _make_index(num_windows):
-    keras.utils.set_random_seed(0)
-    model = ACNN(
-        kernel_sizes=(1, 3),
-        filters=64,
-        embedding_dim=128,
-        hidden_dim=256,
-        vocabulary=WORDS,
-        query_encoder="gru",
-        position_features=False,
-    )
-    model.build({"clip": (None, None, CLIP_DIM), "query": (None, None)})
-    rng = np.random.default_rng(0)
-    for weight in model.head.weights:
-        scale = 2 * weight.shape[0] ** -0.5
-        weight.assign(scale * rng.normal(size=weight.shape))
-    # Encodings, and with them scores, as far apart as those of a trained model.
-    features = {"v": rng.normal(size=(30, CLIP_DIM))}
-    (video,) = encode_videos(model, features, {"v": 30.0})
-    _spread(model.window_projection, video.encoding)
-    _spread(model.query_projection, model.encode_queries(_all_words(model)))
-    count = round(num_windows / len(video.windows))
-    index = MomentIndex(model)
-    index.append(
-        {f"v{i:04d}": rng.normal(size=(30, CLIP_DIM)) for i in range(count)}
-    )
-    return model, index
-
-
-def _all_words(model):
-    return Vocabulary(model.vocabulary).encode(model.vocabulary)
-
-
-def _spread(layer, outputs):
-    """Scales a dense layer to outputs of mean 0 and deviation 1."""
-    outputs = np.asarray(outputs)
-    scale = 1 / outputs.std(axis=0)
-    layer.kernel.assign(layer.kernel * scale)
-    layer.bias.assign(-outputs.mean(axis=0) * scale)
+def _percentile(latencies, percent):
+    """`None` where nothing was answered: JSON has no NaN."""
+    return float(np.percentile(latencies, percent)) if latencies else None
 
 
 @contextlib.contextmanager
@@ -192,10 +147,10 @@ def _server(folder):
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "export.server", "--model_name=acnn"),
-            *(f"--model_base_path={folder / 'acnn'}", "--port=0"),
+            *(f"--model_base_path={folder}", "--port=0"),
             *("--rest_api_port=0", "--max_queue=16"),
         ],
-        cwd=measure.ROOT,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -217,34 +172,33 @@ def _request(sentence):
     return request
 
 
-async def _ask(stub, sentence, latencies, codes):
+async def _ask(stub, number, latencies, codes):
     start = time.perf_counter()
+    request = _request(SENTENCES[number % len(SENTENCES)])
     try:
-        await stub.Predict(_request(sentence), timeout=TIMEOUT)
+        await stub.Predict(request, timeout=TIMEOUT)
         latencies.append(time.perf_counter() - start)
         codes["OK"] += 1
     except grpc.aio.AioRpcError as error:
         codes[error.code().name] += 1
 
 
-async def _capacity(address, sentences, seconds):
+async def _capacity(address, seconds):
     """Requests a second that some clients get answered, without a pause."""
     latencies, codes = [], collections.Counter()
     async with grpc.aio.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        end = time.perf_counter() + seconds
+        start = time.perf_counter()
 
         async def client(number):
-            while time.perf_counter() < end:
-                sentence = sentences[number % len(sentences)]
-                await _ask(stub, sentence, latencies, codes)
+            while time.perf_counter() < start + seconds:
+                await _ask(stub, number, latencies, codes)
 
-        start = time.perf_counter()
         await asyncio.gather(*map(client, range(CLIENTS)))
     return codes["OK"] / (time.perf_counter() - start)
 
 
-async def _load(address, sentences, rate, seconds, process):
+async def _load(address, rate, seconds, pid):
     """Sends requests at a rate, whatever becomes of them.
 
     Returns:
@@ -254,28 +208,22 @@ async def _load(address, sentences, rate, seconds, process):
     count = max(1, round(rate * seconds))
     async with grpc.aio.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        tasks, start = [], time.perf_counter()
-        for number in range(count):
-            due = start + number / rate
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            sentence = sentences[number % len(sentences)]
-            tasks.append(
-                asyncio.create_task(_ask(stub, sentence, latencies, codes))
-            )
-            if time.perf_counter() - start > len(memory):
-                memory.append(_resident_mb(process.pid))
-        sent = time.perf_counter() - start
-        await asyncio.gather(*tasks)
-        memory.append(_resident_mb(process.pid))
-    took = time.perf_counter() - start
-    entries = {
+        start = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(count):
+                due = start + number / rate
+                await asyncio.sleep(max(0, due - time.perf_counter()))
+                tasks.create_task(_ask(stub, number, latencies, codes))
+                if time.perf_counter() - start > len(memory):
+                    memory.append(_resident_mb(pid))
+            sent = time.perf_counter() - start
+        memory.append(_resident_mb(pid))
+    return latencies, {
         "sent_per_second": count / max(sent, 1 / rate),
-        "answered_per_second": codes["OK"] / took,
+        "answered_per_second": codes["OK"] / (time.perf_counter() - start),
         "codes": dict(codes),
         "server_rss_mb": memory,
     }
-    return latencies, entries
 
 
 def _resident_mb(pid):

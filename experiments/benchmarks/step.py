@@ -51,38 +51,24 @@ TABLE_ROWS = 2048
 NUM_PAIRS = 26_963  # of the paper's experiment
 
 
-def rows(smoke=False, rounds=5):
+def rows(smoke, rounds):
     """ACNN's step against that of the plain model.
 
     `gemm_share` counts the FLOPs of the products of our step, see
     `product_flops`, and `epoch_seconds` is what an epoch of `NUM_PAIRS` pairs
     would take.
-
-    Args:
-        smoke: Tiny shapes.
-        rounds: Timed rounds.
-
-    Returns:
-        List of one row.
     """
-    shape = SMOKE_SHAPE if smoke else SHAPE
-    (memory,) = measure.peaks(candidates, [(smoke,)])
+    memory = measure.peaks(candidates, smoke)
     model, plain, dataset = _models(smoke)
-    inputs, targets = next(iter(dataset))
-    ours = _gradients(model, inputs, targets)
-    others = _gradients(plain, inputs, targets)
     error = measure.max_relative_error(
-        ours[:4] + plain.matching(model, ours[4:]), others
+        *(_results(one, *next(iter(dataset))) for one in (model, plain))
     )
-    del inputs, targets, ours, others
-    functions = _by_name(model, plain, dataset)
-    batch, width, _ = shape
+    shape = batch, width, _ = SMOKE_SHAPE if smoke else SHAPE
     (row,) = measure.compare(
         "step",
         f"B={batch},D={width},t={model.embedding_dim},H={model.hidden_dim}",
-        functions,
+        _by_name(model, plain, dataset),
         rounds,
-        smoke=smoke,
         flops=product_flops(model, *shape),
         memory=memory,
         error={"literal_tensorflow": error},
@@ -106,18 +92,14 @@ def _by_name(model, plain, dataset):
 def _models(smoke):
     """ACNN and the plain model, ready to train, and a dataset for them."""
     keras.utils.set_random_seed(0)
-    sizes = SMOKE_SIZES if smoke else SIZES
-    models = [
-        kind(**NETWORK, **sizes) for kind in (ACNN, plain_model.PlainACNN)
-    ]
-    dataset = _make_dataset(models[0], *(SMOKE_SHAPE if smoke else SHAPE))
-    inputs, _ = next(iter(dataset))
-    for model in models:
-        model(inputs)  # builds it
-        losses_and_optimizer.compile_model(model, num_steps=1, **OBJECTIVE)
-    model, plain = models
+    arguments = {**NETWORK, **(SMOKE_SIZES if smoke else SIZES)}
+    model = ACNN(**arguments)
+    dataset = _make_dataset(model, *(SMOKE_SHAPE if smoke else SHAPE))
+    model(next(iter(dataset))[0])  # builds it
+    plain = plain_model.PlainACNN(model, **arguments)
+    for one in (model, plain):
+        losses_and_optimizer.compile_model(one, num_steps=1, **OBJECTIVE)
     plain.optimizer = keras.optimizers.Adam(OBJECTIVE["learning_rate"])
-    plain.copy_weights(model)
     return model, plain, dataset
 
 
@@ -195,11 +177,12 @@ def _step(model, dataset):
     return lambda: model.train_function(iterator)
 
 
-def _gradients(model, inputs, targets):
-    """Three outputs, the loss, and the gradients of all weights."""
+def _results(model, inputs, targets):
+    """Three outputs, the loss, and its gradients of windows and queries."""
+    features = [inputs["window"], inputs["query"]]
     with tf.GradientTape() as tape:
+        tape.watch(features)
         outputs = model(inputs, training=True)
         loss = model.compute_loss(inputs, targets, outputs)
-    weights = [weight.value for weight in plain_model.weights(model)]
     outputs = [outputs[key] for key in sorted(outputs)]
-    return [*outputs, loss, *tape.gradient(loss, weights)]
+    return [*outputs, loss, *tape.gradient(loss, features)]

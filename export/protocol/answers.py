@@ -4,11 +4,10 @@ import asyncio
 import concurrent.futures
 import time
 
-import grpc
 import prometheus_client
 from absl import logging
 
-from export.protocol.signatures import ServingError
+from export.protocol.errors import ServingError, invalid
 
 # Beyond this, reading and writing a body would keep the event loop from others.
 _LARGE_BODY = 64 * 2**10
@@ -19,53 +18,39 @@ class Metrics:
 
     def __init__(self):
         self.registry = prometheus_client.CollectorRegistry()
-
-        def make(kind, name, text, **kwargs):
-            return kind(
-                f"serving_{name}", text, registry=self.registry, **kwargs
-            )
-
-        self.requests = make(
-            prometheus_client.Counter,
+        of_server = {"namespace": "serving", "registry": self.registry}
+        self.requests = prometheus_client.Counter(
             "requests",
             "Requests that were answered, by gRPC's code.",
-            labelnames=["method", "signature", "code"],
+            ["method", "signature", "code"],
+            **of_server,
         )
-        self.seconds = make(
-            prometheus_client.Histogram,
+        self.seconds = prometheus_client.Histogram(
             "request_seconds",
             "From the request read to its answer ready.",
-            labelnames=["method"],
+            ["method"],
             buckets=[1e-3 * 2**i for i in range(15)],
+            **of_server,
         )
-        self.batch_rows = make(
-            prometheus_client.Histogram,
+        self.batch_rows = prometheus_client.Histogram(
             "batch_rows",
             "Rows that ran together.",
             buckets=[2**i for i in range(11)],
+            **of_server,
         )
-        self.in_flight = make(
-            prometheus_client.Gauge, "in_flight", "Requests not yet answered."
+        self.in_flight = prometheus_client.Gauge(
+            "in_flight", "Requests not yet answered.", **of_server
         )
-        self.waiting = make(
-            prometheus_client.Gauge, "waiting", "Requests not yet running."
+        self.waiting = prometheus_client.Gauge(
+            "waiting", "Requests not yet running.", **of_server
         )
-        self.loaded = make(
-            prometheus_client.Gauge,
-            "loaded_version",
-            "Version that takes requests.",
+        self.loaded = prometheus_client.Gauge(
+            "loaded_version", "Version that takes requests.", **of_server
         )
 
 
 class Service:
-    """Reads, runs and answers requests.
-
-    Args:
-        versions: `Versions`.
-        batcher: `Batcher`.
-        metrics: `Metrics`.
-        max_body_bytes: Integer, of a request.
-    """
+    """Reads, runs and answers requests, of `max_body_bytes` at most."""
 
     def __init__(self, versions, batcher, metrics, max_body_bytes):
         self.versions = versions
@@ -94,7 +79,7 @@ class Service:
             ServingError: And nothing else.
         """
         start = time.perf_counter()
-        signature, code = "", grpc.StatusCode.OK
+        signature, code = "", "OK"
         self.metrics.in_flight.inc()
         try:
             with self.batcher.place():
@@ -108,27 +93,31 @@ class Service:
             size = sum(value.nbytes for value in outputs.values())
             return await self._do(size, write, call, outputs)
         except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
+            code = "CANCELLED"
             raise
         except ServingError as error:
             code = error.code
             raise
         except Exception:
             logging.exception("A request failed.")
-            code = grpc.StatusCode.INTERNAL
+            code = "INTERNAL"
             raise ServingError(
                 code, "The server failed. Its log has more."
             ) from None
         finally:
             self.metrics.in_flight.dec()
-            self.metrics.requests.labels(method, signature, code.name).inc()
+            self.metrics.requests.labels(method, signature, code).inc()
             self.metrics.seconds.labels(method).observe(
                 time.perf_counter() - start
             )
 
     async def _do(self, size, function, *args):
-        if size <= _LARGE_BODY:
-            return function(*args)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, function, *args
-        )
+        """Reads or writes a body; what does not fit is a `ValueError`."""
+        try:
+            if size <= _LARGE_BODY:
+                return function(*args)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, function, *args
+            )
+        except ValueError as error:
+            raise invalid(str(error)) from None

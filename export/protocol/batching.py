@@ -9,33 +9,25 @@ rows and never padded.
 import asyncio
 import collections
 import contextlib
-import dataclasses
 import itertools
 import threading
 import time
+from typing import NamedTuple
 
-import grpc
 import numpy as np
 from absl import logging
 
-from export.protocol.signatures import Servable, ServingError
+from export.protocol.errors import ServingError
+from export.protocol.signatures import Servable
 
 
-@dataclasses.dataclass(eq=False)
-class Call:
-    """A checked request.
+class Call(NamedTuple):
+    """A checked request."""
 
-    Attributes:
-        servable: The version that it runs on.
-        signature: Name of the signature.
-        inputs: Arrays by their names.
-        output_filter: Names of the outputs to send; all if empty.
-    """
-
-    servable: Servable
+    servable: Servable  # the version that it runs on
     signature: str
-    inputs: dict
-    output_filter: tuple = ()
+    inputs: dict  # arrays by their names
+    output_filter: tuple = ()  # names of the outputs to send; all if empty
 
 
 class _Job:
@@ -109,11 +101,7 @@ class Batcher:
 
     @contextlib.contextmanager
     def place(self):
-        """Holds a place in the queue for a call that is still being read.
-
-        Raises:
-            ServingError: At once, if the queue is full.
-        """
+        """Holds a place in the queue for a call that is still being read."""
         self.check_not_full()
         self._num_arriving += 1
         try:
@@ -125,18 +113,16 @@ class Batcher:
         """Raises a `ServingError` if the queue is full."""
         if self.num_waiting >= self._max_queue:
             raise ServingError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "RESOURCE_EXHAUSTED",
                 f"{self._max_queue} requests wait already, as many as "
                 "--max_queue lets. Ask again later, or less often.",
             )
 
     async def run(self, call, deadline=None):
-        """Returns the outputs of a call.
+        """Returns the outputs of a `Call`.
 
-        Args:
-            call: `Call`.
-            deadline: A `time.monotonic()`; a call that still waits then is
-                dropped.
+        A call that still waits at its deadline, a `time.monotonic()`, is
+        dropped.
         """
         job = _Job(call, deadline)
         with self._changed:
@@ -154,11 +140,7 @@ class Batcher:
             raise
 
     def close(self, seconds):
-        """Ends the threads once the queue is empty.
-
-        Returns:
-            Whether they ended within so many seconds.
-        """
+        """Ends the threads once the queue is empty: whether in so long."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -175,13 +157,12 @@ class Batcher:
 
     def _work_once(self):
         jobs = self._take()
-        if not jobs:
-            return False
-        answers = list(zip(jobs, _run(jobs, self._observe_batch)))
-        # The loop has ended if the server gave up waiting for this.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, answers)
-        return True
+        if jobs:
+            answers = list(zip(jobs, _run(jobs, self._observe_batch)))
+            # The loop has ended if the server gave up waiting for this.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_settle, answers)
+        return bool(jobs)
 
     def _take(self):
         """Waits for the jobs of the next run. None are left: it is over."""
@@ -193,16 +174,13 @@ class Batcher:
                 jobs = [self._jobs.popleft()]
                 if self._drop_if_late(jobs[0]):
                     continue
-                if self._is_mergeable(jobs[0]):
+                call = jobs[0].call
+                if (
+                    jobs[0].rows is not None
+                    and call.signature not in call.servable.unmergeable
+                ):
                     self._gather(jobs)
                 return jobs
-
-    def _is_mergeable(self, job):
-        call = job.call
-        return (
-            job.rows is not None
-            and call.signature not in call.servable.unmergeable
-        )
 
     def _gather(self, jobs):
         """Takes along what merges with the first job."""
@@ -224,14 +202,14 @@ class Batcher:
             self._changed.wait(seconds)
 
     def _drop_if_late(self, job):
-        is_late = job.deadline is not None and time.monotonic() > job.deadline
-        if is_late:
-            error = ServingError(
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                "The deadline passed while the request waited to run.",
-            )
-            self._loop.call_soon_threadsafe(_settle, [(job, error)])
-        return is_late
+        if job.deadline is None or time.monotonic() <= job.deadline:
+            return False
+        error = ServingError(
+            "DEADLINE_EXCEEDED",
+            "The deadline passed while the request waited to run.",
+        )
+        self._loop.call_soon_threadsafe(_settle, [(job, error)])
+        return True
 
 
 def _settle(answers):
@@ -265,7 +243,7 @@ def _run_alone(job, observe_batch):
     except Exception:
         logging.exception("Signature `%s` failed.", call.signature)
         return ServingError(
-            grpc.StatusCode.INTERNAL,
+            "INTERNAL",
             f"Signature `{call.signature}` failed. The server's log has more.",
         )
 

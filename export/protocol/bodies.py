@@ -8,7 +8,7 @@ is a bare value where there is one input or one output. By columns,
 import collections
 import json
 
-from export.protocol.tensors import brief, from_json, is_b64, to_json
+from export.protocol.tensors import brief, convert, from_json, is_b64, to_json
 
 
 def parse_json(body):
@@ -45,9 +45,7 @@ def _unique_keys(pairs):
 def inputs_from_json(body, dtypes):
     """Returns the arrays of a `:predict` body, and whether it had rows.
 
-    Args:
-        body: Object with `instances`, a list of rows, or with `inputs`.
-        dtypes: Name of the dtype of each input of the signature.
+    `dtypes` has the name of the dtype of each input of the signature.
     """
     if len(body.keys() & {"instances", "inputs"}) != 1:
         raise ValueError(
@@ -61,13 +59,10 @@ def inputs_from_json(body, dtypes):
         columns = body["inputs"]
         if not isinstance(columns, dict) or is_b64(columns):
             columns = {_only(dtypes): columns}
-        _check_names(columns, dtypes, "`inputs`")
-    inputs = {}
-    for name, value in columns.items():
-        try:
-            inputs[name] = from_json(value, dtypes[name])
-        except ValueError as error:
-            raise ValueError(f"Input `{name}` is {error}") from None
+        check_names(columns, dtypes, "in `inputs`")
+    inputs = convert(
+        "Input", columns, lambda name, value: from_json(value, dtypes[name])
+    )
     return inputs, by_row
 
 
@@ -87,8 +82,7 @@ def _columns(rows, dtypes):
                 f"Row {place} of `instances` must be an object, as row 0 is. "
                 f"Received: {brief(row)}"
             )
-        if row.keys() != dtypes.keys():
-            _check_names(row, dtypes, f"row {place} of `instances`")
+        check_names(row, dtypes, f"in row {place} of `instances`")
     return {name: [row[name] for row in rows] for name in dtypes}
 
 
@@ -101,12 +95,13 @@ def _only(dtypes):
     return next(iter(dtypes))
 
 
-def _check_names(found, expected, place):
+def check_names(found, expected, place):
+    """Raises a `ValueError` unless these are the names of the inputs."""
     if found.keys() != expected.keys():
         missing = sorted(expected.keys() - found.keys())
         unknown = sorted(found.keys() - expected.keys())
         raise ValueError(
-            f"The inputs in {place} must be {sorted(expected)}. "
+            f"The inputs {place} must be {sorted(expected)}. "
             f"Missing: {missing}. Unknown: {unknown[:8]}."
         )
 
@@ -114,9 +109,7 @@ def _check_names(found, expected, place):
 def outputs_to_json(outputs, by_row):
     """Returns the object that answers `:predict`.
 
-    Args:
-        outputs: Arrays by their names.
-        by_row: Whether the request came as `instances`.
+    `by_row` says whether the request came as `instances`.
     """
     if by_row:
         rows = {v.shape[0] if v.ndim else None for v in outputs.values()}
@@ -126,12 +119,11 @@ def outputs_to_json(outputs, by_row):
                 f"The outputs have no rows in common, their shapes are "
                 f"{shapes}. Send `inputs` instead of `instances`."
             )
-    values = {}
-    for name, array in outputs.items():
-        try:
-            values[name] = to_json(array, as_bytes=name.endswith("_bytes"))
-        except ValueError as error:
-            raise ValueError(f"Output `{name}` is {error}") from None
+    values = convert(
+        "Output",
+        outputs,
+        lambda name, array: to_json(array, as_bytes=name.endswith("_bytes")),
+    )
     if len(values) == 1:
         (value,) = values.values()
         return {"predictions" if by_row else "outputs": value}

@@ -14,12 +14,11 @@ from tensorflow_serving.apis import (
 )
 
 from export.protocol import tensors
+from export.protocol.errors import ServingError
 from export.protocol.rest_client import (
-    ServingError,
     read_signatures,
     seconds_left,
     unreadable,
-    write_inputs,
 )
 
 # TensorFlow Serving's own limit is 2 GB, that of a gRPC client 4 MB.
@@ -37,13 +36,7 @@ _CHANNEL_OPTIONS = [
 
 
 class GRPCConnection:
-    """The calls over gRPC.
-
-    Args:
-        address: `"HOST:PORT"`.
-        model: Name of the model.
-        version: Integer, or None for the latest.
-    """
+    """The calls over gRPC, of an address `"HOST:PORT"`."""
 
     def __init__(self, address, model, version):
         self._model = model
@@ -57,7 +50,10 @@ class GRPCConnection:
     def predict(self, inputs, signature, _, deadline):
         request = predict_pb2.PredictRequest()
         request.model_spec.signature_name = signature
-        for name, proto in write_inputs(tensors.to_proto, inputs).items():
+        protos = tensors.convert(
+            "Input", inputs, lambda _, array: tensors.to_proto(array)
+        )
+        for name, proto in protos.items():
             request.inputs[name].CopyFrom(proto)
         response = self._call(self._predictions.Predict, request, deadline)
         try:

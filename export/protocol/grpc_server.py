@@ -12,12 +12,8 @@ from tensorflow_serving.apis import (
 
 from export.protocol import tensors
 from export.protocol.batching import Call
-from export.protocol.signatures import (
-    DEFAULT_SIGNATURE,
-    ServingError,
-    invalid,
-    read_inputs,
-)
+from export.protocol.errors import ServingError, invalid
+from export.protocol.signatures import DEFAULT_SIGNATURE, read_inputs
 
 # What a trailer of HTTP/2 holds for sure.
 _MAX_DETAILS = 2000
@@ -57,13 +53,10 @@ def make_server(service):
             )
             for method, function in methods.items()
         }
-        server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(
-                    f"tensorflow.serving.{name}", handlers
-                ),
-            )
+        handler = grpc.method_handlers_generic_handler(
+            f"tensorflow.serving.{name}", handlers
         )
+        server.add_generic_rpc_handlers([handler])
     return server
 
 
@@ -72,17 +65,17 @@ def _handler(service, function):
         try:
             return await function(service, body, context)
         except ServingError as error:
-            code, details = error.code, str(error)[:_MAX_DETAILS]
+            code, details = error.code, error.message[:_MAX_DETAILS]
         # Not in the clause above: gRPC keeps what `abort` raises, that would
         # keep `error`, its traceback and the version that it was about.
-        await context.abort(code, details)
+        await context.abort(grpc.StatusCode[code], details)
 
     return handle
 
 
 async def _unimplemented(service, body, context):
     raise ServingError(
-        grpc.StatusCode.UNIMPLEMENTED,
+        "UNIMPLEMENTED",
         "This server has Predict, GetModelMetadata and GetModelStatus only.",
     )
 
@@ -133,12 +126,9 @@ async def _metadata(service, body, context):
             '`metadata_field` must be ["signature_def"]. '
             f"Received: {list(request.metadata_field)[:8]}"
         )
-    definitions = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in servable.signature_defs.items():
-        definitions.signature_def[name].CopyFrom(definition)
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     _fill(response.model_spec, service, servable)
-    response.metadata["signature_def"].Pack(definitions)
+    response.metadata["signature_def"].Pack(servable.definitions)
     return response.SerializeToString()
 
 

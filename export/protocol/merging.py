@@ -3,7 +3,7 @@
 import concurrent.futures
 from typing import NamedTuple
 
-from export.protocol.rest_client import ServingError
+from export.protocol.errors import ServingError
 
 
 class FoundMoment(NamedTuple):

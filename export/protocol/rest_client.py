@@ -14,46 +14,14 @@ import requests
 import urllib3
 
 from export.protocol import tensors
+from export.protocol.errors import HTTP_STATUS, ServingError
 
-_HTTP_CODES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    408: "DEADLINE_EXCEEDED",
-    409: "ABORTED",
-    413: "RESOURCE_EXHAUSTED",
-    429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
-
-
-class ServingError(Exception):
-    """What a server, or the way to it, answered instead of moments.
-
-    Attributes:
-        code: A gRPC code's name, such as `"NOT_FOUND"`, over REST too.
-        message: What the server said.
-    """
-
-    def __init__(self, code, message):
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+_CODES = {status: code for code, status in HTTP_STATUS.items()}
+_CODES |= {408: "DEADLINE_EXCEEDED", 413: "RESOURCE_EXHAUSTED"}
 
 
 class RESTConnection:
-    """The calls over REST.
-
-    Args:
-        address: `"http://HOST:PORT"`.
-        model: Name of the model.
-        version: Integer, or None for the latest.
-    """
+    """The calls over REST, of an address `"http://HOST:PORT"`."""
 
     def __init__(self, address, model, version):
         self._url = f"{address}/v1/models/{urllib.parse.quote(model, safe='')}"
@@ -62,7 +30,9 @@ class RESTConnection:
         self._session = requests.Session()
 
     def predict(self, inputs, signature, infos, deadline):
-        columns = write_inputs(tensors.to_json, inputs)
+        columns = tensors.convert(
+            "Input", inputs, lambda _, array: tensors.to_json(array)
+        )
         request = {"signature_name": signature, "inputs": columns}
         body = json.dumps(request).encode()
         found = self._call("POST", ":predict", deadline, "outputs", body)
@@ -121,7 +91,7 @@ class RESTConnection:
         found = found if isinstance(found, dict) else {}
         if response.status_code == 200 and key in found:
             return found
-        code = _HTTP_CODES.get(response.status_code, "UNKNOWN")
+        code = _CODES.get(response.status_code, "UNKNOWN")
         # Without it, a proxy or another server has answered.
         message = found.get("error") or (
             f"expected JSON with {key!r} from {response.url}, found HTTP "
@@ -133,17 +103,6 @@ class RESTConnection:
 def seconds_left(deadline):
     """Returns the seconds until a deadline; a little where it has passed."""
     return max(deadline - time.monotonic(), 0.001)
-
-
-def write_inputs(write, inputs):
-    """Returns what a function of `tensors` makes of each input."""
-    written = {}
-    for name, value in inputs.items():
-        try:
-            written[name] = write(value)
-        except ValueError as error:
-            raise ValueError(f"Input `{name}` is {error}") from None
-    return written
 
 
 def unreadable(error):

@@ -2,30 +2,21 @@
 
 import json
 
-import grpc
 import prometheus_client
 from absl import logging
+from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import error_codes_pb2
-from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+from tensorflow_serving.apis import model_pb2
 
 from export.protocol import bodies
 from export.protocol.batching import Call
-from export.protocol.signatures import DEFAULT_SIGNATURE, ServingError, invalid
+from export.protocol.errors import HTTP_STATUS, ServingError, invalid
+from export.protocol.signatures import DEFAULT_SIGNATURE
 
-_HTTP_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-}
 _METRICS_PATH = "/monitoring/prometheus/metrics"
 _INDEX = """\
 The model {name}, by TensorFlow Serving's protocol. This is not TensorFlow
@@ -70,7 +61,7 @@ def _handler(service, function):
         try:
             return await function(service, request)
         except ServingError as error:
-            return _error(_HTTP_STATUS.get(error.code, 500), str(error))
+            return _error(HTTP_STATUS[error.code], error.message)
         except HTTPException as error:
             return await _http_error(request, error)
         except ClientDisconnect:
@@ -90,16 +81,14 @@ async def _http_error(request, error):
 
 
 def _error(status, message, headers=None):
-    return _json({"error": message}, status, headers)
+    return _JSON({"error": message}, status, headers)
 
 
-def _json(value, status=200, headers=None):
-    return Response(
-        json.dumps(value).encode(),
-        status,
-        media_type="application/json",
-        headers=headers,
-    )
+class _JSON(JSONResponse):
+    """In ASCII: a message may quote half a surrogate pair."""
+
+    def render(self, content):
+        return json.dumps(content).encode()
 
 
 async def _index(service, request):
@@ -117,7 +106,7 @@ async def _metrics(service, request):
 
 async def _unimplemented(service, request):
     raise ServingError(
-        grpc.StatusCode.UNIMPLEMENTED,
+        "UNIMPLEMENTED",
         f"There is no `:{request.path_params['method'][:100]}` here, only "
         "`:predict`.",
     )
@@ -143,26 +132,19 @@ async def _predict(service, request):
 
     def read(body):
         nonlocal by_row
-        try:
-            parsed = bodies.parse_json(body)
-            servable = service.versions.find(spec)
-            signature = parsed.get("signature_name", DEFAULT_SIGNATURE)
-            if not isinstance(signature, str):
-                raise ValueError("`signature_name` must be a string.")
-            signature = signature or DEFAULT_SIGNATURE
-            dtypes = servable.dtypes(signature)
-            inputs, by_row = bodies.inputs_from_json(parsed, dtypes)
-        except ValueError as error:
-            raise invalid(str(error)) from None
+        parsed = bodies.parse_json(body)
+        servable = service.versions.find(spec)
+        signature = parsed.get("signature_name", DEFAULT_SIGNATURE)
+        if not isinstance(signature, str):
+            raise ValueError("`signature_name` must be a string.")
+        signature = signature or DEFAULT_SIGNATURE
+        dtypes = servable.dtypes(signature)
+        inputs, by_row = bodies.inputs_from_json(parsed, dtypes)
         servable.check(signature, inputs)
         return Call(servable, signature, inputs)
 
     def write(call, outputs):
-        try:
-            value = bodies.outputs_to_json(outputs, by_row)
-        except ValueError as error:
-            raise invalid(str(error)) from None
-        return json.dumps(value).encode()
+        return json.dumps(bodies.outputs_to_json(outputs, by_row)).encode()
 
     answer = await service.answer("rest", body, read, write)
     return Response(answer, media_type="application/json")
@@ -195,60 +177,28 @@ async def _read_body(request, max_bytes):
 
 async def _status(service, request):
     response = service.versions.status(_model_spec(request))
-    state_name = get_model_status_pb2.ModelVersionStatus.State.Name
-    found = [
-        {
-            "version": str(status.version),
-            "state": state_name(status.state),
-            "status": {
-                "error_code": error_codes_pb2.Code.Name(
-                    status.status.error_code
-                ),
-                "error_message": status.status.error_message,
-            },
-        }
-        for status in response.model_version_status
-    ]
-    return _json({"model_version_status": found})
+    return _JSON(_to_dict(response))
 
 
 async def _metadata(service, request):
     servable = service.versions.find(_model_spec(request))
-    definitions = {
-        name: {
-            "inputs": _infos(definition.inputs),
-            "outputs": _infos(definition.outputs),
-            "method_name": definition.method_name,
-            "defaults": {},
-        }
-        for name, definition in servable.signature_defs.items()
-    }
     spec = {
         "name": service.versions.model_name,
         "signature_name": "",
         "version": str(servable.version),
     }
-    return _json(
-        {
-            "model_spec": spec,
-            "metadata": {"signature_def": {"signature_def": definitions}},
-        }
-    )
+    metadata = {"signature_def": _to_dict(servable.definitions)}
+    return _JSON({"model_spec": spec, "metadata": metadata})
 
 
-def _infos(infos):
-    """`TensorInfo`s as protobuf's own JSON, which depends on its version."""
-    return {
-        name: {
-            "dtype": types_pb2.DataType.Name(info.dtype),
-            "tensor_shape": {
-                "dim": [
-                    {"size": str(dim.size), "name": dim.name}
-                    for dim in info.tensor_shape.dim
-                ],
-                "unknown_rank": info.tensor_shape.unknown_rank,
-            },
-            "name": info.name,
-        }
-        for name, info in infos.items()
-    }
+def _to_dict(message):
+    """A message for JSON with all its fields, as TensorFlow Serving has it."""
+    names = {"preserving_proto_field_name": True}
+    try:
+        return json_format.MessageToDict(
+            message, always_print_fields_with_no_presence=True, **names
+        )
+    except TypeError:  # before protobuf 5.26
+        return json_format.MessageToDict(
+            message, including_default_value_fields=True, **names
+        )

@@ -3,47 +3,27 @@
 import os
 import re
 
-import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
 
 from export.protocol import tensors
+from export.protocol.bodies import check_names
+from export.protocol.errors import invalid
 
 DEFAULT_SIGNATURE = "serving_default"
 # TensorFlow Serving's limit too.
 _MAX_WARM_UPS = 1000
 
 
-class ServingError(Exception):
-    """A request that is not answered, and why.
-
-    Args:
-        code: A `grpc.StatusCode`.
-        message: What was expected, what came and what to do.
-    """
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
-
-
-def invalid(message):
-    """Returns the error for a request that can never succeed."""
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
 class Servable:
     """A loaded SavedModel. Any thread may run it.
 
-    Args:
-        path: Folder of the SavedModel.
-        version: Integer, the folder's name.
-
     Attributes:
-        signature_defs: Every `SignatureDef` by its name.
+        definitions: `SignatureDefMap`, of which `signature_def` has every
+            `SignatureDef` by its name.
         unmergeable: Names of signatures whose requests must run one by one:
             a number of rows is fixed, or the outputs have others.
     """
@@ -51,69 +31,61 @@ class Servable:
     def __init__(self, path, version):
         self.path = path
         self.version = version
-        self.signature_defs = _read_signature_defs(path)
+        self.definitions = _read_definitions(path)
         # The functions alone do not keep their variables alive.
         self._loaded = tf.saved_model.load(path)
         self._functions = dict(self._loaded.signatures)
+        known = self.definitions.signature_def
         self._specs = {
             name: {
                 key: _spec(key, info)
-                for key, info in self.signature_defs[name].inputs.items()
+                for key, info in known[name].inputs.items()
             }
             for name in self._functions
         }
         self.unmergeable = {
-            name
-            for name in self._functions
-            if _has_fixed_rows(self.signature_defs[name])
+            name for name in self._functions if _has_fixed_rows(known[name])
         }
 
     def dtypes(self, signature):
         """Names of the dtypes of a signature's inputs."""
-        return {
-            k: dtype for k, (dtype, _) in self._inputs_of(signature).items()
-        }
+        specs = self._inputs_of(signature)
+        return {name: dtype for name, (dtype, _) in specs.items()}
 
     def _inputs_of(self, signature):
         if signature not in self._specs:
-            raise invalid(
+            raise ValueError(
                 f"The model has no signature `{signature}`. Set "
                 f"`signature_name` to one of {sorted(self._specs)}."
             )
         return self._specs[signature]
 
     def check(self, signature, inputs):
-        """Raises a `ServingError` unless the signature takes these arrays."""
+        """Raises a `ValueError` unless the signature takes these arrays."""
         specs = self._inputs_of(signature)
-        if inputs.keys() != specs.keys():
-            missing = sorted(specs.keys() - inputs.keys())
-            unknown = sorted(inputs.keys() - specs.keys())
-            raise invalid(
-                f"The inputs of signature `{signature}` are {sorted(specs)}. "
-                f"Missing: {missing}. Unknown: {unknown[:8]}."
-            )
+        check_names(inputs, specs, f"of signature `{signature}`")
         for name, (dtype, shape) in specs.items():
             array = inputs[name]
             found = tensors.dtype_name(array)
             if found != dtype:
-                raise invalid(
+                raise ValueError(
                     f"Input `{name}` must be {dtype}, but is {found}. "
                     "Convert it before sending."
                 )
             if not _fits(array.shape, shape):
-                raise invalid(
+                raise ValueError(
                     f"Input `{name}` must have shape "
                     f"{tensors.format_shape(shape)}, with any size for `?`, "
                     f"but has {tensors.format_shape(array.shape)}."
                 )
 
     def check_outputs(self, signature, names):
-        """Raises a `ServingError` unless the signature has these outputs."""
+        """Raises a `ValueError` unless the signature has these outputs."""
         self._inputs_of(signature)
-        known = self.signature_defs[signature].outputs
+        known = self.definitions.signature_def[signature].outputs
         for name in names:
             if name not in known:
-                raise invalid(
+                raise ValueError(
                     f"Signature `{signature}` has no output `{name[:100]}`. "
                     f"Choose `output_filter` from {sorted(known)}."
                 )
@@ -133,11 +105,7 @@ class Servable:
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
     def warm_up(self, max_bytes):
-        """Runs the requests that were exported with the model.
-
-        Returns:
-            How many there were.
-        """
+        """Runs the requests exported with the model; returns how many."""
         path = os.path.join(
             self.path, "assets.extra", "tf_serving_warmup_requests"
         )
@@ -167,16 +135,12 @@ class Servable:
 
 def read_inputs(protos, max_bytes):
     """Returns the arrays of a request's TensorProtos by their names."""
-    inputs = {}
-    for name, proto in protos.items():
-        try:
-            inputs[name] = tensors.from_proto(proto, max_bytes)
-        except ValueError as error:
-            raise invalid(f"Input `{name[:100]}` is {error}") from None
-    return inputs
+    return tensors.convert(
+        "Input", protos, lambda _, proto: tensors.from_proto(proto, max_bytes)
+    )
 
 
-def _read_signature_defs(path):
+def _read_definitions(path):
     """Signatures of the graph that is tagged for serving."""
     path = os.path.join(path, "saved_model.pb")
     with open(path, "rb") as file:
@@ -189,13 +153,11 @@ def _read_signature_defs(path):
         ) from None
     for graph in graphs:
         if "serve" in graph.meta_info_def.tags:
-            # A copy, or the whole graph would stay in memory.
-            return {
-                name: meta_graph_pb2.SignatureDef.FromString(
-                    definition.SerializeToString()
-                )
-                for name, definition in graph.signature_def.items()
-            }
+            # Copies, or the whole graph would stay in memory.
+            definitions = get_model_metadata_pb2.SignatureDefMap()
+            for name, definition in graph.signature_def.items():
+                definitions.signature_def[name].CopyFrom(definition)
+            return definitions
     raise ValueError(f'{path} has no graph with the tag "serve".')
 
 
@@ -226,13 +188,9 @@ def _fits(shape, expected):
 
 
 def _array(tensor):
-    value = tensor.numpy()
     # NumPy's own bytes lose trailing zeros.
-    return (
-        np.array(value, object)
-        if tensor.dtype == tf.string
-        else np.asarray(value)
-    )
+    dtype = object if tensor.dtype == tf.string else None
+    return np.asarray(tensor.numpy(), dtype)
 
 
 def _trimmed(message):

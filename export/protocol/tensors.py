@@ -2,8 +2,8 @@
 
 Server and client share this file, and a client of REST needs no TensorFlow.
 Dtypes are names, those of NumPy and "string". Whatever does not fit raises a
-`ValueError` that goes on from "Input `x` is ", and sizes are checked before
-anything is allocated: what is read here came over the network.
+`ValueError` that goes on from "Input `x` is ", see `convert`. Sizes are checked
+before anything is allocated: what is read here came over the network.
 """
 
 import base64
@@ -45,6 +45,17 @@ _RAW_FIELDS = {
 _MAX_RANK = 32
 # Of a string in TensorFlow, apart from its text.
 _STRING_BYTES = 24
+
+
+def convert(kind, values, function):
+    """What a function makes of each (name, value); an error names `kind`."""
+    results = {}
+    for name, value in values.items():
+        try:
+            results[name] = function(name, value)
+        except ValueError as error:
+            raise ValueError(f"{kind} `{name[:100]}` is {error}") from None
+    return results
 
 
 def dtype_name(array):

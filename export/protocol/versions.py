@@ -5,13 +5,12 @@ import os
 import threading
 import weakref
 
-import grpc
-import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 
-from export.protocol.signatures import Servable, ServingError
+from export.protocol.errors import ServingError
+from export.protocol.signatures import Servable
 
 _State = get_model_status_pb2.ModelVersionStatus.State
 
@@ -23,16 +22,11 @@ class Versions:
     The new one is loaded and warmed up beside the old one and then takes its
     place at once; the old one goes when the last request on it is answered.
     A version that does not load is tried again once its files have changed.
-
-    Args:
-        model_name: What requests call the model.
-        base_path: Folder of the versions.
-        max_bytes: Of an input of a warm-up request.
+    Inputs of its warm-up requests have `max_bytes` at most.
     """
 
     def __init__(self, model_name, base_path, max_bytes):
         self.model_name = model_name
-        self.is_stopping = False
         self._base_path = base_path
         self._max_bytes = max_bytes
         self._current = None
@@ -56,7 +50,6 @@ class Versions:
 
     def stop(self):
         """Ends the watching and reports what is there as unloading."""
-        self.is_stopping = True
         self._stop.set()
 
     def poll(self):
@@ -78,20 +71,17 @@ class Versions:
             names = os.listdir(self._base_path)
         except OSError:
             return []
-        return sorted(
-            (
-                int(name)
-                for name in names
-                # Not `007`, nor the digits of other scripts.
-                if name.isdecimal()
-                and str(int(name)) == name
-                and int(name) > serving
-                and os.path.isfile(
-                    os.path.join(self._base_path, name, "saved_model.pb")
-                )
-            ),
-            reverse=True,
-        )
+        # Not `007`, nor the digits of other scripts.
+        names = [n for n in names if n.isdecimal() and str(int(n)) == n]
+        found = [
+            int(name)
+            for name in names
+            if int(name) > serving
+            and os.path.isfile(
+                os.path.join(self._base_path, name, "saved_model.pb")
+            )
+        ]
+        return sorted(found, reverse=True)
 
     def _load(self, path, version):
         self._states[version] = _State.LOADING, None
@@ -130,68 +120,64 @@ class Versions:
 
     def find(self, model_spec):
         """Returns the servable that a `ModelSpec` asks for."""
-        self._check_name(model_spec)
+        version = self._version_of(model_spec)
         servable = self._current
         if servable is None:
+            raise ServingError("UNAVAILABLE", "No version is loaded yet.")
+        unknown = None
+        if version not in (None, servable.version):
+            unknown = f"version {version}"
+        elif model_spec.version_label:
+            unknown = f"version label `{model_spec.version_label[:100]}`"
+        if unknown:
             raise ServingError(
-                grpc.StatusCode.UNAVAILABLE, "No version is loaded yet."
+                "NOT_FOUND",
+                f"The model `{self.model_name}` has no {unknown}. Ask for "
+                f"version {servable.version}, or for none in particular.",
             )
-        if self._names_version(model_spec):
-            version = model_spec.version.value
-            if version != servable.version:
-                raise self._unknown(f"version {version}", servable)
-        if model_spec.version_label:
-            label = f"version label `{model_spec.version_label[:100]}`"
-            raise self._unknown(label, servable)
         return servable
 
-    def _names_version(self, model_spec):
-        # Some clients write 0 where they mean none in particular.
-        return model_spec.HasField("version") and (
-            model_spec.version.value != 0 or 0 in self._states
-        )
-
-    def _unknown(self, what, servable):
-        return ServingError(
-            grpc.StatusCode.NOT_FOUND,
-            f"The model `{self.model_name}` has no {what}. Ask for version "
-            f"{servable.version}, or for none in particular.",
-        )
-
-    def _check_name(self, model_spec):
+    def _version_of(self, model_spec):
+        """The version that a `ModelSpec` names, or None."""
         if model_spec.name != self.model_name:
             raise ServingError(
-                grpc.StatusCode.NOT_FOUND,
+                "NOT_FOUND",
                 f"There is no model `{model_spec.name[:100]}` here, only "
                 f"`{self.model_name}`.",
             )
+        version = model_spec.version.value
+        if not model_spec.HasField("version") or (
+            # Some clients write 0 where they mean none in particular.
+            version == 0 and 0 not in self._states
+        ):
+            return None
+        return version
 
     def status(self, model_spec):
         """Returns a `GetModelStatusResponse`, the newest version first."""
-        self._check_name(model_spec)
+        version = self._version_of(model_spec)
         states = dict(self._states)
-        if self._names_version(model_spec):
-            version = model_spec.version.value
+        if version is not None:
             if version not in states:
                 raise ServingError(
-                    grpc.StatusCode.NOT_FOUND,
+                    "NOT_FOUND",
                     f"The model `{self.model_name}` has no version {version}. "
                     f"There are {sorted(states)}.",
                 )
             states = {version: states[version]}
         response = get_model_status_pb2.GetModelStatusResponse()
         for version, (state, error) in sorted(states.items(), reverse=True):
-            if self.is_stopping and state == _State.AVAILABLE:
+            if self._stop.is_set() and state == _State.AVAILABLE:
                 state = _State.UNLOADING
             status = response.model_version_status.add(
                 version=version, state=state
-            )
+            ).status
+            status.error_code = error_codes_pb2.OK
             if error is not None:
-                code = error_codes_pb2.UNKNOWN
-                if isinstance(error, tf.errors.OpError):
-                    code = error.error_code
-                status.status.error_code = code
-                status.status.error_message = str(error)[:1000]
+                status.error_code = getattr(
+                    error, "error_code", error_codes_pb2.UNKNOWN
+                )
+                status.error_message = str(error)[:1000]
         return response
 
 

@@ -1,0 +1,35 @@
+"""What goes wrong between a client and a server, by gRPC's codes."""
+
+# Of each code the HTTP status that stands for it over REST.
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class ServingError(Exception):
+    """What a server, or the way to it, answers instead of moments.
+
+    Attributes:
+        code: A gRPC code's name, such as `"NOT_FOUND"`, over REST too.
+        message: What was expected, what came and what to do.
+    """
+
+    def __init__(self, code, message):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+def invalid(message):
+    """Returns the error for a request that can never succeed."""
+    return ServingError("INVALID_ARGUMENT", message)
