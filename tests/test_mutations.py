@@ -164,7 +164,8 @@ def outcome(case, folder, expected, changed):
     else:
         assert values == expected
         return "harmless"
-    named = [path.removesuffix(".manifest.json") for path in changed]
+    # Of a manifest, the file or the folder that it speaks of.
+    named = [re.sub(r"[./]manifest\.json$", "", path) for path in changed]
     assert any(path in told for path in named), told
     return "detected"
 
