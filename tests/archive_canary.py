@@ -8,7 +8,6 @@ not looked at, and `hostile/*.keras`. Prints JSON.
 
 import json
 import os
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ import keras
 import numpy as np
 
 from acnn_tf.models import ModelFileError, load_model
-from tests import hostile_archives
+from tests import hostile_archives, mutations
 
 MAX_BYTES = 64 * 2**20
 ALARMS = (
@@ -39,6 +38,16 @@ ALARMS = (
     "ctypes.dlopen",
     "import",
     "exec",
+)
+CHANGES = (
+    mutations.flip,
+    mutations.truncate,
+    mutations.cut_between_records,
+    mutations.empty,
+    mutations.grow,
+    mutations.swap_records,
+    mutations.repeat_record,
+    mutations.swap_blocks,
 )
 MOVES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate")
 
@@ -83,40 +92,23 @@ def numbers(model):
     return [keras.ops.convert_to_numpy(v) for v in model.weights]
 
 
-def mutate(rng, data):
+def damaged(rng, data):
     """Some bytes changed, as disks, networks and strangers do it."""
-    data, place = bytearray(data), rng.randrange(len(data))
-    other, length = rng.randrange(len(data)), rng.choice((1, 2, 8, 100, 5000))
-    match rng.randrange(8):
-        case 0:
-            data[place] ^= 1 << rng.randrange(8)
-        case 1:
-            data[place:place] = rng.randbytes(length)
-        case 2:
-            del data[place : place + length]
-        case 3:
-            del data[place:]
-        case 4:
-            data[place : place + length] = data[other : other + length]
-        case 5:
-            data[place : place + length] = rng.choice((b"\0", b"\xff")) * length
-        case 6:
-            data = data[other:] + data[:place]
-        case 7:
-            for _ in range(rng.randrange(1, 20)):
-                data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data)
+    mutate = CHANGES[rng.integers(len(CHANGES))]
+    return mutate({"": data}, rng)[""]
 
 
 def spoil(rng, members):
     """A member changed; its checksum is right all the same."""
-    name = rng.choice(("config.json", "model.weights.h5"))
-    data = mutate(rng, members[name])
-    if name == "model.weights.h5" and rng.random() < 0.5:
+    name = hostile_archives.CONFIG
+    if rng.integers(2):
+        name = hostile_archives.WEIGHTS
+    data = damaged(rng, members[name])
+    if name == hostile_archives.WEIGHTS and rng.integers(2):
         # The numbers are most of it; what describes them is more to the point.
         data = bytearray(members[name])
-        for _ in range(rng.randrange(1, 4)):
-            data[rng.randrange(min(len(data), 20_000))] = rng.randrange(256)
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(min(len(data), 20_000))] = rng.integers(256)
     return {**members, name: bytes(data)}
 
 
@@ -145,6 +137,7 @@ def main(folder, count):
     os.chdir(folder)
     tempfile.tempdir = str(folder)
     model = load_model(good)
+    rng = np.random.default_rng(0)
     report = {"errors": [], "bytes": 0, "largest": ""}
     canary.is_watching = True
     # It must be able to notice.
@@ -166,7 +159,6 @@ def main(folder, count):
     report["harmless"] = result(folder / "harmless.keras")
     paths = sorted(folder.glob("hostile/*.keras"))
     report["hostile"] = {path.stem: result(path) for path in paths}
-    rng = random.Random(0)
     members = hostile_archives.read(good)
     path, data = folder / "malformed.keras", good.read_bytes()
     counts = {"damaged": [], "changed": []}
@@ -176,7 +168,7 @@ def main(folder, count):
             hostile_archives.pack(path, changed.items())
         else:
             kind = "damaged"
-            path.write_bytes(mutate(rng, data))
+            path.write_bytes(damaged(rng, data))
         found = result(path)
         counts[kind].append(found.startswith("LOADED"))
         if kind == "damaged" and found == "LOADED: another":

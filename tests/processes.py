@@ -130,6 +130,31 @@ def run_module(module, *arguments, code=0, cwd=ROOT, **environment):
     return done
 
 
+def run_script(script, *arguments, cwd=ROOT):
+    """Runs a few lines of Python in a process that has loaded nothing.
+
+    Args:
+        script: String.
+        *arguments: Strings or paths, its `sys.argv[1:]`.
+        cwd: Folder to run it in.
+
+    Returns:
+        What it printed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # No more is said when objects go, or the process ends.
+    for word in ("Traceback", "Exception ignored"):
+        assert word not in done.stderr, done.stderr[-3000:]
+    return done.stdout
+
+
 def start_workers(module, *arguments):
     """Starts a module as the workers of one training.
 

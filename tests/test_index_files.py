@@ -1,7 +1,6 @@
 """The folder of an index: what is hostile, killed, or cannot be written.
 
-Files that change by chance are a case of `test_mutations`. NUM_MUTATIONS=10000
-makes up more lists than a test run has time for.
+Files that change by chance are a case of `test_mutations`.
 """
 
 import copy
@@ -9,10 +8,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +18,8 @@ from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.manifests import save_manifest
 from acnn_tf.search import EncodedVideo, IndexFileError
 from acnn_tf.search.index_files import IndexFiles
+from tests.processes import run_script
 
-ROOT = Path(__file__).resolve().parents[1]
-NUM_MUTATIONS = int(os.environ.get("NUM_MUTATIONS", "100"))
 GRID = WindowGrid((2.0, 4.0), overlap=0.5)
 MODEL = types.SimpleNamespace(grid=GRID, weights=[])
 SHARD = {"number": 1, "num_shards": 4, "corpus": "0" * 64}
@@ -61,11 +57,7 @@ def make_index(path, dtype="float32", shard=None):
 def contents(path):
     files = IndexFiles(path, MODEL)
     return [
-        (
-            v.video_id,
-            files.windows(v).tobytes(),
-            files.encoding(v).tobytes(),
-        )
+        (v.video_id, files.windows(v).tobytes(), files.encoding(v).tobytes())
         for v in files.videos
     ]
 
@@ -111,7 +103,10 @@ def hostile(rng, content):
         sys.set_int_max_str_digits(4300)
 
 
-def test_whatever_files_say_is_told_or_makes_no_difference(tmp_path):
+@pytest.mark.parametrize(
+    "count", [100, pytest.param(10_000, marks=pytest.mark.soak)]
+)
+def test_whatever_files_say_is_told_or_makes_no_difference(tmp_path, count):
     rng = np.random.default_rng(0)
     originals = []
     for number, shard in enumerate([None, SHARD]):
@@ -119,7 +114,7 @@ def test_whatever_files_say_is_told_or_makes_no_difference(tmp_path):
         make_index(original, ("float32", "bfloat16")[number], shard)
         originals.append((original, contents(original)))
     path, told = tmp_path / "index", 0
-    for number in range(NUM_MUTATIONS):
+    for number in range(count):
         original, expected = originals[number % 2]
         shutil.copytree(original, path)
         name = ("videos-00002", "manifest")[number % 3 == 0]
@@ -146,20 +141,20 @@ def test_whatever_files_say_is_told_or_makes_no_difference(tmp_path):
             assert rest == [v[1:] for v in expected[: len(found)]], number
         assert sorted(p.name for p in tmp_path.rglob("*")) == there
         shutil.rmtree(path)
-    assert told > 0.7 * NUM_MUTATIONS
+    assert told > 0.7 * count
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-@pytest.mark.parametrize(
-    "name", ["manifest.json", "videos-00000.json", "encodings-00000.npy"]
-)
-def test_what_is_no_file_is_told_at_once(tmp_path, name, make):
+def test_what_is_no_file_is_told_at_once(tmp_path):
     make_index(tmp_path / "index")
-    path = tmp_path / "index" / name
-    path.unlink()
-    make(path)
-    with pytest.raises(IndexFileError, match=str(path)):
-        IndexFiles(tmp_path / "index", MODEL)
+    for name in ("manifest.json", "videos-00000.json", "encodings-00000.npy"):
+        path = tmp_path / "index" / name
+        path.rename(tmp_path / "kept")
+        for make, remove in ((os.mkfifo, os.unlink), (os.mkdir, os.rmdir)):
+            make(path)
+            with pytest.raises(IndexFileError, match=str(path)):
+                IndexFiles(tmp_path / "index", MODEL)
+            remove(path)
+        (tmp_path / "kept").rename(path)
 
 
 def test_a_flipped_bit_anywhere_in_a_small_index_is_told(tmp_path):
@@ -188,18 +183,18 @@ def test_two_files_of_one_shape_cannot_be_swapped(tmp_path):
     with pytest.raises(IndexFileError, match=r"00000\.npy: has other bytes"):
         IndexFiles(path, MODEL)
     # Where nobody asks for more, sizes alone are compared.
-    assert len(IndexFiles(path, MODEL, verify=False).videos) == 6
-
-
-def test_an_index_of_before_is_to_be_built_again(tmp_path):
-    (tmp_path / "index").mkdir()
-    (tmp_path / "index" / "index.json").write_text('{"digest": "0"}')
-    with pytest.raises(IndexFileError, match=r"earlier version.*build the ind"):
-        IndexFiles(tmp_path / "index", MODEL)
+    quick = IndexFiles(None, MODEL)
+    quick.add_folder(path, verify=False)
+    assert len(quick.videos) == 6
 
 
 def test_only_its_own_format_is_read(tmp_path):
     path = tmp_path / "index"
+    path.mkdir()
+    (path / "index.json").write_text('{"digest": "0"}')
+    with pytest.raises(IndexFileError, match=r"earlier version.*build the ind"):
+        IndexFiles(path, MODEL)
+    (path / "index.json").unlink()
     make_index(path)
     listed = json.loads((path / "videos-00000.json").read_text())
     write_list(path, 0, json.dumps(listed | {"format": 4}).encode())
@@ -283,14 +278,7 @@ for before in ([], ["a", "b", "c"]):
 
 @pytest.mark.slow
 def test_kill_at_any_moment_leaves_the_old_index_or_the_new(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(KILLED, tmp_path)
 
 
 FULL_DISK = """
@@ -339,15 +327,7 @@ assert len(contents(path)) == len(before) + 12
 @pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path):
     # A file that may not grow fails like a disk that is full.
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_script(FULL_DISK, tmp_path).splitlines()
     failures = [line for line in lines if "could not be written" in line]
     assert len(failures) > 10
     for name in (

@@ -58,7 +58,10 @@ def other(tmp_path):
         process.kill()
 
 
-def test_folder_in_use_is_refused_by_name(other, tmp_path):
+@pytest.mark.parametrize("ends", ["by itself", "by kill -9"])
+def test_folder_in_use_is_refused_by_name_until_it_is_free(
+    other, tmp_path, ends
+):
     with pytest.raises(
         FolderInUseError,
         match=rf"{tmp_path} is in use by process {other.pid} on "
@@ -67,7 +70,13 @@ def test_folder_in_use_is_refused_by_name(other, tmp_path):
     ):
         with locked(tmp_path):
             pass
-    other.communicate("end\n")
+    if ends == "by kill -9":
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        assert os.listdir(tmp_path) == [".lock"]
+    else:
+        other.communicate("end\n")
+        assert os.listdir(tmp_path) == []
     with locked(tmp_path):
         assert os.listdir(tmp_path) == [".lock"]
     assert os.listdir(tmp_path) == []
@@ -82,15 +91,6 @@ def test_two_objects_of_one_process_do_not_share_a_folder(tmp_path):
         raise KeyboardInterrupt
     with locked(tmp_path):
         pass
-
-
-def test_kill_9_frees_the_folder(other, tmp_path):
-    other.send_signal(signal.SIGKILL)
-    other.wait()
-    assert os.listdir(tmp_path) == [".lock"]
-    with locked(tmp_path):
-        pass
-    assert os.listdir(tmp_path) == []
 
 
 def test_who_waits_says_so_once_and_goes_on(

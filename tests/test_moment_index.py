@@ -44,6 +44,12 @@ def filled(model, path=None, features=FEATURES, **arguments):
     return index
 
 
+@pytest.fixture(scope="module")
+def index():
+    """An index in memory, which no test changes."""
+    return filled(make_model())
+
+
 def slow_search(model, queries, top_n, max_iou, rounded="float32"):
     """Every window of every video, shifted, suppressed and sorted."""
     queries = model.encode_queries(queries)
@@ -86,39 +92,40 @@ def test_finds_what_a_loop_over_all_windows_finds(arguments):
         assert_alike(found, [row[:top_n] for row in expected])
 
 
-@pytest.mark.parametrize("consensus_iou", [None, 0.3])
-def test_a_rough_first_pass_changes_nothing(consensus_iou):
-    model = make_model(consensus_iou=consensus_iou)
-    index = filled(model)
-    exact = index.search(QUERIES, top_n=4)
-    rough = index.search(QUERIES, top_n=4, shortlist="bfloat16")
-    assert_alike(rough, exact)
+def test_a_rough_first_pass_changes_nothing():
+    for consensus_iou in (None, 0.3):
+        index = filled(make_model(consensus_iou=consensus_iou))
+        exact = index.search(QUERIES, top_n=4)
+        rough = index.search(QUERIES, top_n=4, shortlist="bfloat16")
+        assert_alike(rough, exact)
 
 
-def test_without_suppression_all_windows_are_results():
-    model = make_model()
-    index = filled(model)
+def test_without_suppression_all_windows_are_results(index):
     (found,) = index.search(QUERIES[:1], top_n=9999, suppression="none")
     assert len(found) == index.num_windows
-    assert_alike([found], slow_search(model, QUERIES[:1], 9999, max_iou=1.0))
+    expected = slow_search(index.model, QUERIES[:1], 9999, max_iou=1.0)
+    assert_alike([found], expected)
 
 
-def test_tiles_chunks_and_blocks_change_nothing(monkeypatch):
-    model = make_model()
-    index = filled(model)
+def test_tiles_chunks_and_blocks_change_nothing(index, monkeypatch):
     whole = index.search(QUERIES, top_n=3)
     monkeypatch.setattr(moment_index, "_CHUNK", 50)
     monkeypatch.setattr(best_moments, "_WINDOWS", 100)
     monkeypatch.setattr(moment_index, "_QUERIES", 3)
     monkeypatch.setattr(scoring, "TILE", 1)
-    assert_alike(index.search(QUERIES, top_n=3), whole)
+    # Of a new index, whose graphs are new.
+    assert_alike(filled(index.model).search(QUERIES, top_n=3), whole)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_folder_holds_what_memory_holds(dtype, tmp_path):
     model = make_model()
-    path = tmp_path / "index"
-    index = filled(model, path, dtype=dtype)
+    path, names = tmp_path / "index", list(FEATURES)
+    # Appending is the same as building at once.
+    for some in (names[:7], names[7:8], names[8:]):
+        index = search.MomentIndex(model, path, dtype=dtype)
+        index.append({name: FEATURES[name] for name in some})
+    assert sorted(index.video_ids) == names
     expected = slow_search(model, QUERIES, 3, max_iou=0.5, rounded=dtype)
     saved = tmp_path / "saved"
     filled(model, dtype=dtype).save(saved)
@@ -132,38 +139,19 @@ def test_a_folder_holds_what_memory_holds(dtype, tmp_path):
         assert_alike(one.search(QUERIES, top_n=3), expected)
 
 
-def test_appending_is_the_same_as_building_at_once(tmp_path):
-    model = make_model()
-    names = list(FEATURES)
-    for some in (names[:7], names[7:8], names[8:]):
-        index = search.MomentIndex(model, tmp_path / "index")
-        index.append({name: FEATURES[name] for name in some})
-    assert sorted(index.video_ids) == names
-    expected = slow_search(model, QUERIES, 5, max_iou=0.5)
-    assert_alike(index.search(QUERIES), expected)
-    assert_alike(
-        search.MomentIndex(model, tmp_path / "index").search(QUERIES), expected
-    )
-
-
-def test_progress_counts_windows():
+def test_an_empty_index_finds_nothing_and_is_filled_window_by_window(tmp_path):
     told = []
-    index = search.MomentIndex(make_model())
+    index = search.MomentIndex(make_model(), tmp_path / "index")
+    index.append({})
+    assert index.search(QUERIES[:2]) == [[], []]
+    assert index.num_windows == 0
     index.append(FEATURES, progress=lambda *counts: told.append(counts))
     assert len(told) == len(FEATURES)
     assert told[-1] == (index.num_windows, index.num_windows)
     assert told == sorted(told)
 
 
-def test_an_empty_index_finds_nothing(tmp_path):
-    index = search.MomentIndex(make_model(), tmp_path / "index")
-    index.append({})
-    assert index.search(QUERIES[:2]) == [[], []]
-    assert index.num_windows == 0
-
-
-def test_a_video_is_taken_once():
-    index = filled(make_model())
+def test_a_video_is_taken_once(index):
     with pytest.raises(ValueError, match="'v03' is in the index already"):
         index.append({"new": FEATURES["v00"], "v03": FEATURES["v03"]})
     assert "new" not in index.video_ids
@@ -193,31 +181,22 @@ def test_what_fails_half_way_leaves_the_index_as_it_was(in_folder, tmp_path):
     assert len(index) == len(FEATURES) + 1
 
 
-def test_features_that_are_not_finite_are_named():
-    index = search.MomentIndex(make_model())
+def test_features_that_cannot_be_encoded_are_named():
+    index = search.MomentIndex(make_model(), dtype="float16")
     spoilt = np.ones((5, 6), np.float32)
     spoilt[2, 3] = np.nan
     with pytest.raises(ValueError, match="'bad' is not finite"):
         index.append({"good": np.ones((5, 6)), "bad": spoilt})
+    with pytest.raises(ValueError, match="bfloat16 or float32"):
+        index.append({"v": np.full((5, 6), 1e6)})
     assert len(index) == 0
 
 
-def test_encodings_too_large_for_half_precision_are_refused():
-    index = search.MomentIndex(make_model(), dtype="float16")
-    with pytest.raises(ValueError, match="bfloat16 or float32"):
-        index.append({"v": np.full((5, 6), 1e6)})
-
-
-def test_another_model_is_refused(tmp_path):
-    path = tmp_path / "index"
-    filled(make_model(), path)
-    with pytest.raises(search.IndexFileError, match="other weights"):
-        search.MomentIndex(make_model(seed=1), path)
-
-
-def test_another_grid_or_precision_is_refused(tmp_path):
+def test_another_model_grid_or_precision_is_refused(tmp_path):
     path, model = tmp_path / "index", make_model()
     filled(model, path)
+    with pytest.raises(search.IndexFileError, match="other weights"):
+        search.MomentIndex(make_model(seed=1), path)
     with pytest.raises(search.IndexFileError, match="holds float32"):
         search.MomentIndex(model, path, dtype="float16")
     model.grid = make_model(window_overlap=0.5).grid
@@ -225,23 +204,17 @@ def test_another_grid_or_precision_is_refused(tmp_path):
         search.MomentIndex(model, path)
 
 
-def test_bad_arguments_are_named(tmp_path):
-    model = make_model()
+def test_bad_arguments_are_named(index, tmp_path):
     with pytest.raises(ValueError, match=r"`dtype`.*float8"):
-        search.MomentIndex(model, dtype="float8")
-    index = filled(model)
+        search.MomentIndex(index.model, dtype="float8")
     with pytest.raises(ValueError, match="`top_n`"):
         index.search(QUERIES, top_n=0)
     with pytest.raises(ValueError, match="`shortlist`"):
         index.search(QUERIES, shortlist="int8")
-    with pytest.raises(FileExistsError):
-        index.save(tmp_path)
-
-
-def test_queries_that_are_not_finite_are_refused():
-    index = filled(make_model())
     with pytest.raises(ValueError, match="not finite"):
         index.search(np.full((1, 7), np.nan, "float32"))
+    with pytest.raises(FileExistsError):
+        index.save(tmp_path)
 
 
 def test_a_long_video_in_pieces_is_the_same(monkeypatch):

@@ -19,24 +19,9 @@ IDS = st.text(max_size=300) | st.text(
     st.sampled_from("./\\ %~a2F:\0\ud800\u202e\n"), max_size=12
 )
 HOSTILE = [
-    "",
-    ".",
-    "..",
-    "../x",
-    "/x",
-    "a/b",
-    "a\\b",
-    "..\\x",
-    "C:x",
-    ".hidden",
-    "a\0b",
-    "a\nb",
-    "\ud800",
-    "\u202egnp",
-    "x" * 300,
-    "\u00e9" * 128,
-    "x ",
-    "x.",
+    *("", ".", "..", "../x", "/x", "a/b", "a\\b", "..\\x", "C:x", ".hidden"),
+    *("a\0b", "a\nb", "\ud800", "\u202egnp", "x" * 300, "\u00e9" * 128),
+    *("x ", "x."),
 ]
 
 
@@ -68,13 +53,17 @@ def test_no_id_takes_the_name_of_another(name):
     assert file_name(found) != found
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["3MSZA", "s13-d21", "v_--0edUL8zmA", "a b", "caf\u00e9", "12@N01.x"],
-)
-def test_usual_ids_stay_as_they_are(name):
-    assert file_name(name) == name
-    check_file_name(name)
+def test_usual_ids_stay_as_they_are():
+    for name in (
+        "3MSZA",
+        "s13-d21",
+        "v_--0edUL8zmA",
+        "a b",
+        "caf\u00e9",
+        "@.x",
+    ):
+        assert file_name(name) == name
+        check_file_name(name)
 
 
 def test_long_ids_that_differ_at_their_end_differ():
@@ -83,19 +72,14 @@ def test_long_ids_that_differ_at_their_end_differ():
     assert {len(name) for name in names} == {255}
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_that_would_leave_its_folder_is_told(name):
-    with pytest.raises(ValueError, match="cannot be the name of a file"):
-        check_file_name(name)
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_features_are_written_nowhere_else(name, tmp_path):
+def test_a_name_that_would_leave_its_folder_is_told_and_not_written(tmp_path):
     clips = np.ones((2, 3), np.float32)
-    path = tmp_path / "out" / "features"
-    with pytest.raises(ValueError, match=r"name of a file|'/'"):
-        write_features(path, {"a": clips, name: clips}, 1.0)
-    assert not list(tmp_path.iterdir())
+    for name in HOSTILE:
+        with pytest.raises(ValueError, match="cannot be the name of a file"):
+            check_file_name(name)
+        with pytest.raises(ValueError, match=r"name of a file|'/'"):
+            write_features(tmp_path / "a" / "b", {"a": clips, name: clips}, 1.0)
+        assert not list(tmp_path.iterdir()), name
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=5), max_size=5))

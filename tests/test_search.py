@@ -1,9 +1,6 @@
 """From encoded windows to ranked moments."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,7 +10,8 @@ from acnn_tf import search
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.features import write_features
 from acnn_tf.data.windows import WindowGrid, pool_clips
-from acnn_tf.models import ACNN
+from tests.processes import run_module
+from tests.small_acnn import make_model
 
 
 class BrightnessModel:
@@ -101,31 +99,25 @@ def test_windows_are_scored_by_what_they_show():
     assert scores[0].tolist() == [0.0, 4.5, 9.0]
 
 
-@pytest.mark.parametrize(
-    ("unit", "offset"),
-    [("seconds", (1.0, -0.5)), ("window_lengths", (0.25, -0.125))],
-)
-def test_offsets_shift_windows_in_their_own_unit(unit, offset):
-    segments, _ = _candidates(BrightnessModel(offset, unit))
-    assert segments[0].tolist() == [[1, 3.5], [3, 5.5], [5, 7.5]]
-
-
-def test_offsets_in_frames_use_the_frame_rate_of_the_grid():
+def test_offsets_shift_windows_in_their_own_unit():
+    for unit, offset in {
+        "seconds": (1.0, -0.5),
+        "window_lengths": (0.25, -0.125),
+    }.items():
+        segments, _ = _candidates(BrightnessModel(offset, unit))
+        assert segments[0].tolist() == [[1, 3.5], [3, 5.5], [5, 7.5]]
     grid = WindowGrid((8,), overlap=0.5, frame_rate=2.0)
     segments, _ = _candidates(BrightnessModel((1.0, -1.0), "frames", grid))
     # Windows [1, 9), [5, 13), [9, 17) of 16 frames, a frame shorter each side.
     assert segments[0].tolist() == [[1, 4], [3, 6], [5, 8]]
 
 
-def test_shifted_windows_are_cut_at_the_ends_of_the_video():
+def test_shifted_windows_are_cut_at_the_ends_or_stay_if_nothing_is_left():
     segments, _ = _candidates(BrightnessModel((-1.0, 1.0)))
     assert segments[0].tolist() == [[0, 5], [1, 7], [3, 8]]
-
-
-@pytest.mark.parametrize("offset", [(3.0, -3.0), (20.0, 20.0), (2.0, -2.0)])
-def test_a_window_stays_where_its_offsets_leave_nothing_of_it(offset):
-    segments, _ = _candidates(BrightnessModel(offset))
-    assert segments[0].tolist() == [[0, 4], [2, 6], [4, 8]]
+    for offset in ((3.0, -3.0), (20.0, 20.0), (2.0, -2.0)):
+        segments, _ = _candidates(BrightnessModel(offset))
+        assert segments[0].tolist() == [[0, 4], [2, 6], [4, 8]]
 
 
 def test_output_that_is_not_finite_names_the_video():
@@ -211,23 +203,14 @@ def test_suppression_thresholds_of_the_three_protocols():
         )
 
 
-@pytest.mark.parametrize(
-    "arguments", [("soft",), ("fixed", 1.5), ("per_threshold",)]
-)
-def test_suppression_names_what_is_wrong(arguments):
-    with pytest.raises(ValueError, match=r"suppression|nms_threshold|iou"):
-        segments_lib.suppression_iou(*arguments)
+def test_suppression_names_what_is_wrong():
+    for wrong in (("soft",), ("fixed", 1.5), ("per_threshold",)):
+        with pytest.raises(ValueError, match=r"suppression|nms_threshold|iou"):
+            segments_lib.suppression_iou(*wrong)
 
 
 def test_padding_in_a_batch_does_not_change_a_video():
-    model = ACNN(
-        window_lengths=(2.0, 4.0),
-        kernel_sizes=(1, 3),
-        filters=8,
-        embedding_dim=8,
-        hidden_dim=8,
-        query_encoder="mean",
-    )
+    model = make_model(vocabulary=None, query_encoder="mean")
     rng = np.random.default_rng(0)
     lengths = {"long": 50, "short": 5, "middle": 11}
     features = {
@@ -236,8 +219,7 @@ def test_padding_in_a_batch_does_not_change_a_video():
     }
     # The last clip is a part of one, or there are a few clips too many.
     durations = {"long": 49.3, "short": 4.5, "middle": 9.0}
-    queries = rng.normal(size=(2, 7)).astype(np.float32)
-    model.build({"clip": (None, None, 6), "query": (None, 7)})
+    queries = rng.normal(size=(2, 9)).astype(np.float32)
     together = list(search.encode_videos(model, features, durations))
     queries = model.encode_queries(queries)
     assert len(together) == 3
@@ -265,38 +247,20 @@ def test_padding_in_a_batch_does_not_change_a_video():
 
 @pytest.mark.slow
 def test_main_prints_the_best_moments_of_a_feature_file(tmp_path):
-    model = ACNN(
-        window_lengths=(2.0, 4.0),
-        kernel_sizes=(1, 3),
-        filters=4,
-        embedding_dim=4,
-        vocabulary=["a", "man"],
-        word_dim=4,
-    )
-    model.build({"clip": (None, None, 1), "query": (None, None)})
+    model = make_model(clip_dim=1, vocabulary=["a", "man"])
     model.save(tmp_path / "model.keras")
     write_features(tmp_path / "features.hdf5", FEATURES, 1.0)
     queries = tmp_path / "queries.txt"
     queries.write_text("a man\n\na zebra\n")
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.search",
-            f"--workdir={tmp_path}",
-            f"--features={tmp_path / 'features.hdf5'}",
-            f"--queries_file={queries}",
-            "--query=the man",
-            "--top=2",
-            "--json",
-        ],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_module(
+        "experiments.search",
+        f"--workdir={tmp_path}",
+        f"--features={tmp_path / 'features.hdf5'}",
+        f"--queries_file={queries}",
+        "--query=the man",
+        "--top=2",
+        "--json",
     )
-    assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["query"] for answer in answers] == [
         "the man",

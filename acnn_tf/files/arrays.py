@@ -1,16 +1,13 @@
 """One door for files of named arrays: HDF5, TFRecord, folders of `.npy`.
 
 Features of videos and vectors of sentences come in here, whoever wrote them
-and whichever library reads them. Each of the readers has `path`, `names`,
-`clip_seconds` (what the file says, or `None`), `read(name)`, `place(name)`,
-which returns the file and, where it counts records, the record, `records()`,
-how many records each file has, and `close()`. No reader takes more memory
-than a few times the bytes that a file has.
-
-TensorFlow is imported only by the readers that need it, so that looking at an
+and whichever library reads them. A reader has what `Arrays` has, which checks
+what comes of it. None takes more memory than a few times the bytes of a file,
+and TensorFlow is imported only by those that need it, so that looking at an
 HDF5 file takes no seconds.
 """
 
+import collections
 import io
 import itertools
 import math
@@ -22,18 +19,21 @@ import numpy as np
 
 from acnn_tf.files.hdf5 import HDF5File, TensorFlowIOFile
 from acnn_tf.files.manifests import read_manifest, save_manifest
-from acnn_tf.files.problems import FeatureError, fail
+from acnn_tf.files.problems import AGAIN, FeatureError, fail
 from acnn_tf.files.tfrecord import TFRecordFiles
 
 _SCALAR_FILE = "clip_seconds.txt"
 _HDF5 = (".hdf5", ".h5")
 _TFRECORD = (".tfrecord", ".tfrecords")
-_AGAIN = "restore the file, or extract its features again"
-_OTHERS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-)
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_OTHERS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def open_arrays(path, reader="auto"):
@@ -91,22 +91,19 @@ def open_arrays(path, reader="auto"):
         for file in files:
             _check_regular(file)
     if path.endswith(_HDF5):
-        source = HDF5File(path) if reader != "tfio" else TensorFlowIOFile(path)
-    elif files:
-        source = TFRecordFiles(path, files)
+        source = TensorFlowIOFile(path) if reader == "tfio" else HDF5File(path)
     else:
-        source = NpyFolder(path)
+        source = TFRecordFiles(path, files) if files else NpyFolder(path)
     return Arrays(source)
 
 
 def _check_regular(path):
     """Raises unless a file has an end, so that nothing waits for it."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        found = [name for is_kind, name in _OTHERS if is_kind(mode)]
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind != stat.S_IFREG:
         fail(
             path,
-            f"must be a regular file, found {(found or ['a device'])[0]}; "
+            f"must be a regular file, found {_OTHERS.get(kind, 'a device')}; "
             "copy what it holds into a file",
         )
 
@@ -130,9 +127,7 @@ class Arrays:
         self._source = source
         try:
             self.names = _sorted_names(source.path, source.names)
-            self.clip_seconds = source.clip_seconds
-            if self.clip_seconds is not None:
-                self.clip_seconds = _positive(source.path, self.clip_seconds)
+            self.clip_seconds = _positive(source.path, source.clip_seconds)
         except FeatureError:
             source.close()
             raise
@@ -179,7 +174,8 @@ class Arrays:
 
     def records(self):
         """Dictionary from file to the number of records in it."""
-        return self._source.records()
+        files = [self.place(name)[0] for name in self.names]
+        return dict(collections.Counter(files + self._source.others))
 
     def close(self):
         """Closes the file."""
@@ -188,29 +184,30 @@ class Arrays:
 
 def _sorted_names(path, names):
     """Sorted names of what a file holds: some, all of them UTF-8, each once."""
-    for name in names:
+    if not names:
+        fail(path, "holds no arrays; extract features into it")
+    names = sorted(names)
+    for name, other in itertools.pairwise([*names, None]):
         # What is not UTF-8 has come as surrogates.
         if re.search("[\ud800-\udfff]", name):
             fail(
                 path,
                 f"holds a name that is not UTF-8: {name!a:.100}; rename it",
             )
-    if not names:
-        fail(path, "holds no arrays; extract features into it")
-    names = sorted(names)
-    for name, other in itertools.pairwise(names):
         if name == other:
-            fail(path, f"holds the name {name!r:.100} twice; {_AGAIN}")
+            fail(path, f"holds the name {name!r:.100} twice; {AGAIN}")
     return names
 
 
 def _positive(path, value):
-    """The `clip_seconds` of a file as a float, checked."""
+    """The `clip_seconds` of a file as a float, checked; `None` stays."""
+    if value is None:
+        return None
     try:
         seconds = float(np.asarray(value).item())
     except (TypeError, ValueError):
-        seconds = float("nan")
-    if not 0 < seconds < float("inf"):
+        seconds = np.nan
+    if not 0 < seconds < np.inf:
         fail(
             path,
             f"`clip_seconds` must be a number above 0, found {value!r:.100}; "
@@ -223,7 +220,8 @@ class NpyFolder:
     """A folder of `NAME.npy`; `clip_seconds.txt` holds that number.
 
     With a manifest in it, `clip_seconds.txt` and the names are compared when
-    the folder is opened, each array when it is read.
+    the folder is opened, each array when it is read. `others` are its files
+    of no array.
     """
 
     def __init__(self, path):
@@ -238,20 +236,14 @@ class NpyFolder:
         if problems:
             raise FeatureError(problems)
         self.names = [name.removesuffix(".npy") for name in files]
-        self.clip_seconds = None
+        self.clip_seconds, self.others = None, []
         scalar = os.path.join(path, _SCALAR_FILE)
         if os.path.exists(scalar):
             self.clip_seconds = self._bytes(scalar)
+            self.others.append(scalar)
 
     def place(self, name):
         return os.path.join(self.path, f"{name}.npy"), None
-
-    def records(self):
-        files = [self.place(name)[0] for name in self.names]
-        scalar = os.path.join(self.path, _SCALAR_FILE)
-        if os.path.exists(scalar):
-            files.append(scalar)
-        return dict.fromkeys(files, 1)
 
     def read(self, name):
         path, _ = self.place(name)
@@ -261,7 +253,7 @@ class NpyFolder:
             raise
         except Exception as error:  # those of NumPy are of many kinds
             said = str(error).partition("\n")[0][:200]
-            fail(path, f"is not a whole .npy file of numbers: {said}; {_AGAIN}")
+            fail(path, f"is not a whole .npy file of numbers: {said}; {AGAIN}")
 
     def _bytes(self, path):
         """The bytes of a file, if they are those of the manifest.
@@ -285,12 +277,9 @@ def _array(data):
     """The array of an `.npy` file that is its numbers and no more."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    else:  # which has names of fields
+    if version not in _NPY_HEADERS:  # which has names of fields
         raise ValueError(f"expected version 1.0 or 2.0, found {version}")
+    shape, fortran, dtype = _NPY_HEADERS[version](file)
     if dtype.kind not in "biuf":
         raise ValueError(f"expected numbers, found {dtype}")
     size, place = math.prod(shape) * dtype.itemsize, file.tell()
@@ -306,10 +295,9 @@ def _array(data):
 def write_npy(path, features, clip_seconds):
     """Writes a folder of `.npy` files, in the form above, with a manifest."""
     os.mkdir(path)
-    scalar = os.path.join(path, _SCALAR_FILE)
-    with open(scalar, "w") as file:
+    files = [os.path.join(path, _SCALAR_FILE)]
+    with open(files[0], "w") as file:
         file.write(f"{clip_seconds}\n")
-    files = [scalar]
     for video_id, clips in features.items():
         files.append(os.path.join(path, f"{video_id}.npy"))
         # To a file itself NumPy would not say why it cannot write.

@@ -51,9 +51,8 @@ def replacing(path, *, size=None, errors=()):
     >>> os.listdir(os.path.dirname(path))
     ['notes.txt']
     """
-    together = replacing_together([path], size=size, errors=errors)
-    with together as (partial,):
-        yield partial
+    with replacing_together([path], size=size, errors=errors) as partials:
+        yield partials[0]
 
 
 @contextlib.contextmanager
@@ -90,7 +89,7 @@ def replacing_together(paths, *, size=None, errors=()):
     ['notes.txt', 'notes.txt.size']
     """
     paths = [os.fspath(path) for path in paths]
-    partials = []
+    folder, partials = os.path.dirname(paths[0]), []
     with contextlib.ExitStack() as stack:
         try:
             own = stack.enter_context(_own_folder(paths[0]))
@@ -101,11 +100,11 @@ def replacing_together(paths, *, size=None, errors=()):
             for path in paths[1:]:
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(path)
-            _sync_folder(os.path.dirname(paths[0]))
+            _sync_folder(folder)
             for partial, path in zip(partials, paths):
                 if path == paths[0] or os.path.lexists(partial):
                     os.replace(partial, path)
-                    _sync_folder(os.path.dirname(path))
+                    _sync_folder(folder)
         except (OSError, *errors) as error:
             if isinstance(error, WriteError) or _is_elsewhere(error, paths):
                 raise
@@ -159,13 +158,13 @@ def _trying_to_lock(folder):
 
 def _sync(path):
     """Has a file, or all that a folder holds, on the disk."""
-    if not os.path.isdir(path):
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+    if os.path.isdir(path):
+        for name in os.listdir(path):
+            _sync(os.path.join(path, name))
+        _sync_folder(path)
         return
-    for name in os.listdir(path):
-        _sync(os.path.join(path, name))
-    _sync_folder(path)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(path):
@@ -195,9 +194,8 @@ def _write_error(path, partials, size, error):
         number = next((n for n in known if os.strerror(n) in str(error)), None)
     reason = os.strerror(number) if number else str(error)
     folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        counts, remedy = "", f"create the folder {folder}"
-    else:
+    counts, remedy = "", f"create the folder {folder}"
+    if os.path.isdir(folder):
         wanted = "" if size is None else f"{size:,} bytes were wanted, "
         written = sum(map(_size, partials))
         free = shutil.disk_usage(folder).free

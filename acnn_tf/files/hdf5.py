@@ -10,26 +10,16 @@ Other programs may lay out a file as they like, as long as it holds every
 number that it declares, see `acnn_tf.files.hdf5_checks`.
 """
 
-import os
+import io
 import re
 
 import h5py
 import numpy as np
 from h5py import h5d, h5g, h5i, h5s
 
-from acnn_tf.files.hdf5_checks import (
-    AGAIN,
-    RawFile,
-    check_dataset,
-    check_plain,
-    list_names,
-    naming,
-    open_item,
-    plain_copy,
-    text_of,
-)
+from acnn_tf.files.hdf5_checks import PlainFile, naming, plain_copy, text_of
 from acnn_tf.files.manifests import check_file
-from acnn_tf.files.problems import FeatureError, Problem, fail
+from acnn_tf.files.problems import AGAIN, FeatureError, fail
 
 _ATTRIBUTE = 1024
 
@@ -43,7 +33,7 @@ class HDF5File:
     """
 
     def __init__(self, path):
-        self.path = path
+        self.path, self.others = path, []
         problems = check_file(path)
         if problems:
             raise FeatureError(problems)
@@ -53,12 +43,9 @@ class HDF5File:
                 import tensorflow as tf
 
                 source = tf.io.gfile.GFile(path, "rb")
-                self._size = source.size()
-            else:
-                self._size = os.path.getsize(path)
             self._file = h5py.File(source, "r")
-            self._raw = RawFile(self._file.id)
-            names = list_names(self._file.id, path, self._raw)
+            self._plain = PlainFile(self._file, path)
+            names = self._plain.names(self._file.id)
             self.names = [n.decode(errors="surrogateescape") for n in names]
             self.clip_seconds = self._clip_seconds()
 
@@ -74,21 +61,18 @@ class HDF5File:
     def place(self, name):
         return self.path, None
 
-    def records(self):
-        return {self.path: len(self.names)}
-
     def read(self, name):
         with naming(self.path, f"{name!r} cannot be read"):
             dataset = self._dataset(name)
-            check_dataset(dataset, self.path, self._size)
+            self._plain.check(dataset)
             return self._values(dataset)
 
     def _dataset(self, name):
-        item = open_item(self._file.id, name.encode(), self.path)
+        item = self._plain.open(self._file.id, name.encode())
         if isinstance(item, h5g.GroupID):
-            names = list_names(item, self.path, self._raw)
+            names = self._plain.names(item)
             if len(names) == 1:
-                item = open_item(item, names[0], self.path)
+                item = self._plain.open(item, names[0])
             if isinstance(item, h5g.GroupID):
                 held = ", ".join(map(text_of, names[:3])) or "nothing"
                 fail(
@@ -122,11 +106,7 @@ class TensorFlowIOFile(HDF5File):
         super().__init__(path)
         try:
             # All that is in the file is looked at by another HDF5 library.
-            check_plain(self._file, path, self._size)
-        except FeatureError:
-            self.close()
-            raise
-        try:
+            self._plain.check_all()
             import tensorflow_io
 
             self._tensor = tensorflow_io.IOTensor.from_hdf5(path)
@@ -134,18 +114,14 @@ class TensorFlowIOFile(HDF5File):
             # ImportError where it is not installed, NotImplementedError where
             # its ops do not load, InvalidArgumentError for float16.
             self.close()
-            raise FeatureError(
-                [
-                    Problem(
-                        path,
-                        None,
-                        "tensorflow-io cannot read it (it needs TensorFlow "
-                        "2.16 or 2.17, and float32 or float64 data); use "
-                        f"reader='h5py'. {type(error).__name__}: "
-                        f"{str(error)[:200]}",
-                    )
-                ]
-            ) from error
+            if isinstance(error, FeatureError):
+                raise
+            fail(
+                path,
+                "tensorflow-io cannot read it (it needs TensorFlow 2.16 or "
+                "2.17, and float32 or float64 data); use reader='h5py'. "
+                f"{type(error).__name__}: {str(error)[:200]}",
+            )
 
     def _values(self, dataset):
         name = text_of(h5i.get_name(dataset))
@@ -174,64 +150,42 @@ def write_hdf5(path, features, clip_seconds=None):
                 "Names in HDF5 must be text without '/' and NUL, and not '.'. "
                 f"Received: {name!a:.100}"
             )
-    with open(path, "wb+", buffering=0) as file:
-        stream = _Stream(file)
+    with _Stream(path, "w+") as stream:
         try:
             # Readers with HDF5 1.10 or later, such as tensorflow-io's.
             with h5py.File(stream, "w", libver=("v110", "v110")) as written:
-                _write(written, features, clip_seconds)
+                if clip_seconds is not None:
+                    written.attrs["clip_seconds"] = clip_seconds
+                for name, array in features.items():
+                    array = np.asarray(array)
+                    # Without checksums a flipped byte would pass as a number.
+                    checksums = {"fletcher32": True, "chunks": array.shape}
+                    written.create_dataset(
+                        name, data=array, **(checksums if array.size else {})
+                    )
         finally:
             # What HDF5 says of it, if anything, comes of this.
             if stream.error is not None:
                 raise stream.error
 
 
-def _write(file, features, clip_seconds):
-    if clip_seconds is not None:
-        file.attrs["clip_seconds"] = clip_seconds
-    for video_id, clips in features.items():
-        clips = np.asarray(clips)
-        # Without checksums a flipped byte would pass as a number.
-        checksums = {"fletcher32": True, "chunks": clips.shape}
-        file.create_dataset(
-            video_id, data=clips, **(checksums if clips.size else {})
-        )
-
-
-class _Stream:
+class _Stream(io.FileIO):
     """A file that notes the first failure and lets HDF5 go on.
 
     HDF5 does not survive one: it fails again when it closes, and when the
     process ends.
     """
 
-    def __init__(self, file):
-        self._file = file
-        self.error = None
+    error = None
 
     def write(self, data):
         left = memoryview(data).cast("B")
         while left and self.error is None:
-            left = left[self._try(self._file.write, left) or 0 :]
+            left = left[self._try(super().write, left) or 0 :]
         return len(data)
 
     def truncate(self, size=None):
-        self._try(self._file.truncate, size)
-
-    def flush(self):
-        self._try(self._file.flush)
-
-    def read(self, size=-1):
-        return self._file.read(size)
-
-    def readinto(self, buffer):
-        return self._file.readinto(buffer)
-
-    def seek(self, *place):
-        return self._file.seek(*place)
-
-    def tell(self):
-        return self._file.tell()
+        self._try(super().truncate, size)
 
     def _try(self, function, *arguments):
         if self.error is None:

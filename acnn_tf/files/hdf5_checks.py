@@ -2,8 +2,8 @@
 
 HDF5 reads zeros, without a word, for numbers that were never written and for
 other files that it does not find; it takes the memory that a file declares;
-and there is damage on which it ends the process. `check_plain` and
-`check_dataset` look before anything is read.
+and there is damage on which it ends the process. `PlainFile` looks before
+anything is read.
 """
 
 import contextlib
@@ -13,9 +13,8 @@ import zlib
 
 from h5py import h5, h5d, h5fd, h5g, h5i, h5l, h5o, h5s, h5t, h5z
 
-from acnn_tf.files.problems import FeatureError, fail
+from acnn_tf.files.problems import AGAIN, FeatureError, fail
 
-AGAIN = "restore the file, or extract its features again"
 _UNWRITTEN = (
     "was not written in whole, and HDF5 would read zeros for what is missing; "
     f"{AGAIN}"
@@ -50,167 +49,264 @@ _KEEP_SIZE = (2, 3)
 _SLACK = 4096
 
 
-def check_plain(group, path, size):
-    """Counts the bytes of all arrays below a group, if its file holds them.
+class PlainFile:
+    """Opens what is in an HDF5 file, if it is plain and whole.
+
+    What is not raises a `FeatureError` that says what to do.
 
     Args:
-        group: `h5py.File` or `h5py.Group`.
-        path: Name of the file, for messages.
+        file: `h5py.File`.
+        path: Its name, for messages.
+
+    Attributes:
         size: Int, bytes of the file.
-
-    Returns:
-        Int: bytes of all numbers, unpacked.
-
-    Raises:
-        FeatureError: If there is a link other than a hard link, an object
-            that is linked twice, or a dataset that `check_dataset` refuses.
 
     Example:
 
     >>> import io
     >>> import h5py
     >>> import numpy as np
-    >>> data = io.BytesIO()
-    >>> with h5py.File(data, "w") as file:
+    >>> with h5py.File(io.BytesIO(), "w") as file:
     ...     file["v/c3d"] = np.ones((2, 3), np.float32)
-    >>> with h5py.File(data) as file:
-    ...     check_plain(file, "features.h5", len(data.getvalue()))
+    ...     PlainFile(file, "features.h5").check_all()
     24
     """
-    with naming(path, "is not a whole HDF5 file"):
-        datasets = _datasets(group.id, path)
-        return sum(check_dataset(dataset, path, size) for dataset in datasets)
 
+    def __init__(self, file, path):
+        self._root, self._path, self._handle = file.id, path, None
+        if self._root.get_access_plist().get_driver() == h5fd.SEC2:
+            self._handle = self._root.get_vfd_handle()
+            self.size = os.fstat(self._handle).st_size
+            created = self._root.get_create_plist()
+            self._start = created.get_userblock()
+            self._address_size, self._length_size = created.get_sizes()
+        else:  # remote
+            self.size = self._root.get_filesize()
 
-def _datasets(group, path):
-    """All datasets below a group, each of which is linked once."""
-    seen, groups, raw = set(), [(group, 0)], RawFile(h5i.get_file_id(group))
-    while groups:
-        group, depth = groups.pop()
-        for name in list_names(group, path, raw):
-            with naming(path, f"{text_of(name)!r} cannot be read"):
-                item = open_item(group, name, path)
-            address = group.links.get_info(name).u
-            if address in seen:
-                fail(
-                    path,
-                    f"{text_of(name)!r} is linked twice; {plain_copy(path)}",
-                )
-            seen.add(address)
-            if isinstance(item, h5d.DatasetID):
-                yield item
-            elif (
-                isinstance(item, h5g.GroupID)
-                and depth < _DEPTH
-                and len(seen) < _OBJECTS
+    def check_all(self):
+        """Counts the bytes of all numbers, as `check` does for a dataset.
+
+        Nothing may be linked twice, nor nested without end.
+        """
+        with naming(self._path, "is not a whole HDF5 file"):
+            return sum(map(self.check, self._datasets()))
+
+    def _datasets(self):
+        seen, groups = set(), [(self._root, 0)]
+        while groups:
+            group, depth = groups.pop()
+            for name in self.names(group):
+                with naming(self._path, f"{text_of(name)!r} cannot be read"):
+                    item = self.open(group, name)
+                address = group.links.get_info(name).u
+                if address in seen:
+                    self._refuse(name, "is linked twice; {plain}")
+                seen.add(address)
+                if isinstance(item, h5d.DatasetID):
+                    yield item
+                elif (
+                    isinstance(item, h5g.GroupID)
+                    and depth < _DEPTH
+                    and len(seen) < _OBJECTS
+                ):
+                    groups.append((item, depth + 1))
+                else:
+                    self._refuse(
+                        name,
+                        f"must be a dataset, or a group that is in less than "
+                        f"{_DEPTH} others and one of less than {_OBJECTS:,} "
+                        "objects; {plain}",
+                    )
+
+    def names(self, group):
+        """Lists the names in an `h5py.h5g.GroupID`: bytes, in no order."""
+        names = []
+
+        def add(name):
+            names.append(name)
+            return len(names) > _OBJECTS or None
+
+        if self._handle is not None:
+            self._check_free_names(group)
+        # In the order of the names HDF5 1.14 frees memory that it never had
+        # where its list breaks off: of 1,500 files of 30 datasets, each with up
+        # to four bytes changed, 235 brought down the process, and none in this
+        # order.
+        group.links.iterate(add, order=h5.ITER_NATIVE)
+        if len(names) > _OBJECTS:
+            fail(
+                self._path,
+                f"has more than {_OBJECTS:,} names; write several files",
+            )
+        return names
+
+    def _check_free_names(self, group):
+        """Refuses a list of free places for names that runs in a circle.
+
+        HDF5 1.14 and 2.0 follow it for ever, and take 300 MB a second: in a
+        file of 4 kB, of the older format, one byte is enough. So that list is
+        followed here first, from the group's header to the heap of its names.
+        """
+        address, _ = h5g.get_objinfo(group, b".").objno
+        header = self._bytes(address, 16)
+        if header[:1] != b"\1":
+            return  # the newer format, which has checksums and no such list
+        blocks, heap = [(address + 16, _number(header, 8, 4))], None
+        left = _HEADER
+        for place, size in blocks:  # and those found on the way
+            data, at = self._bytes(place, min(size, left)), 0
+            left -= len(data)
+            while at + 8 <= len(data):
+                kind, body = _number(data, at, 2), at + 8
+                following = body + self._address_size
+                if kind == _CONTINUED:
+                    size = _number(data, following, self._length_size)
+                    place = _number(data, body, self._address_size)
+                    blocks.append((place, size))
+                elif kind == _SYMBOL_TABLE:
+                    heap = _number(data, following, self._address_size)
+                at = body + _number(data, at + 2, 2)
+        if heap is None and left:
+            return
+        names, width = b"", self._length_size
+        if heap is not None:
+            data = self._bytes(heap, 40)
+            free = _number(data, 8 + width, width)
+            place = _number(data, 8 + 2 * width, self._address_size)
+            names = self._bytes(place, _number(data, 8, width))
+        for _ in range(len(names) // width):
+            if free == _NO_MORE or free >= len(names):
+                return
+            free = _number(names, free, width)
+        fail(self._path, f"has names that are damaged; {AGAIN}")
+
+    def _bytes(self, address, count):
+        """What is at one of HDF5's addresses."""
+        place = min(self._start + address, self.size)
+        return os.pread(self._handle, min(count, self.size), place)
+
+    def open(self, group, name):
+        """Opens what is in a group, unless it is a link to elsewhere.
+
+        Args:
+            group: `h5py.h5g.GroupID`.
+            name: Bytes.
+
+        Returns:
+            `h5py.h5d.DatasetID`, `h5py.h5g.GroupID` or `h5py.h5t.TypeID`.
+        """
+        link = group.links.get_info(name).type
+        if link != h5l.TYPE_HARD:
+            kind = "a soft" if link == h5l.TYPE_SOFT else "an external"
+            self._refuse(name, f"is {kind} link; {{plain}}")
+        return h5o.open(group, name)
+
+    def check(self, dataset):
+        """Counts the bytes of a dataset, if its file holds all its numbers.
+
+        No numbers are read, except for long chunks that are packed. Refused
+        are a dataset that is no array of numbers, is a view of others, is
+        stored in another file, was not written in whole, declares more than
+        there is, or is packed in a way that nothing here unpacks.
+
+        Args:
+            dataset: `h5py.h5d.DatasetID`.
+
+        Returns:
+            Int: bytes of the numbers, unpacked.
+        """
+        try:
+            return self._declared(dataset)
+        except _Refused as refused:
+            name = h5i.get_name(dataset) or b"?"
+            self._refuse(name.removeprefix(b"/"), str(refused))
+
+    def _refuse(self, name, message):
+        """Raises, with the remedy where the message says `{plain}`."""
+        message = message.replace("{plain}", plain_copy(self._path))
+        fail(self._path, f"{text_of(name)!r} {message}")
+
+    def _declared(self, dataset):
+        stored = dataset.get_create_plist()
+        layout = stored.get_layout()
+        # Before its shape: asking a virtual array for it may open its sources.
+        if layout == h5d.VIRTUAL:
+            raise _Refused(
+                "is a virtual dataset, a view of others, and HDF5 reads zeros "
+                "for those that are missing; see that all its "
+                "`virtual_sources()` are there, then {plain}"
+            )
+        if stored.get_external_count():
+            raise _Refused("is stored in another file; {plain}")
+        kind, space = dataset.get_type(), dataset.get_space()
+        if kind.get_class() not in _NUMBERS:
+            found = _OTHERS.get(kind.get_class(), "another type")
+            raise _Refused(
+                f"must be an array of numbers, found {found}; {AGAIN}"
+            )
+        if space.get_simple_extent_type() == h5s.NULL:
+            raise _Refused(f"has no shape and no numbers; {AGAIN}")
+        shape, width = space.get_simple_extent_dims(), kind.get_size()
+        declared = math.prod(shape) * width
+        if not declared:
+            return 0
+        if layout == h5d.CHUNKED:
+            self._check_chunks(dataset, stored, shape, width)
+            return declared
+        start = dataset.get_offset() if layout == h5d.CONTIGUOUS else 0
+        if start is None:
+            raise _Refused(_UNWRITTEN)
+        if start + declared > self.size:
+            raise self._too_much(shape, declared)
+        return declared
+
+    def _check_chunks(self, dataset, stored, shape, width):
+        packers = _packers(stored)
+        edges = stored.get_chunk()
+        count = math.prod(-(-n // edge) for n, edge in zip(shape, edges))
+        whole = math.prod(edges) * width
+        chunks = {}
+        if count <= self.size:
+            dataset.chunk_iter(lambda c: chunks.update({c.chunk_offset: c}))
+        if len(chunks) != count or any(
+            start >= n for place in chunks for start, n in zip(place, shape)
+        ):
+            raise _Refused(_UNWRITTEN)
+        packed = sum(chunk.size for chunk in chunks.values())
+        if packed > self.size or any(
+            chunk.byte_offset + chunk.size > self.size
+            for chunk in chunks.values()
+        ):
+            raise self._too_much(shape, count * whole)
+        if packers and count * whole > max(_UNPACKED, _GAIN * packed):
+            raise _Refused(
+                f"declares {count * whole:,} bytes and stores {packed:,}; if "
+                "that is meant, write it again without compression"
+            )
+        for place, chunk in chunks.items():
+            inflated = any(
+                code == _DEFLATE and not chunk.filter_mask >> index & 1
+                for index, code in packers
+            )
+            if chunk.size > whole + _SLACK or (
+                inflated
+                and chunk.size > _SHORT
+                and not _inflates(dataset.read_direct_chunk(place)[1], whole)
             ):
-                groups.append((item, depth + 1))
-            else:
-                fail(
-                    path,
-                    f"{text_of(name)!r} must be a dataset, or a group that is "
-                    f"in less than {_DEPTH} others and one of less than "
-                    f"{_OBJECTS:,} objects; {plain_copy(path)}",
+                raise _Refused(
+                    f"has a chunk that is not the {whole:,} bytes that it "
+                    f"declares; {AGAIN}"
                 )
 
-
-def check_dataset(dataset, path, size):
-    """Counts the bytes of a dataset, if its file holds all its numbers.
-
-    No numbers are read, except for long chunks that are packed.
-
-    Args:
-        dataset: `h5py.h5d.DatasetID`.
-        path: Name of the file, for messages.
-        size: Int, bytes of the file.
-
-    Returns:
-        Int: bytes of the numbers, unpacked.
-
-    Raises:
-        FeatureError: If it is no array of numbers, is a view of others, is
-            stored in another file, was not written in whole, declares more
-            than there is, or is packed in a way that nothing here unpacks.
-    """
-    try:
-        return _declared(dataset, size)
-    except _Refused as refused:
-        name = text_of(h5i.get_name(dataset) or b"?").removeprefix("/")
-        message = str(refused).replace("{plain}", plain_copy(path))
-        fail(path, f"{name!r} {message}")
+    def _too_much(self, shape, declared):
+        return _Refused(
+            f"declares the shape {list(shape)}, {declared:,} bytes, in a file "
+            f"of {self.size:,}; {AGAIN}"
+        )
 
 
 class _Refused(Exception):
     """What is wrong with a dataset; `{plain}` stands for the remedy."""
-
-
-def _declared(dataset, size):
-    stored = dataset.get_create_plist()
-    layout = stored.get_layout()
-    # Before its shape: asking a virtual array for it may open its sources.
-    if layout == h5d.VIRTUAL:
-        raise _Refused(
-            "is a virtual dataset, a view of others, and HDF5 reads zeros for "
-            "those that are missing; see that all its `virtual_sources()` are "
-            "there, then {plain}"
-        )
-    if stored.get_external_count():
-        raise _Refused("is stored in another file; {plain}")
-    kind, space = dataset.get_type(), dataset.get_space()
-    if kind.get_class() not in _NUMBERS:
-        found = _OTHERS.get(kind.get_class(), "another type")
-        raise _Refused(f"must be an array of numbers, found {found}; {AGAIN}")
-    if space.get_simple_extent_type() == h5s.NULL:
-        raise _Refused(f"has no shape and no numbers; {AGAIN}")
-    shape, width = space.get_simple_extent_dims(), kind.get_size()
-    declared = math.prod(shape) * width
-    if layout != h5d.CHUNKED and declared:
-        start = dataset.get_offset() if layout == h5d.CONTIGUOUS else 0
-        if start is None:
-            raise _Refused(_UNWRITTEN)
-        if start + declared > size:
-            raise _Refused(_too_much(shape, declared, size))
-    if layout == h5d.CHUNKED and declared:
-        _check_chunks(dataset, stored, shape, width, size)
-    return declared
-
-
-def _check_chunks(dataset, stored, shape, width, size):
-    packers = _packers(stored)
-    edges = stored.get_chunk()
-    count = math.prod(-(-n // edge) for n, edge in zip(shape, edges))
-    whole = math.prod(edges) * width
-    chunks = {}
-    if count <= size:
-        dataset.chunk_iter(lambda c: chunks.update({c.chunk_offset: c}))
-    if len(chunks) != count or any(
-        start >= n for place in chunks for start, n in zip(place, shape)
-    ):
-        raise _Refused(_UNWRITTEN)
-    packed = sum(chunk.size for chunk in chunks.values())
-    if packed > size or any(
-        chunk.byte_offset + chunk.size > size for chunk in chunks.values()
-    ):
-        raise _Refused(_too_much(shape, count * whole, size))
-    if packers and count * whole > max(_UNPACKED, _GAIN * packed):
-        raise _Refused(
-            f"declares {count * whole:,} bytes and stores {packed:,}; if that "
-            "is meant, write it again without compression"
-        )
-    for place, chunk in chunks.items():
-        inflated = any(
-            code == _DEFLATE and not chunk.filter_mask >> index & 1
-            for index, code in packers
-        )
-        if chunk.size > whole + _SLACK or (
-            inflated
-            and chunk.size > _SHORT
-            and not _inflates(dataset.read_direct_chunk(place)[1], whole)
-        ):
-            raise _Refused(
-                f"has a chunk that is not the {whole:,} bytes that it "
-                f"declares; {AGAIN}"
-            )
 
 
 def _packers(stored):
@@ -243,136 +339,19 @@ def _inflates(packed, size):
     return inflated <= size + _SLACK
 
 
-def _too_much(shape, declared, size):
-    return (
-        f"declares the shape {list(shape)}, {declared:,} bytes, in a file of "
-        f"{size:,}; {AGAIN}"
-    )
-
-
-def list_names(group, path, raw):
-    """Lists the names in a group.
-
-    Args:
-        group: `h5py.h5g.GroupID`.
-        path: Name of the file, for messages.
-        raw: Its `RawFile`.
-
-    Returns:
-        List of bytes, in no order.
-
-    Raises:
-        FeatureError: If there are too many, or they are damaged in a way that
-            HDF5 does not see.
-    """
-    names = []
-
-    def add(name):
-        names.append(name)
-        return len(names) > _OBJECTS or None
-
-    if raw.handle is not None:
-        _check_free_names(group, path, raw)
-    # In the order of the names HDF5 1.14 frees memory that it never had where
-    # its list breaks off: of 1,500 files of 30 datasets, each with up to four
-    # bytes changed, 235 brought down the process, and none in this order.
-    group.links.iterate(add, order=h5.ITER_NATIVE)
-    if len(names) > _OBJECTS:
-        fail(path, f"has more than {_OBJECTS:,} names; write several files")
-    return names
-
-
-class RawFile:
-    """The bytes of an HDF5 file by HDF5's addresses; none if it is remote.
-
-    Args:
-        file: `h5py.h5f.FileID`.
-    """
-
-    def __init__(self, file):
-        self.handle = None
-        if file.get_access_plist().get_driver() == h5fd.SEC2:
-            created = file.get_create_plist()
-            self.handle = file.get_vfd_handle()
-            self.start = created.get_userblock()
-            self.size = os.fstat(self.handle).st_size
-            self.address_size, self.length_size = created.get_sizes()
-
-    def read(self, address, count):
-        place = min(self.start + address, self.size)
-        return os.pread(self.handle, min(count, self.size), place)
-
-
 def _number(data, start, size):
     return int.from_bytes(data[start : start + size], "little")
 
 
-def _check_free_names(group, path, raw):
-    """Refuses a list of free places for names that runs in a circle.
-
-    HDF5 1.14 and 2.0 follow it for ever, and take 300 MB a second: in a file
-    of 4 kB, of the older format, one byte is enough. So that list is followed
-    here first, from the header of the group to the heap of its names.
-    """
-    address, _ = h5g.get_objinfo(group, b".").objno
-    header = raw.read(address, 16)
-    if header[:1] != b"\1":
-        return  # the newer format, which has checksums and no such list
-    blocks, heap = [(address + 16, _number(header, 8, 4))], None
-    left = _HEADER
-    for place, size in blocks:  # and those found on the way
-        data, at = raw.read(place, min(size, left)), 0
-        left -= len(data)
-        while at + 8 <= len(data):
-            kind, body = _number(data, at, 2), at + 8
-            if kind == _CONTINUED:
-                size = _number(data, body + raw.address_size, raw.length_size)
-                blocks.append((_number(data, body, raw.address_size), size))
-            elif kind == _SYMBOL_TABLE:
-                heap = _number(data, body + raw.address_size, raw.address_size)
-            at = body + _number(data, at + 2, 2)
-    if heap is None and left:
-        return
-    names = b""
-    if heap is not None:
-        data = raw.read(heap, 40)
-        free = _number(data, 8 + raw.length_size, raw.length_size)
-        place = _number(data, 8 + 2 * raw.length_size, raw.address_size)
-        names = raw.read(place, _number(data, 8, raw.length_size))
-    for _ in range(len(names) // raw.length_size):
-        if free == _NO_MORE or free >= len(names):
-            return
-        free = _number(names, free, raw.length_size)
-    fail(path, f"has names that are damaged; {AGAIN}")
-
-
-def open_item(group, name, path):
-    """Opens what is in a group, if it is in the file itself.
-
-    Args:
-        group: `h5py.h5g.GroupID`.
-        name: Bytes.
-        path: Name of the file, for messages.
-
-    Returns:
-        `h5py.h5d.DatasetID`, `h5py.h5g.GroupID` or `h5py.h5t.TypeID`.
-
-    Raises:
-        FeatureError: If it is a soft link or an external one.
-    """
-    link = group.links.get_info(name).type
-    if link != h5l.TYPE_HARD:
-        kind = "a soft link" if link == h5l.TYPE_SOFT else "an external link"
-        fail(path, f"{text_of(name)!r} is {kind}; {plain_copy(path)}")
-    return h5o.open(group, name)
+def text_of(name):
+    """A name of HDF5, which is bytes, as text to be read."""
+    return name.decode(errors="backslashreplace")
 
 
 def plain_copy(path, inner=""):
     """How to make one plain file of one that is not: a sentence.
 
-    Args:
-        path: File.
-        inner: What follows the name of a group, to name a dataset.
+    `inner` follows the name of a group, to name a dataset.
     """
     place = f"name + {inner!r}" if inner else "name"
     return (
@@ -387,9 +366,7 @@ def plain_copy(path, inner=""):
 def naming(path, message):
     """Makes a `FeatureError` that names the file of what h5py raises.
 
-    Args:
-        path: File.
-        message: What is wrong, before what h5py says of it.
+    `message` says what is wrong, before what h5py says of it.
     """
     try:
         yield
@@ -408,8 +385,3 @@ def naming(path, message):
                 f"wrote it; wait until that is done, or {AGAIN}"
             )
         fail(path, message)
-
-
-def text_of(name):
-    """A name of HDF5, which is bytes, as text to be read."""
-    return name.decode(errors="backslashreplace")

@@ -17,6 +17,8 @@ except ImportError:  # not POSIX
     fcntl = None
 
 NAME = ".lock"
+# Nobody's link, through which another file would be written.
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 # Seconds of waiting after which it is said, and between two looks.
 _PATIENCE = 2.0
 _PAUSE = 0.05
@@ -101,7 +103,7 @@ def _acquire(folder, path, wait):
     while True:
         os.makedirs(folder, exist_ok=True)
         try:
-            descriptor = _open(path)
+            descriptor = os.open(path, _FLAGS, 0o666)
         except FileNotFoundError:  # whoever had it removed the folder
             continue
         has_it = try_lock(descriptor)
@@ -111,9 +113,13 @@ def _acquire(folder, path, wait):
                 "other process writes to it"
             )
         if has_it is None or (has_it and _is_at(descriptor, path)):
-            _sign(descriptor)
+            # Who has the lock; a full disk does not matter.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, _myself().encode())
             return descriptor
-        owner = _owner(descriptor)
+        owner = os.read(descriptor, 200).decode(errors="replace")
+        owner = "".join(filter(str.isprintable, owner)) or "another process"
         os.close(descriptor)
         if has_it:  # of a file that its owner has just removed
             continue
@@ -128,12 +134,6 @@ def _acquire(folder, path, wait):
         time.sleep(_PAUSE)
 
 
-def _open(path):
-    # Nobody's link, through which another file would be written.
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    return os.open(path, flags, 0o666)
-
-
 def _is_at(descriptor, path):
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
@@ -141,20 +141,11 @@ def _is_at(descriptor, path):
         return False
 
 
-def _sign(descriptor):
-    """Writes who has the lock; a full disk does not matter."""
-    text = (
+def _myself():
+    return (
         f"process {os.getpid()} on {socket.gethostname()} since "
         f"{time.strftime('%H:%M:%S on %Y-%m-%d')}"
     )
-    with contextlib.suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, text.encode())
-
-
-def _owner(descriptor):
-    text = os.read(descriptor, 200).decode(errors="replace")
-    return "".join(filter(str.isprintable, text)) or "another process"
 
 
 @functools.cache

@@ -98,18 +98,15 @@ class Manifest:
             List of `Problem`, empty if the file is as it was.
         """
         stated = self.files.get(os.path.basename(path))
+        message = None
         if stated is None:
             listed = ", ".join(sorted(self.files)[:3]) or "no file"
             message = f"is not in {self.path}, which speaks of {listed}"
-            return [self._problem(path, message)]
-        size, digest = _size(path, data), stated["sha256"]
-        if verify and size == stated["bytes"]:
-            digest = _digest(path, data)
-        if size != stated["bytes"]:
+        elif (size := _size(path, data)) != stated["bytes"]:
             message = (
                 f"has {size:,} bytes, but {stated['bytes']:,} in {self.path}"
             )
-        elif digest != stated["sha256"]:
+        elif verify and (digest := _digest(path, data)) != stated["sha256"]:
             message = (
                 f"has other bytes than when {self.path} was written (SHA-256 "
                 f"{digest[:8]}..., not {stated['sha256'][:8]}...)"
@@ -119,9 +116,7 @@ class Manifest:
                 f"holds {records:,} records, but {stated['records']:,} in "
                 f"{self.path}"
             )
-        else:
-            return []
-        return [self._problem(path, message)]
+        return [] if message is None else [self._problem(path, message)]
 
     def _problem(self, path, message, remedy="restore it"):
         remedy = self._remedy or (
@@ -276,20 +271,20 @@ def open_file(path):
         OSError: If it is not there, or no regular file: a pipe could make its
             reader wait forever.
     """
-    if "://" not in path:
-        # TensorFlow takes twenty times as long to hand bytes to Python.
-        file = open(path, "rb", opener=_open_at_once)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        return file
-    import tensorflow as tf
+    if "://" in path:
+        import tensorflow as tf
 
-    return tf.io.gfile.GFile(path, "rb")
+        return tf.io.gfile.GFile(path, "rb")
 
+    # TensorFlow takes twenty times as long to hand bytes to Python.
+    def opener(path, flags):
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
-def _open_at_once(path, flags):
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    file = open(path, "rb", opener=opener)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return file
 
 
 def _exists(path):
@@ -304,15 +299,17 @@ def _size(path, data=None):
     if data is not None:
         return len(data)
     with open_file(path) as file:
-        return file.seek(0, os.SEEK_END) if "://" not in path else file.size()
+        file.seek(0, os.SEEK_END)
+        return file.tell()
 
 
 def _digest(path, data=None):
-    digest = hashlib.sha256(data or b"")
-    if data is None:
-        with open_file(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    if data is not None:
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+# What to do about a damaged file of features.
+AGAIN = "restore the file, or extract its features again"
 _SHOWN = 20
 
 

@@ -11,7 +11,6 @@ A `tf.train.Example` per video:
 | `num_videos` | int64, optional: Examples in this file |
 """
 
-import collections
 import math
 import os
 import zlib
@@ -19,9 +18,8 @@ import zlib
 import numpy as np
 
 from acnn_tf.files.manifests import check_file, open_file, read_manifest
-from acnn_tf.files.problems import FeatureError, Problem, fail
+from acnn_tf.files.problems import AGAIN, FeatureError, Problem, fail
 
-_AGAIN = "restore the file, or extract its features again"
 # A length and its checksum before the data, a checksum behind it.
 _HEAD, _TAIL = 12, 4
 _LONGEST = (1 << 31) - 1  # that protobuf reads
@@ -46,21 +44,20 @@ class TFRecordFiles:
     """
 
     def __init__(self, path, files):
-        self.path = path
+        self.path, self.others = path, []
         self.clip_seconds = None
         self._places = {}
-        problems, manifest = [], None
-        if path not in files:
-            manifest = read_manifest(path, problems)
+        problems = []
+        # Of a folder; that of a single file is looked at with it.
+        manifest = None if path in files else read_manifest(path, problems)
         if manifest is not None:
             names = map(os.path.basename, files)
             problems += manifest.check_names(path, names)
         for file in files:
             number = self._index(file, problems)
             problems += check_file(file, number)
-            if manifest is not None and os.path.basename(file) in (
-                manifest.files
-            ):
+            name = os.path.basename(file)
+            if manifest is not None and name in manifest.files:
                 problems += manifest.check(file, None, number)
         if problems:
             raise FeatureError(problems)
@@ -77,13 +74,16 @@ class TFRecordFiles:
             return None
         known, expected = len(problems), None
         records = tf.data.TFRecordDataset(file).as_numpy_iterator()
+
+        def add_problem(number, message):
+            problems.append(Problem(file, number, f"{message}; {AGAIN}"))
+
         for number, (offset, length) in enumerate(places, start=1):
             try:
                 data = next(records)
             except (tf.errors.OpError, StopIteration) as error:
                 found = getattr(error, "message", "another length")[:200]
-                message = f"is damaged: {found}; {_AGAIN}"
-                problems.append(Problem(file, number, message))
+                add_problem(number, f"is damaged: {found}")
                 return None
             place = (file, number, offset, length, zlib.crc32(data))
             try:
@@ -91,18 +91,12 @@ class TFRecordFiles:
             except FeatureError as error:
                 problems += error.problems
             if len(problems) - known >= _PROBLEMS and number < len(places):
-                message = f"the records from here on were not read; {_AGAIN}"
-                problems.append(Problem(file, number + 1, message))
+                message = "the records from here on were not read"
+                add_problem(number + 1, message)
                 return None
-        if expected is not None and expected != len(places):
-            problems.append(
-                Problem(
-                    file,
-                    len(places),
-                    f"is cut short: it holds {len(places)} of its {expected} "
-                    f"videos; {_AGAIN}",
-                )
-            )
+        if expected not in (None, len(places)):
+            held = f"{len(places)} of its {expected} videos"
+            add_problem(len(places), f"is cut short: it holds {held}")
         return len(places)
 
     def _add(self, data, place):
@@ -137,9 +131,6 @@ class TFRecordFiles:
 
     def place(self, name):
         return self._places[name][:2]
-
-    def records(self):
-        return dict(collections.Counter(p[0] for p in self._places.values()))
 
     def read(self, name):
         file, number, offset, length, checksum = self._places[name]
@@ -187,7 +178,7 @@ def _places(file):
                 fail(
                     file,
                     f"is damaged or cut short: it ends after {size:,} bytes, "
-                    f"this record after {offset:,}; {_AGAIN}",
+                    f"this record after {offset:,}; {AGAIN}",
                     len(places),
                 )
             if length > _LONGEST or len(places) > _RECORDS:
@@ -198,7 +189,7 @@ def _places(file):
                     len(places),
                 )
     if not places:
-        fail(file, f"holds no records; {_AGAIN}")
+        fail(file, f"holds no records; {AGAIN}")
     return places
 
 
@@ -210,7 +201,7 @@ def _parse(data, file, number):
     try:
         return tf.train.Example.FromString(data).features.feature
     except DecodeError as error:
-        fail(file, f"is not a tf.train.Example: {error}; {_AGAIN}", number)
+        fail(file, f"is not a tf.train.Example: {error}; {AGAIN}", number)
 
 
 def _value(features, key, file, number):
@@ -221,7 +212,7 @@ def _value(features, key, file, number):
         fail(
             file,
             f"`{key}` must be one {expected.__name__}; the record has "
-            f"{sorted(features)!a:.200}; {_AGAIN}",
+            f"{sorted(features)!a:.200}; {AGAIN}",
             number,
         )
     return values[0]
@@ -238,22 +229,15 @@ def write_tfrecord(path, features, clip_seconds):
     try:
         with tf.io.TFRecordWriter(path) as writer:
             for video_id, clips in features.items():
-                example = _example(video_id, clips, clip_seconds, len(features))
+                with np.errstate(over="ignore"):  # becomes infinite
+                    clips = np.asarray(clips).astype("<f4")
+                example = tf.train.Example()
+                values = example.features.feature
+                values["video_id"].bytes_list.value.append(video_id.encode())
+                values["clip_seconds"].float_list.value.append(clip_seconds)
+                values["shape"].int64_list.value.extend(clips.shape)
+                values["num_videos"].int64_list.value.append(len(features))
+                values["features"].bytes_list.value.append(clips.tobytes())
                 writer.write(example.SerializeToString())
     except tf.errors.OpError as error:
         raise OSError(error.message) from error
-
-
-def _example(video_id, clips, clip_seconds, num_videos):
-    import tensorflow as tf
-
-    with np.errstate(over="ignore"):  # becomes infinite
-        clips = np.asarray(clips).astype("<f4")
-    example = tf.train.Example()
-    values = example.features.feature
-    values["video_id"].bytes_list.value.append(video_id.encode())
-    values["clip_seconds"].float_list.value.append(clip_seconds)
-    values["shape"].int64_list.value.extend(clips.shape)
-    values["num_videos"].int64_list.value.append(num_videos)
-    values["features"].bytes_list.value.append(clips.tobytes())
-    return example

@@ -15,7 +15,7 @@ import numpy as np
 
 from acnn_tf import layers, losses, optimizers  # noqa: F401 - registered
 from acnn_tf.files.atomic import replacing
-from acnn_tf.files.hdf5_checks import check_plain
+from acnn_tf.files.hdf5_checks import PlainFile
 from acnn_tf.files.problems import FeatureError
 from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
@@ -85,8 +85,7 @@ def save_model(model, path):
         )
     optimizer = getattr(model, "optimizer", None)
     variables = model.weights + (optimizer.variables if optimizer else [])
-    size = _num_bytes(variables)
-    with replacing(path, size=size) as partial:
+    with replacing(path, size=_num_bytes(variables)) as partial:
         model.save(partial)
 
 
@@ -288,7 +287,7 @@ def _stored_bytes(path):
     size = os.path.getsize(path)
     with h5py.File(path, "r") as file:
         try:
-            total = check_plain(file, _WEIGHTS, size)
+            total = PlainFile(file, _WEIGHTS).check_all()
         except FeatureError as error:
             reason, *_ = str(error).split(";")  # then what to do with features
             raise ValueError(reason) from error

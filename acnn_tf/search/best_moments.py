@@ -30,45 +30,28 @@ _WINDOWS = 65_536
 
 
 class Moments(typing.NamedTuple):
-    """The n best moments of Q queries, best first.
+    """The n best moments of Q queries, best first."""
 
-    Attributes:
-        video: int32 `[Q, n]`, numbers of videos; -1 where there are fewer.
-        segment: float64 `[Q, n, 2]`, seconds.
-        score: float64 `[Q, n]`; `-inf` where there are fewer.
-    """
-
-    video: tf.Tensor
-    segment: tf.Tensor
-    score: tf.Tensor
+    video: (
+        tf.Tensor
+    )  # int32 [Q, n], numbers of videos; -1 where there are fewer
+    segment: tf.Tensor  # float64 [Q, n, 2], seconds
+    score: tf.Tensor  # float64 [Q, n]; -inf where there are fewer
 
 
 class Search(typing.NamedTuple):
-    """A search for Q queries in V videos, as far as it got.
+    """A search for Q queries in V videos, as far as it got."""
 
-    Attributes:
-        bounds: float64 `[Q, V]`, the most that a video's moments can score.
-        order: int32 `[Q, V]`, videos by falling bounds.
-        num_windows: int32 `[V]`.
-        num_ranked: int32 `[Q]`, how many of `order` were ranked.
-        error: float64, the largest error seen in `bounds`.
-        is_finite: bool, all scores and offsets so far.
-        moments: `Moments`, the best so far.
-        is_done: bool, no video is left that could hold a better one.
-        row: int32 `[q]`, the queries whose videos are ranked next.
-        video: int32 `[q, v]`, these videos; -1 where a query has fewer.
-    """
-
-    bounds: tf.Tensor
-    order: tf.Tensor
-    num_windows: tf.Tensor
-    num_ranked: tf.Tensor
-    error: tf.Tensor
-    is_finite: tf.Tensor
-    moments: Moments
-    is_done: tf.Tensor
-    row: tf.Tensor
-    video: tf.Tensor
+    bounds: tf.Tensor  # float64 [Q, V], the most that a video's moments score
+    order: tf.Tensor  # int32 [Q, V], videos by falling bounds
+    num_windows: tf.Tensor  # int32 [V]
+    num_ranked: tf.Tensor  # int32 [Q], how many of `order` were ranked
+    error: tf.Tensor  # float64, the largest seen in `bounds`
+    is_finite: tf.Tensor  # bool, all scores and offsets so far
+    moments: Moments  # the best so far
+    is_done: tf.Tensor  # bool, no video is left that could hold a better one
+    row: tf.Tensor  # int32 [q], the queries whose videos are ranked next
+    video: tf.Tensor  # int32 [q, v], these videos; -1 where a query has fewer
 
 
 @tf.function(

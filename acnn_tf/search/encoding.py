@@ -67,15 +67,16 @@ def encode_videos(model, features, durations, grid=None, max_windows=2048):
 
 def _encode_batch(model, grid, features, durations, batch):
     clips = {video_id: _clips(model, features, video_id) for video_id in batch}
-    if len(batch) == 1:
-        ((video_id, windows),) = batch.items()
-        if len(clips[video_id]) > _LONG:
-            yield _encode_long(
-                model, grid, clips[video_id], durations, video_id, windows
+    first = next(iter(batch))
+    if len(batch) == 1 and len(clips[first]) > _LONG:
+        encodings = [
+            _encode_long(
+                model, grid, clips[first], durations[first], batch[first]
             )
-            return
-    inputs = encoder_inputs(model, clips, durations, batch, grid)
-    encodings = to_numpy(model.encode_windows(inputs))  # [B, W, t]
+        ]
+    else:
+        inputs = encoder_inputs(model, clips, durations, batch, grid)
+        encodings = to_numpy(model.encode_windows(inputs))  # [B, W, t]
     for (video_id, windows), encoding in zip(
         batch.items(), encodings, strict=True
     ):
@@ -84,7 +85,7 @@ def _encode_batch(model, grid, features, durations, batch):
         )
 
 
-def _encode_long(model, grid, clip, durations, video_id, windows):
+def _encode_long(model, grid, clip, duration, windows):
     """One video in pieces, each with the clips that its windows need.
 
     Pooling all windows from all clips costs windows times clips; in pieces,
@@ -107,13 +108,13 @@ def _encode_long(model, grid, clip, durations, video_id, windows):
             "clip_mask": np.ones((1, len(part)), bool),
             "first_clip": np.array([first], np.float32),
             "segment": segment[None].astype(np.float32),
-            "duration": np.array([durations[video_id]], np.float32),
+            "duration": np.array([duration], np.float32),
         }
         encoding = to_numpy(model.encode_windows(inputs))[0]
         if encodings is None:
             encodings = np.zeros((len(windows), encoding.shape[1]), np.float32)
         encodings[rows] = encoding
-    return EncodedVideo(video_id, durations[video_id], windows, encodings)
+    return encodings
 
 
 def _clips(model, features, video_id):
@@ -144,8 +145,11 @@ def encoder_inputs(model, features, durations, windows, grid=None):
     """
     grid = grid or model.grid
     clips = [_clips(model, features, video_id) for video_id in windows]
-    num_clips = _round_up(max(map(len, clips)))
-    num_windows = _round_up(max(map(len, windows.values())))
+    # Few shapes, since some backends compile for each of them.
+    num_clips, num_windows = (
+        -(-max(map(len, arrays)) // 32) * 32
+        for arrays in (clips, windows.values())
+    )
     clip = np.zeros((len(clips), num_clips, clips[0].shape[1]), np.float32)
     clip_mask = np.zeros((len(clips), num_clips), bool)
     segment = np.zeros(
@@ -163,11 +167,6 @@ def encoder_inputs(model, features, durations, windows, grid=None):
         "segment": segment,
         "duration": np.array([durations[v] for v in windows], np.float32),
     }
-
-
-def _round_up(count, step=32):
-    """Few shapes, since some backends compile for each of them."""
-    return -(-count // step) * step
 
 
 def to_numpy(tensor):

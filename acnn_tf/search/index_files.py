@@ -13,9 +13,11 @@ import functools
 import hashlib
 import itertools
 import json
+import operator
 import os
 
 import keras
+import ml_dtypes  # which TensorFlow, JAX and Keras require
 import numpy as np
 
 from acnn_tf.files import locks
@@ -32,13 +34,7 @@ from acnn_tf.search.encoding import EncodedVideo, encode_videos
 _FORMAT = 3
 _DTYPES = ("float32", "float16", "bfloat16")
 _KEYS = ("video_id", "duration", "num_windows")
-_MALFORMED = (
-    AttributeError,
-    KeyError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+_MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 # Bytes before the numbers of an `.npy` file.
 _HEADER_SIZE = 128
 # What to do about a damaged file.
@@ -55,21 +51,13 @@ class IndexFileError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class IndexedVideo:
-    """Where the windows of a video are.
-
-    Attributes:
-        video_id: Its name.
-        duration: Float, seconds.
-        num_windows: Int.
-        part: Int, the array of its encodings.
-        first: Int, the row of its first window there.
-    """
+    """Where the windows of a video are."""
 
     video_id: str
-    duration: float
+    duration: float  # seconds
     num_windows: int
-    part: int
-    first: int
+    part: int  # the array of its encodings
+    first: int  # the row of its first window there
 
 
 class IndexFiles:
@@ -82,7 +70,6 @@ class IndexFiles:
             folder has, or float32.
         shard: Dictionary: which part of a corpus a new folder will be, see
             `acnn_tf.search.shards`.
-        verify: Bool: compare the SHA-256 of the encodings, which reads them.
 
     Attributes:
         videos: List of `IndexedVideo`.
@@ -92,7 +79,7 @@ class IndexFiles:
         read_only: String that says why nothing can be added, or `None`.
     """
 
-    def __init__(self, path, model, dtype=None, shard=None, verify=True):
+    def __init__(self, path, model, dtype=None, shard=None):
         if dtype not in (None, *_DTYPES):
             raise ValueError(
                 f"`dtype` must be one of {_DTYPES}. Received: {dtype}"
@@ -107,14 +94,14 @@ class IndexFiles:
         # Videos of one length share their windows; a search asks for few.
         self._windows = functools.lru_cache(1024)(model.grid.windows)
         self._longest = max(model.grid.lengths) / (model.grid.frame_rate or 1)
-        about = {
+        grid = json.dumps(dataclasses.asdict(model.grid))
+        self._about = {
             "format": _FORMAT,
             "model": fingerprint(model),
-            "grid": dataclasses.asdict(model.grid),
+            "grid": json.loads(grid),  # as it will come back
         }
-        self._about = json.loads(json.dumps(about))  # as it will come back
         if self.path is not None:
-            self._read(verify)
+            self._read()
             if self.videos and self.shard is not None:
                 self.read_only = (
                     f"{self.path} is a shard of a corpus, to which nothing is "
@@ -127,28 +114,21 @@ class IndexFiles:
         return sum(len(part) for part in self._parts)
 
     def chunks(self, size):
-        """Whole videos, at least `size` windows at a time but for the last.
+        """Yields `(encoding [N, t], starts [v])` of v whole videos at a time.
 
-        Args:
-            size: Int; a file ends a chunk too.
-
-        Yields:
-            `(encoding [N, t], starts [v])`: encodings of v videos, and the
-            row of the first window of each.
+        They have at least `size` windows, but for the last of a file; `starts`
+        are the rows of the first window of each.
         """
-        chunk = []
-        for place, video in enumerate(self.videos):
-            chunk.append(video.first)
-            last = place + 1 == len(self.videos)
-            end = video.first + video.num_windows
-            if (
-                last
-                or end - chunk[0] >= size
-                or self.videos[place + 1].part != video.part
-            ):
-                starts = np.array(chunk) - chunk[0]
-                yield self._rows(video.part, chunk[0], end), starts
-                chunk = []
+        parts = itertools.groupby(self.videos, operator.attrgetter("part"))
+        for part, videos in parts:
+            starts = []
+            for video in videos:
+                starts.append(video.first)
+                end = video.first + video.num_windows
+                if end - starts[0] >= size or end == len(self._parts[part]):
+                    rows = self._rows(part, starts[0], end)
+                    yield rows, np.array(starts) - starts[0]
+                    starts = []
 
     def encoding(self, video):
         """float32 `[W, t]` of one `IndexedVideo`."""
@@ -212,15 +192,7 @@ class IndexFiles:
         self.append(encoded(), total)
 
     def append(self, encoded, total):
-        """Adds encoded videos: all of them, or none.
-
-        Args:
-            encoded: Iterable of `EncodedVideo`.
-            total: Int, windows of all of them.
-
-        Raises:
-            WriteError: If the disk is full; the message says of what.
-        """
+        """Adds `EncodedVideo`s with `total` windows: all of them, or none."""
         number, videos = len(self._parts), []
 
         def blocks():
@@ -263,7 +235,11 @@ class IndexFiles:
         self._read(verify=False)
 
     def add_folder(self, folder, verify=True):
-        """Adds what another folder of an index holds; returns its `shard`."""
+        """Adds what another folder of an index holds; returns its `shard`.
+
+        Unless it is to `verify`, the encodings are not read, and of their file
+        the size alone is compared.
+        """
         self.shard, self._known = None, set()
         manifest = _manifest(folder)
         for number in range(len(manifest.files) // 2):
@@ -272,12 +248,13 @@ class IndexFiles:
 
     def _rows(self, part, first, end):
         rows = self._parts[part][first:end]
-        return rows.view(_bfloat16()) if self.dtype == "bfloat16" else rows
+        is_bfloat16 = self.dtype == "bfloat16"
+        return rows.view(ml_dtypes.bfloat16) if is_bfloat16 else rows
 
     def _stored(self, encoding):
         """As it lies in the file: NumPy has no name for bfloat16."""
         if self.dtype == "bfloat16":
-            return encoding.astype(_bfloat16()).view(np.uint16)
+            return encoding.astype(ml_dtypes.bfloat16).view(np.uint16)
         with np.errstate(over="ignore"):
             stored = encoding.astype(self.dtype)
         if not np.isfinite(stored).all():
@@ -288,10 +265,9 @@ class IndexFiles:
         return stored
 
     def _forget(self):
-        self.videos = []
+        self.videos, self._known = [], set()
         # Arrays, and what the manifest says of their files.
         self._parts, self._stated = [], {}
-        self._known = set()
 
     def _add(self, part, videos):
         self._parts.append(part)
@@ -312,11 +288,11 @@ class IndexFiles:
             file.write(header)
             for block in itertools.chain([first], blocks):
                 file.write(np.ascontiguousarray(block))
-        entries = [
+        about = {**self._about, "dtype": self.dtype, "shard": self.shard}
+        about["videos"] = [
             {key: getattr(video, key) for key in _KEYS} for video in videos
         ]
-        about = {**self._about, "dtype": self.dtype, "shard": self.shard}
-        text = json.dumps(about | {"videos": entries})
+        text = json.dumps(about)
         with replacing(list_path, size=len(text)) as partial:
             with open(partial, "w", encoding="ascii") as file:
                 file.write(text)
@@ -354,7 +330,8 @@ class IndexFiles:
             _refuse(manifest.check(list_path, data, len(videos), verify=False))
             rows = videos[-1].first + videos[-1].num_windows
             _refuse(manifest.check(path, None, rows, verify=verify))
-            part = _map_rows(path, self._stored_dtype(), rows)
+            stored = "uint16" if self.dtype == "bfloat16" else self.dtype
+            part = _map_rows(path, np.dtype(stored), rows)
         except OSError as error:
             path = error.filename or path
             raise _damaged(path, f"cannot be read: {error.strerror}") from None
@@ -395,9 +372,6 @@ class IndexFiles:
             )
         self.dtype = dtype
         return videos
-
-    def _stored_dtype(self):
-        return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
 
 
 def _manifest(folder):
@@ -497,13 +471,6 @@ def _header(dtype, shape):
     ).encode()
     text = text.ljust(_HEADER_SIZE - 11) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
-
-
-def _bfloat16():
-    # Of TensorFlow's and JAX's own requirements.
-    import ml_dtypes
-
-    return ml_dtypes.bfloat16
 
 
 def fingerprint(model):

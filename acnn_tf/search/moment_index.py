@@ -123,7 +123,7 @@ class MomentIndex:
         if not durations:
             return
         with self._files.updating():
-            known = set(self.video_ids) & set(durations)
+            known = durations.keys() & self.video_ids
             if known:
                 raise ValueError(
                     f"Video {min(known)!r} is in the index already "
@@ -155,12 +155,11 @@ class MomentIndex:
         >>> index = MomentIndex(model, "runs/index")  # doctest: +SKIP
         >>> index.add_missing(open_features("clips.hdf5"))  # doctest: +SKIP
         """
-        if video_ids is None:
-            video_ids = features
 
         def missing():
             known = set(self.video_ids)
-            return [video_id for video_id in video_ids if video_id not in known]
+            wanted = features if video_ids is None else video_ids
+            return [video_id for video_id in wanted if video_id not in known]
 
         if not missing():
             return
@@ -187,39 +186,19 @@ class MomentIndex:
         """
         self._files.save(path)
 
-    def search(
-        self,
-        queries,
-        *,
-        top_n=5,
-        suppression="fixed",
-        nms_threshold=0.5,
-        shortlist=None,
-    ):
+    def search(self, queries, **options):
         """The best moments over all videos, for each query.
 
         Args:
             queries: What `model.encode_queries` takes: `[Q, L]` word ids or
                 `[Q, E]` sentence vectors.
-            top_n: Int, results of a query.
-            suppression: `"none"` or `"fixed"`, among results of one video.
-            nms_threshold: Float, see `acnn_tf.segments.suppression_iou`.
-            shortlist: `"bfloat16"` scores the windows roughly, which is
-                faster where the processor has bfloat16 products, and then
-                ranks exactly all videos that could be among the best by the
-                largest error seen. Default: exact from the start.
+            **options: See `search_encoded`.
 
         Returns:
             For each query a list of `FoundMoment`, best first; equal scores by
             video and start.
         """
-        return self.search_encoded(
-            self._encode(queries),
-            top_n=top_n,
-            suppression=suppression,
-            nms_threshold=nms_threshold,
-            shortlist=shortlist,
-        )
+        return self.search_encoded(self._encode(queries), **options)
 
     def search_encoded(
         self,
@@ -234,10 +213,13 @@ class MomentIndex:
 
         Args:
             queries: `[Q, t]` from `model.encode_queries`.
-            top_n: See `search`, as the others.
-            suppression: Likewise.
-            nms_threshold: Likewise.
-            shortlist: Likewise.
+            top_n: Int, results of a query.
+            suppression: `"none"` or `"fixed"`, among results of one video.
+            nms_threshold: Float, see `acnn_tf.segments.suppression_iou`.
+            shortlist: `"bfloat16"` scores the windows roughly, which is
+                faster where the processor has bfloat16 products, and then
+                ranks exactly all videos that could be among the best by the
+                largest error seen. Default: exact from the start.
 
         Returns:
             As `search`.

@@ -87,9 +87,9 @@ def candidates(model, queries, video, refined=True):
 
 @functools.cache
 def _compiled_refine(settings):
-    """`refine` for the windows of one video, in a graph for any number."""
+    """`_refine` for the windows of one video, in a graph for any number."""
     return tf.function(
-        functools.partial(refine, settings),
+        functools.partial(_refine, settings),
         input_signature=[
             tf.TensorSpec([None, 2], tf.float64),
             tf.TensorSpec([None, None], tf.float32),
@@ -116,7 +116,7 @@ def rank(settings, windows, scores, offsets, duration, top_n, max_iou):
         `(segments, scores)`: float64 `[P, M, 2]` and `[P, M]`, best first,
         M at most n; zeros and `-inf` where fewer are left.
     """
-    segments, scores = refine(settings, windows, scores, offsets, duration)
+    segments, scores = _refine(settings, windows, scores, offsets, duration)
     kept = nms(segments, scores, max_iou, top_n)
     real, kept = kept >= 0, tf.maximum(kept, 0)
     segments = tf.gather(segments, kept, batch_dims=1)
@@ -128,44 +128,15 @@ def rank(settings, windows, scores, offsets, duration, top_n, max_iou):
 
 
 @_on_processor
-def refine(settings, windows, scores, offsets, duration):
+def _refine(settings, windows, scores, offsets, duration):
     """Moves windows by their offsets, and scores them anew among each other.
-
-    Args:
-        settings: See `rank`.
-        windows: float64 `[P, W, 2]`, or `[W, 2]` of one video for all rows.
-        scores: See `rank`.
-        offsets: See `rank`.
-        duration: float64 `[P]`, or one for all rows.
-
-    Returns:
-        `(segments, scores)`: float64 `[P, W, 2]` seconds, within
-        `[0, duration]`, and `[P, W]`.
-    """
-    segments = shift(settings, windows, offsets, duration)
-    scores = tf.cast(scores, tf.float64)
-    if settings.consensus_iou is not None:
-        scores = consensus(segments, scores, settings.consensus_iou)
-    if settings.decay_sigma is not None:
-        scores = decay(segments, scores, settings.decay_sigma)
-    return segments, scores
-
-
-def shift(settings, windows, offsets, duration):
-    """Moves the ends of windows by the predicted offsets.
 
     The one place where offsets are undone. A shifted window is cut at the
     ends of the video; where that leaves nothing of it, or where its end comes
     before its start, the window stays as it was.
 
-    Args:
-        settings: See `rank`.
-        windows: See `refine`, as the others.
-        offsets: Likewise.
-        duration: Likewise.
-
-    Returns:
-        float64 `[P, W, 2]`, seconds, within `[0, duration]`.
+    The arguments are those of `rank`, or `[W, 2]` windows and one duration for
+    all rows.
     """
     shifted = segments_lib.decode_offsets(
         tf.cast(offsets, tf.float64),
@@ -176,7 +147,14 @@ def shift(settings, windows, offsets, duration):
     duration = duration[..., None, None]
     shifted = tf.clip_by_value(shifted, 0.0, duration)
     windows = tf.clip_by_value(windows, 0.0, duration)
-    return tf.where(shifted[..., :1] < shifted[..., 1:], shifted, windows)
+    is_left = shifted[..., :1] < shifted[..., 1:]
+    segments = tf.where(is_left, shifted, windows)
+    scores = tf.cast(scores, tf.float64)
+    if settings.consensus_iou is not None:
+        scores = consensus(segments, scores, settings.consensus_iou)
+    if settings.decay_sigma is not None:
+        scores = decay(segments, scores, settings.decay_sigma)
+    return segments, scores
 
 
 def consensus(segments, scores, min_iou):
@@ -286,16 +264,9 @@ def _among_neighbours(function, segments, scores, *values):
     those that a window can overlap are near it, so that time and memory are
     linear in the number of windows where these are of limited lengths.
 
-    Args:
-        function: Of the IoU `[P, R, N]` of a block of windows with those near
-            them, and the `_Block` of each of the values; returns `[P, R]`.
-        segments: float64 `[P, W, 2]`.
-        scores: `[P, W]`; `-inf` marks padding, for which anything may be
-            returned.
-        *values: `[P, W]`, whatever the function needs of the windows.
-
-    Returns:
-        float64 `[P, W]`.
+    The function takes the IoU `[P, R, N]` of a block of windows with those
+    near them, and the `_Block` of each of the values, `[P, W]`; it returns
+    `[P, R]`, of which that of padding does not count.
     """
     num_rows, num_windows = tf.unstack(tf.shape(scores))
     real = scores > -np.inf

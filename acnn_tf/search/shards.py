@@ -128,18 +128,7 @@ def find_shards(path, num_shards=None):
 
 
 def _check_shard(folder, found, number, num_shards, corpus):
-    """Compares what a folder says of itself with its place in a corpus.
-
-    Args:
-        folder: Path of the shard.
-        found: Dictionary, see `acnn_tf.search.shards`, or `None`.
-        number: Int, as its name says.
-        num_shards: Likewise.
-        corpus: Hex digest, of the shard before it or of what is to be encoded.
-
-    Raises:
-        IndexFileError: If they differ.
-    """
+    """Compares what a folder says of itself with its place in a corpus."""
     expected = {"number": number, "num_shards": num_shards, "corpus": corpus}
     if found != expected:
         raise IndexFileError(
