@@ -88,6 +88,8 @@ def test_the_saved_model_is_the_best_and_averaged_one(tmp_path):
     assert history["train_mIoU"] == history["val_mIoU"]
     assert other.best < 0  # keeps none
     assert float(checked.best) == max(history["val_mIoU"])
+    other.set_state(checked.get_state())
+    assert other.best == checked.best
     loaded = load_model(path)
     results, _ = evaluation.evaluate(
         loaded, MOMENTS, FEATURES, sentence_vectors=VECTORS
