@@ -286,7 +286,8 @@ def defaults(model=None, window_frames=None):
     if window_frames:
         windows = argument_flags.defaults(constructor_arguments)
     windows["overlap"] = own["window_overlap"]
-    return argument_flags.defaults(make_model) | windows | known
+    named = argument_flags.defaults(make_model) | {"model": model}
+    return windows | named | known
 
 
 def _converted(name, kind, value):

@@ -232,6 +232,7 @@ def test_a_second_training_is_refused_before_its_data_is_read(tmp_path):
     with locked(tmp_path):
         flags = "--dataset=jsonl", "--data_dir=none", f"--workdir={tmp_path}"
         error = run("train", *flags, code=2).stderr
+        assert os.listdir(tmp_path) == [".lock"]
     told = f"FolderInUseError: {tmp_path} is in use by process {os.getpid()} on"
     assert error.startswith(told)
     assert "Traceback" not in error

@@ -88,6 +88,18 @@ def test_each_model_is_made_of_its_own_flags():
             assert config[key] == value, flag
 
 
+def test_flags_that_are_filled_in_change_no_model():
+    for name, (cls, settled) in model_flags.MODELS.items():
+        for frames in (None, ["64"]):
+            values = model_flags.defaults(name, frames)
+            found = model_flags.constructor_arguments(**values)
+            expected = getattr(models, cls).arguments() | settled
+            if frames:
+                expected["frame_rate"] = 29.4
+            assert found.items() <= expected.items()
+            assert "context_size" in found or "kernel_sizes" in found
+
+
 def test_a_flag_that_does_not_fit_is_refused_by_name():
     for flag, message in (
         ("--model=ctrl --filters=8", "--filters is no .*--model=ctrl"),

@@ -2,16 +2,11 @@
 
 import functools
 import json
-import os
-import re
-import signal
-import time
 
 import numpy as np
 import pytest
 
 from acnn_tf import search
-from acnn_tf.data import synthetic
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.models import load_model, save_model
@@ -98,56 +93,3 @@ def test_two_searches_with_one_new_index_lose_nothing(
 def test_twenty_times_two_searches_lose_nothing(run_folder, expected, tmp_path):
     for number in range(20):
         search_at_once(run_folder, tmp_path / str(number), expected)
-
-
-@pytest.mark.soak
-def test_of_two_trainings_the_second_is_refused_and_the_first_unharmed(
-    tmp_path,
-):
-    for split, count in (("train", 4), ("val", 2)):
-        scenes = synthetic.make_scenes(count, split=split)
-        synthetic.write(scenes, tmp_path, split)
-    train = functools.partial(
-        Started,
-        "experiments.train",
-        "--dataset=jsonl",
-        f"--data_dir={tmp_path}",
-        "--epochs=2",
-        "--window_seconds=3",
-        "--filters=4",
-        "--embedding_dim=4",
-        "--hidden_dim=4",
-        "--query_units=4",
-        "--word_dim=4",
-    )
-    workdir, lock = tmp_path / "one", tmp_path / "one" / "checkpoints" / ".lock"
-    alone, first = (
-        train(f"--workdir={tmp_path / n}") for n in ("alone", "one")
-    )
-    while not lock.exists() and first.returncode is None:
-        time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)
-    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    second = train(f"--workdir={workdir}").finish()
-    assert second.returncode == 2
-    assert re.match(
-        rf"FolderInUseError: {workdir} is in use by process {first.pid} on .* "
-        r"since \d\d:\d\d:\d\d",
-        second.stderr,
-    ), second.stderr
-    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
-    os.kill(first.pid, signal.SIGCONT)
-    for process in (alone, first):
-        done = process.finish()
-        assert done.returncode == 0, done.stderr
-    one, other = tmp_path / "alone", workdir
-    assert (one / "history.csv").read_bytes() == (
-        other / "history.csv"
-    ).read_bytes()
-    for array, twin in zip(
-        load_model(one / "model.keras").get_weights(),
-        load_model(other / "model.keras").get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(array, twin)
-    assert not lock.exists()
