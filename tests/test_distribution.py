@@ -24,32 +24,36 @@ def finish(*started):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What is found in one process, on replicas and on workers, by name."""
+def find(tmp_path_factory):
+    """What is found in one process, on replicas or on workers, by name."""
     folder = tmp_path_factory.mktemp("found")
-    names = ["none", "mirrored2", "worker0", "worker1"]
-    outs = [folder / name for name in names]
-    for name, out in zip(names[:2], outs):
-        finish(Started("tests.distributed_fit", name, out, "7", "43"))
-    workers = [("multi_worker", out, "7") for out in outs[2:]]
-    finish(*start_workers("tests.distributed_fit", *workers))
-    return {
-        name: json.loads(out.read_text(encoding="utf-8"))
-        for name, out in zip(names, outs)
-    }
+
+    def by_name(name):
+        if not (folder / name).exists():
+            main = "tests.distributed_fit"
+            if name in WORKERS:
+                own = [("multi_worker", folder / one, "7") for one in WORKERS]
+                finish(*start_workers(main, *own))
+            else:
+                finish(Started(main, name, folder / name, "7", "43"))
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    return by_name
 
 
-OTHERS = ["mirrored2", "worker0", "worker1"]
+WORKERS = ["worker0", "worker1"]
+OTHERS = [
+    "mirrored2",
+    *(pytest.param(name, marks=pytest.mark.soak) for name in WORKERS),
+]
 
 
 # 44 examples: an epoch's last batch has 2 of 7, and 1 of 43, which leaves a
 # replica without any row.
 @pytest.mark.parametrize("name", OTHERS)
-def test_replicas_that_do_not_divide_the_batch_train_the_same_model(
-    found, name
-):
-    for batch_size, other in found[name]["fitted"].items():
-        one = found["none"]["fitted"][batch_size]
+def test_replicas_that_do_not_divide_the_batch_train_the_same_model(find, name):
+    for batch_size, other in find(name)["fitted"].items():
+        one = find("none")["fitted"][batch_size]
         losses = np.asarray(one["losses"])
         assert len(losses) == {"7": 14, "43": 4}[batch_size]
         assert np.abs(losses[0] - losses[-1]).max() > 0.1
@@ -59,9 +63,10 @@ def test_replicas_that_do_not_divide_the_batch_train_the_same_model(
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_replicas_that_share_the_videos_find_the_same(found, name):
-    for num_videos, (results, predicted) in found["none"]["evaluated"].items():
-        other_results, other = found[name]["evaluated"][num_videos]
+def test_replicas_that_share_the_videos_find_the_same(find, name):
+    found = find(name)["evaluated"]
+    for num_videos, (results, predicted) in find("none")["evaluated"].items():
+        other_results, other = found[num_videos]
         assert results["num_queries"] == len(predicted)
         assert other_results == results
         for one, two in zip(predicted, other, strict=True):

@@ -248,9 +248,7 @@ def test_quickstart_goes_all_the_way(tmp_path):
         assert (workdir / name).exists()
 
 
-@pytest.mark.slow
-def test_notebook_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def small_notebook():
     notebook = nbformat.read(ROOT / "notebooks" / "model_fit.ipynb", 4)
     sizes = "NUM_VIDEOS, EPOCHS = "
     changed = 0
@@ -260,6 +258,23 @@ def test_notebook_runs(tmp_path, monkeypatch):
             cell.source = re.sub(sizes + ".*", sizes + "4, 1", cell.source)
             changed += 1
     assert changed == 1
+    return notebook
+
+
+@pytest.mark.slow
+def test_code_of_the_notebook_runs(tmp_path):
+    cells = small_notebook().cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    (tmp_path / "notebook_cells.py").write_text("\n".join(code))
+    run_module("notebook_cells", cwd=tmp_path)
+    for name in ("recall.png", "timeline.png", "model.keras"):
+        assert (tmp_path / name).exists()
+
+
+@pytest.mark.soak
+def test_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = small_notebook()
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
     )
@@ -271,7 +286,6 @@ def test_notebook_runs(tmp_path, monkeypatch):
         if "image/png" in output.get("data", {})
     ]
     assert len(pictures) == 2
-    assert (tmp_path / "model.keras").exists()
 
 
 @pytest.mark.slow
