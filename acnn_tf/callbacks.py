@@ -64,23 +64,20 @@ class Validation(keras.callbacks.Callback):
                 strategy=self.model.distribute_strategy,
                 **self.kwargs,
             )
-            self._record(results, logs)
-
-    def _record(self, results, logs):
-        for name, value in results.items():
-            if isinstance(value, float):
-                logs[f"{self.prefix}{name.replace(',', '_')}"] = value
-        if self.monitor is None:
-            return
-        if self.monitor not in logs:
-            raise ValueError(
-                f"`monitor` must be one of {sorted(logs)}. "
-                f"Received: {self.monitor}"
-            )
-        if logs[self.monitor] > self.best:
-            self.best = logs[self.monitor]
-            if self.path is not None:
-                save_model(self.model, self.path)
+            for name, value in results.items():
+                if isinstance(value, float):
+                    logs[f"{self.prefix}{name.replace(',', '_')}"] = value
+            if self.monitor is None:
+                return
+            if self.monitor not in logs:
+                raise ValueError(
+                    f"`monitor` must be one of {sorted(logs)}. "
+                    f"Received: {self.monitor}"
+                )
+            if logs[self.monitor] > self.best:
+                self.best = logs[self.monitor]
+                if self.path is not None:
+                    save_model(self.model, self.path)
 
 
 @contextlib.contextmanager

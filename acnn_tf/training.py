@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from acnn_tf.checkpoints import Checkpoints
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
 from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.replicas import gather_arrays
 
@@ -109,7 +110,11 @@ class ResumableTraining(keras.callbacks.Callback):
             ConnectionError: If another worker has stopped.
         """
         self._callbacks = list(callbacks)
-        with self._until_terminated(), self._with_others(), self._alone():
+        with (
+            self._until_terminated(),
+            self._with_others(),
+            alone(self._strategy, self.folder),
+        ):
             self._checkpoints = Checkpoints(
                 self.folder, self._variables, _State(self)
             )
@@ -125,8 +130,7 @@ class ResumableTraining(keras.callbacks.Callback):
         # Where the optimizer averages weights, they become the model's.
         optimizer = self.fitted.optimizer
         optimizer.finalize_variable_values(self.fitted.trainable_variables)
-        names = dict.fromkeys(name for row in self.history for name in row)
-        return {n: [row.get(n) for row in self.history] for n in names}
+        return {n: [row.get(n) for row in self.history] for n in self._names()}
 
     def _batches(self, make_batches):
         batches = make_batches(self._epoch)
@@ -177,7 +181,9 @@ class ResumableTraining(keras.callbacks.Callback):
             del own["finalize_variable_values"]
 
     def _all_callbacks(self):
-        return [self, *self._callbacks, _EpochEnd(self)]
+        # The last of them sees what the others have logged.
+        ending = keras.callbacks.LambdaCallback(on_epoch_end=self._end_epoch)
+        return [self, *self._callbacks, ending]
 
     # What Keras calls.
 
@@ -208,12 +214,9 @@ class ResumableTraining(keras.callbacks.Callback):
         if self._terminated:
             self._leave()
 
-    def end_epoch(self, logs):
-        """Notes an epoch that is done, with its validation."""
-        self._epoch, self._step = self._epoch + 1, 0
-        self.history.append(
-            {name: float(value) for name, value in logs.items()}
-        )
+    def _end_epoch(self, epoch, logs):
+        self._epoch, self._step = epoch + 1, 0
+        self.history.append({name: float(v) for name, v in logs.items()})
         self._write_history()
 
     def _local(self, variable):
@@ -243,35 +246,16 @@ class ResumableTraining(keras.callbacks.Callback):
     def _write_history(self):
         if not (self._chief and self.history_path):
             return
-        names = dict.fromkeys(name for row in self.history for name in row)
-        with (
-            replacing(self.history_path) as partial,
-            open(partial, "w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, ["epoch", "step", *names])
-            writer.writeheader()
-            for epoch, row in enumerate(self.history):
-                step = (epoch + 1) * self._steps_per_epoch
-                writer.writerow({"epoch": epoch, "step": step, **row})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["epoch", "step", *self._names()])
+        writer.writeheader()
+        for epoch, row in enumerate(self.history):
+            step = (epoch + 1) * self._steps_per_epoch
+            writer.writerow({"epoch": epoch, "step": step, **row})
+        write_text(self.history_path, text.getvalue())
 
-    @contextlib.contextmanager
-    def _alone(self):
-        """Locks the folder, for all workers of this training."""
-        with contextlib.ExitStack() as stack:
-            refused = None
-            if self._chief:
-                try:
-                    stack.enter_context(locked(self.folder))
-                except FolderInUseError as error:
-                    refused = error
-            everywhere = gather_arrays(
-                self._strategy, [[int(refused is not None)]]
-            )
-            if everywhere.any():
-                raise refused or FolderInUseError(
-                    f"{self.folder} is in use, as the first worker says."
-                )
-            yield
+    def _names(self):
+        return dict.fromkeys(name for row in self.history for name in row)
 
     def _agree(self):
         """All workers must have found the same."""
@@ -338,15 +322,29 @@ class ResumableTraining(keras.callbacks.Callback):
             ) from error
 
 
-class _EpochEnd(keras.callbacks.Callback):
-    """The last of the callbacks, which sees what the others have logged."""
+@contextlib.contextmanager
+def alone(strategy, folder):
+    """Locks a folder, for all workers of a training.
 
-    def __init__(self, resume):
-        super().__init__()
-        self._resume = resume
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        folder: Path that the workers share; the first of them locks it.
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._resume.end_epoch(logs or {})
+    Raises:
+        FolderInUseError: On each worker, if it is in use.
+    """
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if strategy.extended.should_checkpoint:
+            try:
+                stack.enter_context(locked(folder))
+            except FolderInUseError as error:
+                refused = error
+        if gather_arrays(strategy, [[int(refused is not None)]]).any():
+            raise refused or FolderInUseError(
+                f"{folder} is in use, as the first worker says."
+            )
+        yield
 
 
 class _State(tf.train.experimental.PythonState):

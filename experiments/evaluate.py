@@ -119,6 +119,18 @@ def evaluate_model(split, strategy, render, **protocol):
     return tables, predictions
 
 
+def show(tables):
+    """Prints tables by their titles, of which the first is the main one."""
+    if FLAGS.json:
+        results = tables.pop(next(iter(tables)))
+        print(json.dumps(results | tables))
+        return
+    for title, results in tables.items():
+        title = title if FLAGS.predictions else f"{title} on {FLAGS.split}"
+        table = acnn_tf.evaluation.format_table(results, title=title)
+        print(table, end="\n\n")
+
+
 def run():
     if not (FLAGS.predictions or FLAGS.workdir):
         raise ValueError("Give --workdir, or --predictions.")
@@ -160,14 +172,7 @@ def run():
             **protocol,
         )
         per_query_csv.write_per_query(FLAGS.per_query_out, split.moments, hits)
-    if FLAGS.json:
-        results = tables.pop(next(iter(tables)))
-        print(json.dumps(results | tables))
-        return
-    for title, results in tables.items():
-        title = title if FLAGS.predictions else f"{title} on {FLAGS.split}"
-        table = acnn_tf.evaluation.format_table(results, title=title)
-        print(table, end="\n\n")
+    show(tables)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Killed and started again, the command evaluates what is missing.
 """
 
 import functools
-import json
 import sys
 
 from absl import flags
@@ -73,12 +72,7 @@ def run(beam_arguments):
         "nms_threshold": FLAGS.nms_threshold,
     }
     shards, moments_of = divide(split.moments, model.grid)
-    about = [
-        fingerprint(model),
-        repr(model.grid),
-        protocol,
-        FLAGS.split,
-    ]
+    about = [fingerprint(model), repr(model.grid), protocol, FLAGS.split]
     described = shard_files.describe(about, moments_of)
     read = functools.partial(shard_files.read_counts, FLAGS.out)
     missing = [
@@ -108,12 +102,7 @@ def run(beam_arguments):
     counts = acnn_tf.evaluation.add_counts(map(read, described))
     results = acnn_tf.evaluation.fractions(counts, **protocol)
     chance = acnn_tf.evaluation.chance(split.moments, model.grid)
-    if FLAGS.json:
-        print(json.dumps(results | {"chance": chance}))
-        return
-    for title, table in {"model": results, "chance": chance}.items():
-        title = f"{title} on {FLAGS.split}"
-        print(acnn_tf.evaluation.format_table(table, title=title), end="\n\n")
+    evaluate.show({"model": results, "chance": chance})
 
 
 if __name__ == "__main__":

@@ -1,56 +1,8 @@
 """The losses and the optimizer of a training, and their flags."""
 
-from absl import flags
+import typing
 
-flags.DEFINE_float(
-    "target_iou",
-    None,
-    "Windows of the query's video above this IoU are what it should be aligned "
-    "with. Default: 0.3.",
-)
-flags.DEFINE_float(
-    "video_weight", None, "Weight of the loss within videos. Default: 1."
-)
-flags.DEFINE_float(
-    "batch_weight", None, "Weight of the loss within batches. Default: 0.5."
-)
-flags.DEFINE_float(
-    "offset_weight", None, "Weight of the offset loss, lambda. Default: 1."
-)
-flags.DEFINE_float(
-    "positive_weight",
-    None,
-    "Weight of the pairs of a batch that match, alpha_1. Default: 1 + 1 / the "
-    "size of the batch.",
-)
-flags.DEFINE_float(
-    "negative_weight",
-    None,
-    "Weight of the pairs of a batch that do not match, alpha_2. Default: 1 / "
-    "the size of the batch.",
-)
-flags.DEFINE_float(
-    "learning_rate", None, "Highest learning rate. Default: 0.001."
-)
-flags.DEFINE_enum(
-    "schedule",
-    None,
-    ["cosine", "constant"],
-    "Learning rate over time: warm-up and then a cosine decay, or always the "
-    "same. Default: cosine.",
-)
-flags.DEFINE_float(
-    "clipnorm", None, "Largest norm of a gradient; 0: any. Default: 1."
-)
-flags.DEFINE_float(
-    "weight_decay", None, "Weight decay of Adam. Default: 0.0001."
-)
-flags.DEFINE_float(
-    "ema_momentum",
-    None,
-    "Momentum of the averaged weights, which are evaluated and saved; 0 takes "
-    "no average. Default: 0.99.",
-)
+from experiments import argument_flags
 
 
 def compile_model(
@@ -61,10 +13,10 @@ def compile_model(
     video_weight=1.0,
     batch_weight=0.5,
     offset_weight=1.0,
-    positive_weight=None,
-    negative_weight=None,
+    positive_weight: float | None = None,
+    negative_weight: float | None = None,
     learning_rate=1e-3,
-    schedule="cosine",
+    schedule: typing.Literal["cosine", "constant"] = "cosine",
     clipnorm=1.0,
     weight_decay=1e-4,
     ema_momentum=0.99,
@@ -107,3 +59,24 @@ def compile_model(
         },
         jit_compile=False,
     )
+
+
+argument_flags.define(
+    compile_model,
+    target_iou="Windows of the query's video above this IoU are what it should "
+    "be aligned with.",
+    video_weight="Weight of the loss within videos.",
+    batch_weight="Weight of the loss within batches.",
+    offset_weight="Weight of the offset loss, lambda.",
+    positive_weight="Weight of the pairs of a batch that match, alpha_1. "
+    "Default: 1 + 1 / the size of the batch.",
+    negative_weight="Weight of the pairs of a batch that do not match, "
+    "alpha_2. Default: 1 / the size of the batch.",
+    learning_rate="Highest learning rate.",
+    schedule="Learning rate over time: warm-up and then a cosine decay, or "
+    "always the same.",
+    clipnorm="Largest norm of a gradient; 0: any.",
+    weight_decay="Weight decay of Adam.",
+    ema_momentum="Momentum of the averaged weights, which are evaluated and "
+    "saved; 0 takes no average.",
+)

@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 import acnn_tf
+from experiments import argument_flags
 
 # Value of --model -> class in `acnn_tf.models`, and what it settles.
 MODELS = {
@@ -44,19 +45,12 @@ ints, floats = several(int), several(float)
 
 
 class Argument(typing.NamedTuple):
-    """An argument of constructors that has a flag of its own name.
+    """An argument of constructors that has a flag of its own name."""
 
-    Attributes:
-        kind: Function that makes its value of what a flag or a caller gives.
-        default: The constructor's.
-        help: What it is, for `--help`.
-        models: Values of --model that have it.
-    """
-
-    kind: typing.Callable
-    default: object
+    kind: typing.Callable  # of what a flag or a caller gives
+    default: object  # the constructor's
     help: str
-    models: tuple[str, ...]
+    models: tuple[str, ...]  # values of --model that have it
 
 
 _ALL = tuple(MODELS)
@@ -151,39 +145,6 @@ ARGUMENTS = {
     for name, row in rows.items()
 }
 
-flags.DEFINE_enum(
-    "model",
-    None,
-    list(MODELS),
-    "Model to train: ACNN; ACNN with the mean of its widths of context, or all "
-    "of them, in place of attention; or a baseline. Default: acnn.",
-)
-flags.DEFINE_integer(
-    "members",
-    None,
-    "Networks that are trained side by side and answer as one. Default: 1.",
-    lower_bound=1,
-)
-flags.DEFINE_string(
-    "word_vectors", None, "GloVe text file; without it, words are learned."
-)
-flags.DEFINE_list(
-    "window_seconds",
-    None,
-    "Lengths of windows in seconds. Default: 3,4.5,6,8,10.5,14,19.",
-)
-flags.DEFINE_list("window_frames", None, "Lengths of windows in frames.")
-flags.DEFINE_float(
-    "frame_rate",
-    None,
-    "Frames per second, with --window_frames. Default: 29.4, as in TACoS.",
-)
-flags.DEFINE_float(
-    "overlap",
-    None,
-    "Share that a window has in common with the next. Default: 0.8.",
-)
-
 
 def _help(argument):
     default = argument.default
@@ -206,7 +167,13 @@ for _name, _argument in ARGUMENTS.items():
     _define(_name, None, _help(_argument))
 
 
-def make_model(split, model="acnn", members=1, word_vectors=None, **settings):
+def make_model(
+    split,
+    model: typing.Literal[*MODELS] = "acnn",
+    members=1,
+    word_vectors=None,
+    **settings,
+):
     """Makes the model that fits the clips and the words of a `Split`.
 
     The arguments are explained by the flags of their names, and checked by
@@ -241,15 +208,24 @@ def make_model(split, model="acnn", members=1, word_vectors=None, **settings):
     return network
 
 
+argument_flags.define(
+    make_model,
+    model="Model to train: ACNN; ACNN with the mean of its widths of context, "
+    "or all of them, in place of attention; or a baseline.",
+    members="Networks that are trained side by side and answer as one.",
+    word_vectors="GloVe text file; without it, words are learned.",
+)
+
+
 def constructor_arguments(
     model="acnn",
     *,
     members=1,
     word_vectors=None,
-    window_seconds=None,
-    window_frames=None,
+    window_seconds: list | None = None,
+    window_frames: list | None = None,
     frame_rate=29.4,
-    overlap=None,
+    overlap: float | None = None,
     **settings,
 ):
     """The arguments of a model's constructor, from the values of flags.
@@ -289,6 +265,29 @@ def constructor_arguments(
         )
         arguments["frame_rate"] = frame_rate
     return arguments
+
+
+argument_flags.define(
+    constructor_arguments,
+    window_seconds="Lengths of windows in seconds. Default: "
+    "3,4.5,6,8,10.5,14,19.",
+    window_frames="Lengths of windows in frames.",
+    frame_rate="Frames per second, with --window_frames; that of TACoS.",
+    overlap="Share that a window has in common with the next. Default: 0.8.",
+)
+
+
+def defaults(model=None, window_frames=None):
+    """What flags leave where they are not given, by their names."""
+    model = model or "acnn"
+    known = {n: a.default for n, a in ARGUMENTS.items() if model in a.models}
+    own = getattr(acnn_tf.models, MODELS[model][0]).arguments()
+    windows = {"window_seconds": own["window_lengths"]}
+    if window_frames:
+        windows = argument_flags.defaults(constructor_arguments)
+    windows["overlap"] = own["window_overlap"]
+    named = argument_flags.defaults(make_model) | {"model": model}
+    return windows | named | known
 
 
 def _converted(name, kind, value):

@@ -9,8 +9,8 @@ import os
 
 import numpy as np
 
-from acnn_tf.files.atomic import replacing
 from acnn_tf.files.problems import DataError, Problem
+from experiments.sweeps import tables
 
 _IDS = ("query_id", "video_id")
 _OLD_IDS = ("qid", "vid")  # what they were called at first
@@ -25,16 +25,17 @@ def write_per_query(path, moments, hits):
         hits: From `acnn_tf.evaluation.query_hits`.
     """
     measures = ["iou", *(name for name in hits if name != "iou")]
-    columns = [hits[name].tolist() for name in measures]
-    with (
-        replacing(path) as partial,
-        open(partial, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow([*_IDS, *measures])
-        for moment, *values in zip(moments, *columns, strict=True):
-            values = [int(v) if isinstance(v, bool) else v for v in values]
-            writer.writerow([moment.query_id, moment.video_id, *values])
+    columns = {name: hits[name].tolist() for name in measures}
+    columns |= {n: map(int, c) for n, c in columns.items() if n != "iou"}
+    values = zip(*columns.values(), strict=True)
+    tables.write_csv(
+        path,
+        [
+            {"query_id": moment.query_id, "video_id": moment.video_id}
+            | dict(zip(measures, row, strict=True))
+            for moment, row in zip(moments, values, strict=True)
+        ],
+    )
 
 
 def read_per_query(path):

@@ -6,7 +6,7 @@ import json
 import os
 
 from acnn_tf.data.predictions import write_predictions
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
 from acnn_tf.files.manifests import open_file, read_manifest, save_manifest
 from acnn_tf.files.problems import DataError
 from acnn_tf.search.shards import shard_name
@@ -15,14 +15,10 @@ _REMEDY = "remove it, and run the command once more"
 
 
 def describe(about, moments_of):
-    """What each shard's counts say they are counts of.
+    """What the counts of each shard say they are counts of.
 
-    Args:
-        about: What else they depend on: a value that JSON can hold.
-        moments_of: List of the list of `Moment`s of each shard.
-
-    Returns:
-        List of dictionaries: `number`, `num_shards` and a digest, `corpus`.
+    The digest, `corpus`, is of the moments of all shards, and of what else the
+    counts depend on, which JSON can hold.
     """
     digest = hashlib.sha256(json.dumps(about).encode())
     for moments in moments_of:
@@ -51,9 +47,7 @@ def write_shard(folder, shard, moments, predictions, counts):
     os.makedirs(folder, exist_ok=True)
     stem, path, counts_path = _paths(folder, shard)
     write_predictions(path, moments, predictions)
-    with replacing(counts_path) as partial:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump({"shard": shard, "counts": counts}, file)
+    write_text(counts_path, json.dumps({"shard": shard, "counts": counts}))
     save_manifest(stem, {path: len(moments), counts_path: len(counts)})
 
 

@@ -51,22 +51,13 @@ def _split(name, data):
 
 @dataclasses.dataclass(frozen=True)
 class EncodeShard:
-    """Encodes one shard of a corpus.
+    """Encodes one shard of a corpus."""
 
-    Attributes:
-        workdir: Folder of a run.
-        features: Path of the clip features, for `open_features`.
-        clip_seconds: Seconds from one clip to the next, or `None` where the
-            features say.
-        out: Folder of the corpus.
-        dtype: How the encodings are kept, see `MomentIndex`.
-    """
-
-    workdir: str
-    features: str
+    workdir: str  # of a run
+    features: str  # path, as of `open_features`
     clip_seconds: float | None
-    out: str
-    dtype: str | None
+    out: str  # folder of the corpus
+    dtype: str | None  # of the encodings
 
     def __call__(self, element):
         durations, shard = element
@@ -83,22 +74,13 @@ class EncodeShard:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateShard:
-    """Evaluates the queries of some videos of a split.
+    """Evaluates the queries of some videos of a split."""
 
-    Attributes:
-        workdir: Folder of a run.
-        window_lengths: Others than those of the model, or `None`.
-        split: `"train"`, `"val"` or `"test"`.
-        data: Arguments of `load_split`, as a tuple of (name, value).
-        protocol: `suppression` and `nms_threshold`, as such a tuple.
-        out: Folder.
-    """
-
-    workdir: str
-    window_lengths: tuple | None
+    workdir: str  # of a run
+    window_lengths: tuple | None  # others than those of the model
     split: str
-    data: tuple
-    protocol: tuple
+    data: tuple  # arguments of `load_split`, as (name, value)
+    protocol: tuple  # `suppression` and `nms_threshold`, likewise
     out: str
 
     def __call__(self, element):
@@ -123,17 +105,8 @@ class EvaluateShard:
 def beam_options(arguments):
     """Reads the flags of Beam, and sees to it that workers find this code.
 
-    Those that this machine starts do. Where Beam is told to use a runner of
-    other machines, what they need is printed.
-
-    Args:
-        arguments: List of Beam's flags; without any, this process does all.
-
-    Returns:
-        Beam's `PipelineOptions`.
-
-    Raises:
-        ValueError: If some are not Beam's, or there is no Beam.
+    Those that this machine starts do; what those on others need is printed.
+    Without flags, this process does all. Others' flags are a `ValueError`.
     """
     try:
         from apache_beam.options import pipeline_options
@@ -171,18 +144,9 @@ def beam_options(arguments):
 def run_shards(work, elements, count_done, num_shards, options):
     """Does the work for all elements, in a Beam pipeline, and shows progress.
 
-    Args:
-        work: `EncodeShard` or `EvaluateShard`; its `out` is locked meanwhile.
-        elements: List of what it is called with.
-        count_done: Function that returns how many shards there are; with
-            some runners the workers are elsewhere, but their files are here.
-        num_shards: Int.
-        options: From `beam_options`.
-
-    Raises:
-        FolderInUseError: If another process is filling the folder.
-        ValueError: If a worker fails; the other shards that are complete
-            stay. Or if they have written to a disk that is not this one.
+    Its folder is locked meanwhile, and a `ValueError` tells of a worker that
+    fails; the shards that are complete stay. `count_done` says how many those
+    are: the workers may be elsewhere, but their files are here.
     """
     import apache_beam as beam
 

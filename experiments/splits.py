@@ -4,79 +4,33 @@ import os
 import sys
 import typing
 
-from absl import flags
-
 import acnn_tf
 from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, find_files, read_moments
-
-flags.DEFINE_enum(
-    "dataset",
-    None,
-    list(DATASETS),
-    "Format of the annotations; synthetic makes scenes if no files are given.",
-)
-flags.DEFINE_string(
-    "data_dir", None, "Folder in which files are found by their usual names."
-)
-flags.DEFINE_string("annotations", None, "File of sentences and moments.")
-flags.DEFINE_string(
-    "durations", None, "JSON or CSV file of the seconds of each video."
-)
-flags.DEFINE_string(
-    "num_frames", None, "JSON file of the number of frames of each video."
-)
-flags.DEFINE_string(
-    "features", None, "Clip features: HDF5, TFRecord or a folder of .npy."
-)
-flags.DEFINE_float(
-    "clip_seconds",
-    None,
-    "Seconds from one clip to the next. Default: as the features say.",
-)
-flags.DEFINE_string(
-    "sentence_vectors",
-    None,
-    "A vector for each query, in place of words: HDF5 or a folder of .npy.",
-)
-flags.DEFINE_bool(
-    "skip_bad", None, "Leave out bad annotations and videos, and go on."
-)
-flags.DEFINE_integer(
-    "num_scenes",
-    None,
-    "Training videos of --dataset=synthetic. Default: 400.",
-    lower_bound=1,
-)
+from experiments import argument_flags
 
 # Arguments of `load_split` that differ from one split to the next.
 FILES = ("annotations", "durations", "num_frames", "features")
 
 
 class Split(typing.NamedTuple):
-    """One split of a dataset.
-
-    Attributes:
-        moments: List of `Moment`.
-        features: Mapping from video id to `[T, D]`, or `None`.
-        sentence_vectors: Mapping from query id to `[E]`, or `None`.
-    """
+    """One split of a dataset."""
 
     moments: list
-    features: typing.Mapping | None
-    sentence_vectors: typing.Mapping | None
+    features: typing.Mapping | None  # video id -> [T, D]
+    sentence_vectors: typing.Mapping | None  # query id -> [E]
 
 
 def load_split(
     split,
     *,
-    dataset=None,
+    dataset: typing.Literal[*DATASETS] | None = None,
     data_dir=None,
     annotations=None,
     durations=None,
     num_frames=None,
     features=None,
-    clip_seconds=None,
+    clip_seconds: float | None = None,
     sentence_vectors=None,
     skip_bad=False,
     num_scenes=400,
@@ -102,7 +56,9 @@ def load_split(
     if dataset == "synthetic" and not (data_dir or annotations):
         count = num_scenes if split == "train" else max(1, num_scenes // 5)
         scenes = acnn_tf.data.make_scenes(count, split=split)
-        return Split(scenes.moments, Preloaded(scenes.features, scenes), None)
+        clips = scenes.features
+        clips = Preloaded(clips, clips, scenes.clip_seconds)
+        return Split(scenes.moments, clips, None)
     paths = find_files(
         dataset,
         data_dir,
@@ -143,40 +99,44 @@ def load_split(
     return Split(moments, features, vectors)
 
 
+argument_flags.define(
+    load_split,
+    dataset="Format of the annotations; synthetic makes scenes if no files are "
+    "given.",
+    data_dir="Folder in which files are found by their usual names.",
+    annotations="File of sentences and moments.",
+    durations="JSON or CSV file of the seconds of each video.",
+    num_frames="JSON file of the number of frames of each video.",
+    features="Clip features: HDF5, TFRecord or a folder of .npy.",
+    clip_seconds="Seconds from one clip to the next. Default: as the features "
+    "say.",
+    sentence_vectors="A vector for each query, in place of words: HDF5 or a "
+    "folder of .npy.",
+    skip_bad="Leave out bad annotations and videos, and go on.",
+    num_scenes="Training videos of --dataset=synthetic.",
+)
+
+
 class Preloaded(dict):
-    """Clip features of some videos, in memory.
+    """Clip features of some videos, in memory."""
 
-    Args:
-        features: Mapping from video id to `[T, D]`.
-        source: Where they are from; has `clip_seconds`.
-        videos: Ids of the videos to hold. Default: all.
-    """
-
-    def __init__(self, features, source, videos=None):
-        super().__init__(
-            (video, features[video])
-            for video in (features if videos is None else videos)
-        )
-        self.clip_seconds = source.clip_seconds
+    def __init__(self, features, videos, clip_seconds):
+        super().__init__((video, features[video]) for video in videos)
+        self.clip_seconds = clip_seconds
 
 
 def preload(split):
     """The same `Split`, with the features of its videos in memory."""
     videos = dict.fromkeys(moment.video_id for moment in split.moments)
-    features = Preloaded(split.features, split.features, videos)
-    return split._replace(features=features)
+    clips = split.features
+    return split._replace(features=Preloaded(clips, videos, clips.clip_seconds))
 
 
 def settings_of_run(workdir, split):
     """The data that a run was trained on, or its model was chosen by.
 
-    Args:
-        workdir: Folder of a run of experiments.train.
-        split: `"train"` or `"val"`, to have the files that the run used for
-            this split; `"test"` has those of `data_dir` alone.
-
-    Returns:
-        Dictionary of arguments for `load_split`.
+    They are arguments of `load_split`. A training has no files of its own for
+    the split `"test"`: it has those of `data_dir` alone.
     """
     with open(os.path.join(workdir, "flags.txt"), encoding="utf-8") as lines:
         used = dict(line.strip()[2:].partition("=")[::2] for line in lines)

@@ -2,25 +2,9 @@
 
 import collections
 import sys
+import typing
 
-from absl import flags
-
-flags.DEFINE_enum(
-    "strategy",
-    None,
-    ["none", "mirrored", "multi_worker"],
-    "What runs the command: one device; all devices of this machine; or "
-    "several machines, each of which has a checkout and runs this command in "
-    "it, with a TF_CONFIG of its own. The model is the same. Default: none, "
-    "which is one device.",
-)
-flags.DEFINE_integer(
-    "num_replicas",
-    None,
-    "Number of devices, with --strategy=mirrored. Without an accelerator, the "
-    "processor plays so many. Default: all accelerators of this machine.",
-    lower_bound=1,
-)
+from experiments import argument_flags
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
@@ -28,7 +12,10 @@ _EXAMPLE = (
 )
 
 
-def make_strategy(strategy="none", num_replicas=None):
+def make_strategy(
+    strategy: typing.Literal["none", "mirrored", "multi_worker"] = "none",
+    num_replicas: int | None = None,
+):
     """Makes a distribution strategy; call it before TensorFlow does any work.
 
     Args:
@@ -60,6 +47,17 @@ def make_strategy(strategy="none", num_replicas=None):
     return tf.distribute.get_strategy()
 
 
+argument_flags.define(
+    make_strategy,
+    strategy="What runs the command: one device; all devices of this machine; "
+    "or several machines, each of which has a checkout and runs this command "
+    "in it, with a TF_CONFIG of its own. The model is the same.",
+    num_replicas="Number of devices, with --strategy=mirrored. Without an "
+    "accelerator, the processor plays so many. Default: all accelerators of "
+    "this machine.",
+)
+
+
 def _devices(count):
     import tensorflow as tf
 
@@ -80,19 +78,10 @@ def _devices(count):
 
 
 def check_cluster(resolver):
-    """Raises unless TF_CONFIG names workers that can find one another.
+    """`HOST:PORT` of each worker that TF_CONFIG names, by its index.
 
     TensorFlow itself would wait without end for a worker whose address is
-    wrong.
-
-    Args:
-        resolver: `tf.distribute.cluster_resolver.TFConfigClusterResolver`.
-
-    Returns:
-        Dictionary from a worker's index to its `HOST:PORT`.
-
-    Raises:
-        ValueError: Says what is wrong with TF_CONFIG, with an example.
+    wrong; here a `ValueError` says what is wrong, with an example.
     """
     try:
         jobs = resolver.cluster_spec().as_cluster_def().job

@@ -11,9 +11,9 @@ best model. Started again with the same --workdir, it continues where it was
 stopped, at whatever step, and ends with the same model. WORKDIR then holds
 model.keras (the best), history.csv, training.png (the paper's Figure 5),
 tensorboard/, checkpoints/, and flags.txt, which as a --flagfile repeats the
-run. With --strategy it trains the same model on several devices or machines,
-which share --workdir. Bad input is named with file and line, and ends the run
-with exit code 2.
+run, whatever becomes of defaults. With --strategy it trains the same model on
+several devices or machines, which share --workdir. Bad input is named with file
+and line, and ends the run with exit code 2.
 """
 
 import os
@@ -22,8 +22,9 @@ import sys
 from absl import flags
 
 import acnn_tf
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
 from experiments import (
+    argument_flags,
     losses_and_optimizer,
     model_flags,
     splits,
@@ -76,11 +77,34 @@ flags.DEFINE_bool(
 )
 
 
-def train():
+def fill_in_flags():
+    """Gives each flag that was not given the default that it leaves."""
+    defaults = model_flags.defaults(FLAGS.model, FLAGS.window_frames)
+    for function in (
+        strategies.make_strategy,
+        splits.load_split,
+        training_batches.make_batches,
+        losses_and_optimizer.compile_model,
+    ):
+        defaults |= argument_flags.defaults(function)
+    for name, value in defaults.items():
+        if name in FLAGS and FLAGS[name].value is None:
+            values = value if isinstance(value, tuple) else (value,)
+            text = ",".join(map(str, values))
+            FLAGS[name].parse("none" if value is None else text)
+
+
+def run():
+    fill_in_flags()
+    strategy = strategies.make_strategy(**command.flag_values(strategies))
+    with acnn_tf.training.alone(strategy, FLAGS.workdir):
+        train(strategy)
+
+
+def train(strategy):
     import keras
     import tensorflow as tf
 
-    strategy = strategies.make_strategy(**command.flag_values(strategies))
     is_chief = strategy.extended.should_checkpoint
     keras.utils.set_random_seed(FLAGS.seed)
     tf.config.experimental.enable_op_determinism()
@@ -130,7 +154,6 @@ def train():
         )
 
     # Evaluate after every epoch, and save the best model.
-    os.makedirs(FLAGS.workdir, exist_ok=True)
     validation = acnn_tf.callbacks.Validation(
         val.moments,
         val.features,
@@ -153,12 +176,10 @@ def train():
 
     def save_flags(_):
         lines = [*command.flag_words(sys.argv[0]), ""]
-        with replacing(in_workdir("flags.txt")) as partial:
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write("\n".join(lines))
+        write_text(in_workdir("flags.txt"), "\n".join(lines))
 
     log = [
-        # Not before: a refused folder keeps the flags of its own run.
+        # Not before: a folder of another model keeps the flags of its own run.
         keras.callbacks.LambdaCallback(
             on_train_begin=save_flags, on_epoch_end=draw_curves
         ),
@@ -184,4 +205,4 @@ def train():
 
 
 if __name__ == "__main__":
-    command.run(train)
+    command.run(run)

@@ -1,64 +1,24 @@
 """The batches of a training, and their flags."""
 
+import typing
+
 from absl import flags
 
 import acnn_tf
-
-flags.DEFINE_integer(
-    "batch_size", None, "Queries in a batch. Default: 32.", lower_bound=1
-)
-flags.DEFINE_enum(
-    "batches",
-    None,
-    ["videos", "pairs"],
-    "What a query is trained with: all windows of its video, or, as in the "
-    "paper, one window that shows its moment. Default: videos.",
-)
-flags.DEFINE_float(
-    "min_iou",
-    None,
-    "Windows above this IoU learn offsets, and make pairs. Default: 0.5.",
-)
-flags.DEFINE_float(
-    "crop", None, "Share of videos that --batches=videos crops. Default: 0.5."
-)
-flags.DEFINE_float(
-    "max_niol",
-    None,
-    "Windows below this nIoL (share outside the moment) make pairs of "
-    "--batches=pairs. Default: 0.15.",
-)
-flags.DEFINE_integer(
-    "video_negatives",
-    None,
-    "Windows of low IoU that a pair of --batches=pairs brings along. Default: "
-    "0.",
-)
-flags.DEFINE_integer(
-    "videos_in_memory",
-    None,
-    "Videos that --batches=pairs holds at a time, reading them anew in each "
-    "epoch. Default: all.",
-    lower_bound=1,
-)
-flags.register_multi_flags_validator(
-    ["batches", "videos_in_memory"],
-    lambda given: given["batches"] == "pairs" or not given["videos_in_memory"],
-    "--videos_in_memory is for --batches=pairs.",
-)
+from experiments import argument_flags
 
 
 def make_batches(
     model,
     split,
     *,
-    batches="videos",
+    batches: typing.Literal["videos", "pairs"] = "videos",
     batch_size=32,
     min_iou=0.5,
     crop=0.5,
     max_niol=0.15,
     video_negatives=0,
-    videos_in_memory=None,
+    videos_in_memory: int | None = None,
     seed=0,
     first_epoch=0,
 ):
@@ -88,3 +48,24 @@ def make_batches(
             "videos_in_memory": videos_in_memory,
         }
     return make(split.moments, queries, split.features, model, **settings)
+
+
+argument_flags.define(
+    make_batches,
+    batch_size="Queries in a batch.",
+    batches="What a query is trained with: all windows of its video, or, as in "
+    "the paper, one window that shows its moment.",
+    min_iou="Windows above this IoU learn offsets, and make pairs.",
+    crop="Share of videos that --batches=videos crops.",
+    max_niol="Windows below this nIoL (share outside the moment) make pairs of "
+    "--batches=pairs.",
+    video_negatives="Windows of low IoU that a pair of --batches=pairs brings "
+    "along.",
+    videos_in_memory="Videos that --batches=pairs holds at a time, reading "
+    "them anew in each epoch. Default: all.",
+)
+flags.register_multi_flags_validator(
+    ["batches", "videos_in_memory"],
+    lambda given: given["batches"] == "pairs" or not given["videos_in_memory"],
+    "--videos_in_memory is for --batches=pairs.",
+)

@@ -17,17 +17,7 @@ CURVES = {
 
 
 def read_history(folder):
-    """Reads the history.csv of a run.
-
-    Args:
-        folder: Folder of a run of experiments.train.
-
-    Returns:
-        List of dictionaries of floats, one for each epoch.
-
-    Raises:
-        ValueError: Says what is wrong with the file, and what to do.
-    """
+    """Reads the history.csv of a run: dictionaries of floats, by epoch."""
     path = os.path.join(folder, "history.csv")
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -51,11 +41,7 @@ def read_history(folder):
 def draw(path, histories, chance=None):
     """Draws the curves of one run or more, each in a panel of its own.
 
-    Args:
-        path: PNG file to write.
-        histories: Dictionary from the title of a panel to the rows of its
-            run, as `read_history` returns them.
-        chance: Float, what guessing gets, or `None`.
+    `histories` are by the titles of the panels, as of `read_history`.
     """
     panels = {
         title: (
@@ -86,13 +72,7 @@ def draw_epochs(path, history, steps_per_epoch, chance):
 def watch_training_queries(split, count, seed):
     """Callbacks that search for some training queries after every epoch.
 
-    Args:
-        split: `experiments.splits.Split` that is trained on.
-        count: Int, how many queries; 0 asks for none.
-        seed: Int, which decides on the queries.
-
-    Returns:
-        List, for `fit`; what they log begins with `train_`.
+    What they log begins with `train_`.
     """
     if not count:
         return []

@@ -1,7 +1,8 @@
-"""Fits small models under a strategy; a process of its own for each worker.
+"""Evaluates and fits a small model under a strategy; a process a worker.
 
 python -m tests.distributed_fit STRATEGY OUT BATCH_SIZE [BATCH_SIZE ...], with
-TF_CONFIG set for `multi_worker`. OUT is JSON: losses and weights, by size.
+TF_CONFIG set for `multi_worker`. OUT is JSON: by the number of videos, figures
+and predictions; by the size of a batch, losses and weights.
 """
 
 import json
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from acnn_tf import losses, optimizers
+from acnn_tf import evaluation, losses, optimizers
 from acnn_tf.data import batches, sentences, synthetic
 from acnn_tf.models import ACNN
 
@@ -40,7 +41,7 @@ class Losses(keras.callbacks.Callback):
         self.steps.append([logs[name] for name in sorted(logs)])
 
 
-def make_model(dropout=0.0):
+def make_model():
     """A compiled model, and the function that makes its batches."""
     scenes = synthetic.make_scenes(9)
     words = sentences.Vocabulary.from_sentences(
@@ -57,23 +58,23 @@ def make_model(dropout=0.0):
         query_encoder="mean",
         kernel_sizes=(1, 3),
         word_dim=8,
-        dropout=dropout,
-        clip_dropout=dropout,
+        # Of which replicas draw what one process does not.
+        dropout=0.0,
+        clip_dropout=0.0,
         clip_seconds=scenes.clip_seconds,
     )
     model.adapt(scenes.features.values())
 
-    def make_batches(epoch, batch_size=7):
+    def make_batches(batch_size):
         return batches.training_videos(
             scenes.moments,
             sentences.query_inputs(scenes.moments, words),
             scenes.features,
             model,
             batch_size=batch_size,
-            first_epoch=epoch,
         )
 
-    model(next(iter(make_batches(0).dataset))[0])  # builds it
+    model(next(iter(make_batches(7).dataset))[0])  # builds it
     model.compile(
         optimizers.FusedAdam(
             1e-2, weight_decay=1e-3, clipnorm=0.1, use_ema=True
@@ -85,21 +86,26 @@ def make_model(dropout=0.0):
         },
         jit_compile=False,
     )
+    model.optimizer.build(model.trainable_variables)
     return model, make_batches
 
 
-def fit(strategy, batch_sizes):
+def evaluate(model, strategy, num_videos):
+    scenes = synthetic.make_scenes(num_videos, split="val")
+    results, predictions = evaluation.evaluate(
+        model, scenes.moments, scenes.features, strategy=strategy
+    )
+    return results, [array.tolist() for array in predictions]
+
+
+def fit(strategy, model, make_batches, batch_sizes):
     """Fits one model, from the same weights for each size of a batch."""
-    with strategy.scope():
-        # Without dropout, of which replicas draw what one process does not.
-        model, make_batches = make_model()
-        model.optimizer.build(model.trainable_variables)
     variables = model.variables + model.optimizer.variables
     start = [variable.numpy() for variable in variables]
     for size in batch_sizes:
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
-        data = make_batches(0, int(size))
+        data = make_batches(int(size))
         logged = Losses()
         model.fit(
             data.distribute(strategy).dataset,
@@ -115,9 +121,14 @@ def fit(strategy, batch_sizes):
 
 
 def main(name, out, *batch_sizes):
-    results = dict(fit(make_strategy(name), batch_sizes))
+    strategy = make_strategy(name)
+    with strategy.scope():
+        model, make_batches = make_model()
+    # One video leaves a replica without any.
+    evaluated = {n: evaluate(model, strategy, n) for n in (5, 1)}
+    fitted = dict(fit(strategy, model, make_batches, batch_sizes))
     with open(out, "w", encoding="utf-8") as file:
-        json.dump(results, file)
+        json.dump({"evaluated": evaluated, "fitted": fitted}, file)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def run(processes, words, log, stdout=None):
     folder = given["workdir"]
     where = os.path.relpath(folder, sys.argv[2])
     sys.stdout.write(f"would {name} in {where}\n")
+    assert os.path.exists(os.path.join(sys.argv[2], ".lock"))
     if name == "train":
         if float(given.get("dropout", 0)) == 1:
             raise runs.RunError("exit code 2, train.log: told to fail")
@@ -61,6 +62,6 @@ if __name__ == "__main__":
             end = "0"
         except SystemExit as error:
             end = error.code
-        except ValueError as error:
-            end = f"ValueError: {error}"
+        except (OSError, ValueError) as error:
+            end = f"{type(error).__name__}: {error}"
         sys.stdout.write(f"ended with {end}\n---\n")

@@ -1,11 +1,13 @@
 """Modules run as `python -m` runs them, without each loading TensorFlow anew.
 
 A process that has loaded TensorFlow and Keras, but has run nothing, forks one
-for each module: 0.2 seconds, where a start takes 4. What is tested of the start
-itself, such as what TensorFlow prints there, needs `subprocess`.
+for each module: 0.2 seconds, where a start takes 4. So do these processes for
+the modules that they start themselves. What is tested of the start itself, such
+as what TensorFlow prints there, needs `subprocess`.
 """
 
 import contextlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -16,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Other people's libraries alone: ours is loaded as a user's is.
 LOADED = ["tensorflow", "keras", "h5py", "tests.processes"]
+# What a fork loads anew, since each main has flags of its own.
+_WITH_FLAGS = ("absl", "experiments", "export")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 if sys.platform == "linux":  # elsewhere a fork of so much may not run
@@ -48,7 +53,7 @@ class Started:
         for path in self._files:
             path.touch()
         self._process = _CONTEXT.Process(
-            target=_run,
+            target=_run_alone,
             args=(
                 self.args,
                 str(cwd),
@@ -184,11 +189,61 @@ def start_workers(module, *arguments):
     ]
 
 
-def _run(arguments, cwd, environment, printed):
-    for number, path in enumerate(printed, start=1):
-        file = os.open(path, os.O_WRONLY)
-        os.dup2(file, number)
-        os.close(file)
+_CHILD = inspect.signature(subprocess.Popen._execute_child)
+
+
+class _Forked(subprocess.Popen):
+    """`python -m MODULE` as a fork of this process; others are as ever."""
+
+    def _execute_child(self, args, *rest):
+        given = _CHILD.bind(self, args, *rest).arguments
+        if args[:2] != [sys.executable, "-m"]:
+            super()._execute_child(args, *rest)
+            return
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            code = 1
+            try:
+                if given["start_new_session"]:
+                    os.setsid()
+                files = {1: given["c2pwrite"], 2: given["errwrite"]}
+                environment = given["env"] or os.environ
+                cwd = given["cwd"] or os.getcwd()
+                for name in list(sys.modules):
+                    if name.split(".")[0] in _WITH_FLAGS:
+                        del sys.modules[name]
+                _run(args[2:], cwd, environment, files)
+                code = 0
+            except SystemExit as error:
+                code = error.code
+                if not isinstance(code, int):
+                    print(code or "", file=sys.stderr)  # noqa: T201
+                    code = int(code is not None)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(BrokenPipeError):
+                    sys.stdout.flush()
+                os._exit(code)
+        self._child_created = True
+        self._close_pipe_fds(
+            *(given[name] for name in ("p2cread", "p2cwrite")),
+            *(given[name] for name in ("c2pread", "c2pwrite")),
+            *(given[name] for name in ("errread", "errwrite")),
+        )
+
+
+def _run_alone(arguments, cwd, environment, paths):
+    files = {n: os.open(p, os.O_WRONLY) for n, p in enumerate(paths, start=1)}
+    subprocess.Popen = _Forked
+    _run(arguments, cwd, environment, files)
+
+
+def _run(arguments, cwd, environment, files):
+    for number, file in files.items():
+        if file != -1:
+            os.dup2(file, number)
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)

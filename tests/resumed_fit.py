@@ -1,13 +1,15 @@
-"""Fits a small model with `ResumableTraining`, and may be killed on the way.
+"""Fits a small model with `ResumableTraining`, and may be stopped on the way.
 
-python -m tests.resumed_fit FOLDER EVERY [kill STEP | save STEP | term STEP],
-with TF_CONFIG set for workers. `save` kills while the next checkpoint from
-STEP on is half written. Prints `WEIGHTS`, a hash of the weights, and `STEPS`,
-how many it did.
+python -m tests.resumed_fit FOLDER EVERY [HOW STEP], with TF_CONFIG set for
+workers. HOW is `kill` or `term` after a step; `save`, which kills while the
+next checkpoint from STEP on is half written; or `full`, from when on there is
+no room for one. Prints `WEIGHTS`, a hash of the weights, and `STEPS`, how many
+it did.
 """
 
 import hashlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -16,12 +18,15 @@ import keras
 import tensorflow as tf
 
 from acnn_tf.training import ResumableTraining
-from tests import distributed_fit
-
-EPOCHS = 3
+from tests import distributed_fit, noisy_line
 
 
-class Killer(keras.callbacks.Callback):
+def limit_files(size):
+    most = resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+
+class Stop(keras.callbacks.Callback):
     """Ends the process at a step, one way or another."""
 
     def __init__(self, folder, how, step):
@@ -32,6 +37,10 @@ class Killer(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.steps == self.step and self.how == "save":
             threading.Thread(target=self.kill_in_save, daemon=True).start()
+        if self.steps == self.step and self.how == "full":
+            entries = os.scandir(self.folder)
+            limit = max(entry.stat().st_size for entry in entries) // 2
+            limit_files(limit)
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
@@ -53,17 +62,24 @@ def fit(folder, every, how=None, step=0):
     strategy = distributed_fit.make_strategy(
         "multi_worker" if workers else "none"
     )
+    keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
     with strategy.scope():
-        model, make_batches = distributed_fit.make_model(dropout=0.3)
-    killer = Killer(folder, how, int(step))
-    ResumableTraining(model, folder, int(every)).fit(
-        make_batches, epochs=EPOCHS, verbose=0, callbacks=[killer]
-    )
+        model = noisy_line.make_model()
+    stop = Stop(folder, how, int(step))
+    try:
+        ResumableTraining(model, folder, int(every)).fit(
+            noisy_line.make_batches,
+            epochs=noisy_line.EPOCHS,
+            verbose=0,
+            callbacks=[stop],
+        )
+    finally:  # what is printed is a file, too
+        limit_files(resource.RLIM_INFINITY)
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(weight.tobytes())
-    print("STEPS", killer.steps)  # noqa: T201
+    print("STEPS", stop.steps)  # noqa: T201
     print("WEIGHTS", digest.hexdigest())  # noqa: T201
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from acnn_tf import plots
 from acnn_tf.data.annotations import Moment
+from acnn_tf.files.locks import locked
 from acnn_tf.files.problems import DataError
 from experiments import per_query_csv
 from experiments.sweeps import ablation_table
@@ -44,7 +45,7 @@ def failure(row, seed):
 ROWS = [Row("ours", ()), Row("none", ("--crop=0",)), Row("broken", ("--x=y",))]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def summaries():
     ours, none, broken = ROWS
     return ablation_table.summarise(
@@ -185,22 +186,19 @@ def test_queries_come_back_as_they_were_written(tmp_path):
         np.testing.assert_array_equal(found[name], values)  # to the last bit
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
+def test_a_damaged_file_of_queries_is_named(tmp_path):
+    path = tmp_path / "queries.csv"
+    for text, line in (
         ("", 1),
         ("qid,vid,iou\n", 1),
         ("query,vid,iou\n1,v,0.5\n", 1),
         ("qid,vid,iou\n1,v,0.5\n2,v\n", 3),
         ("qid,vid,iou\n1,v,much\n", 2),
         ("qid,vid,iou\n1,v,0.5,1\n", 2),
-    ],
-)
-def test_a_damaged_file_of_queries_is_named(tmp_path, text, line):
-    path = tmp_path / "queries.csv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=rf"queries.csv:{line}: .*evaluate"):
-        per_query_csv.read_per_query(path)
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=f"queries.csv:{line}: .*evaluate"):
+            per_query_csv.read_per_query(path)
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +285,12 @@ def test_started_again_it_does_what_is_left(tried):
         "evaluate in runs/other/seed-5",
     ]
     assert "shuffled sentences" in text
+
+
+def test_a_folder_is_compared_in_by_one_process_at_a_time(tmp_path):
+    (tmp_path / "grid.txt").write_text("ours:\n")
+    flags = f"--grid={tmp_path / 'grid.txt'}", "--", "--seeds=1"
+    with locked(tmp_path):
+        done = run_module("tests.faked_runs", "ablate", tmp_path, *flags)
+    assert done.stdout.count("FolderInUseError") == 2
+    assert "would" not in done.stdout

@@ -4,8 +4,6 @@ import dataclasses
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,12 +17,12 @@ from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.files.problems import DataError
 from experiments import shard_files, shard_work
 from tests import small_acnn
+from tests.processes import ROOT, Started, run_module
 
 pytest.importorskip(
     "apache_beam", reason="Apache Beam is not installed: acnn_tf[beam]"
 )
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
 # Another process for the work, which gets it pickled.
 ELSEWHERE = (
@@ -32,24 +30,6 @@ ELSEWHERE = (
     "--direct_num_workers=1",
     "--direct_running_mode=multi_processing",
 )
-
-
-def start(module, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(*command, code=0):
-    with start(*command) as process:
-        out, err = process.communicate()
-    assert process.returncode == code, err
-    return out, err
 
 
 def files_of(path):
@@ -92,20 +72,13 @@ class Nothing:
         pass
 
 
-def test_shards_on_a_disk_of_the_workers_are_told(tmp_path):
+def test_shards_of_others_and_on_other_disks_are_told(tmp_path):
+    work = Nothing(str(tmp_path)), ["a"], lambda: 0, 1
     options = shard_work.beam_options([])
     with pytest.raises(ValueError, match="only 0 of 1 shards are here"):
-        shard_work.run_shards(
-            Nothing(str(tmp_path)), ["a"], lambda: 0, 1, options
-        )
-
-
-def test_a_folder_that_another_process_fills_is_refused(tmp_path):
-    options = shard_work.beam_options([])
+        shard_work.run_shards(*work, options)
     with locked(tmp_path), pytest.raises(FolderInUseError, match="in use by"):
-        shard_work.run_shards(
-            Nothing(str(tmp_path)), ["a"], lambda: 0, 1, options
-        )
+        shard_work.run_shards(*work, options)
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +109,13 @@ def test_a_killed_run_goes_on_with_what_is_missing(corpus, tmp_path):
         f"--out={path}",
         "--num_shards=16",
     )
-    with start(*command) as process:
-        while process.poll() is None:
-            if len(list(path.glob("shard-*-of-00016"))) >= 4:
-                os.killpg(process.pid, signal.SIGKILL)
-                break
-            time.sleep(0.001)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process = Started(*command)
+    while process.returncode is None:
+        if len(list(path.glob("shard-*-of-00016"))) >= 4:
+            process.kill()
+            break
+        time.sleep(0.001)
+    assert process.finish().returncode == -signal.SIGKILL
     before = {
         file: (file.stat().st_ino, file.stat().st_mtime_ns)
         for file in path.glob("shard-*-of-00016/*")
@@ -160,7 +132,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(corpus, tmp_path):
     (path / cut).mkdir()
     (path / cut / "encodings-00000.npy").write_bytes(b"half")
 
-    _, told = run(*command, *ELSEWHERE)
+    told = run_module(*command, *ELSEWHERE).stderr
     assert f"16 shards, {done} of them found done" in told
     assert "16 of 16 shards" in told
     for file, stat in before.items():
@@ -179,7 +151,7 @@ def test_what_cannot_be_encoded_ends_with_one_line(corpus):
         f"--out={corpus / 'whole'}",
         "--num_shards=12",
     )
-    _, told = run(*command, code=2)
+    told = run_module(*command, code=2).stderr
     last = told.splitlines()[-1]
     assert last.startswith("IndexFileError: ")
     assert "shards of 12 in all" in last
@@ -200,20 +172,20 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
         "--num_scenes=40",
         "--suppression=per_threshold",
     )
-    whole, _ = run("experiments.evaluate", *data)
+    whole = run_module("experiments.evaluate", *data, "--timelines=0").stdout
     assert "model on val" in whole
     out = tmp_path / "val"
     command = ("experiments.evaluate_shards", *data, "--num_shards=3")
     command += (f"--out={out}",)
-    assert run(*command)[0] == whole
+    assert run_module(*command).stdout == whole
     # One shard lost its counts, and so is not complete.
     counts = out / "shard-00001-of-00003.counts.json"
     content = counts.read_bytes()
     counts.unlink()
     kept = (out / "shard-00000-of-00003.counts.json").stat()
-    again, told = run(*command)
-    assert again == whole
-    assert "3 shards, 2 of them found done" in told
+    again = run_module(*command)
+    assert again.stdout == whole
+    assert "3 shards, 2 of them found done" in again.stderr
     assert (out / "shard-00000-of-00003.counts.json").stat() == kept
     assert counts.read_bytes() == content
     assert len(list(out.iterdir())) == 9

@@ -80,15 +80,24 @@ def validation(**kwargs):
     )
 
 
-def test_the_saved_model_is_the_best_and_averaged_one(tmp_path):
-    path = tmp_path / "model.keras"
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A model that was validated while it was fitted, and what was logged."""
+    path = tmp_path_factory.mktemp("fitted") / "model.keras"
     model, checked = make_model(), validation(path=path)
     other = validation(monitor=None, prefix="train_")
     history = fit(model, 5, callbacks=[checked, other])
+    return model, model.get_weights(), history, checked, other
+
+
+def test_the_saved_model_is_the_best_and_averaged_one(fitted):
+    _, _, history, checked, other = fitted
     assert history["train_mIoU"] == history["val_mIoU"]
     assert other.best < 0  # keeps none
     assert float(checked.best) == max(history["val_mIoU"])
-    loaded = load_model(path)
+    other.set_state(checked.get_state())
+    assert other.best == checked.best
+    loaded = load_model(checked.path)
     results, _ = evaluation.evaluate(
         loaded, MOMENTS, FEATURES, sentence_vectors=VECTORS
     )
@@ -116,22 +125,17 @@ def test_of_equally_good_models_the_first_is_kept(tmp_path, monkeypatch):
     assert checked.best == 0.5
 
 
-def test_validation_leaves_the_weights_as_they_were():
-    runs = []
-    for extra in ([], [validation()]):
-        model = make_model()
-        fit(model, 2, callbacks=extra)
-        runs.append(model.get_weights())
-    for one, other in zip(*runs):
+def test_validation_leaves_the_weights_as_they_were(fitted):
+    model = make_model()
+    fit(model, 5)
+    for one, other in zip(fitted[1], model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_averages_are_lent_and_given_back():
-    model = make_model()
-    fit(model, 1)
-    made = data(model)
+def test_averages_are_lent_and_given_back(fitted):
+    model = fitted[0]
     # `fit` ends on the averages; one more step parts the two.
-    model.train_on_batch(*next(iter(made.dataset)))
+    model.train_on_batch(*next(iter(data(model).dataset)))
     own = numbers(model)
     with callbacks.averaged_weights(model):
         lent = numbers(model)

@@ -104,29 +104,20 @@ def test_the_folder_has_the_last_two_and_nothing_else(tmp_path):
     ]
 
 
-def test_an_empty_folder_has_none(tmp_path):
-    checkpoints, variables, _ = make(tmp_path / "new")
-    assert checkpoints.restore() is None
-    variables[1].assign([1, 2])
-    checkpoints.save()
-    fresh, found, _ = make(tmp_path / "new")
-    fresh.restore()
-    assert found[1].numpy().tolist() == [1, 2]
-
-
 def test_without_the_file_that_names_them_they_are_found(tmp_path):
-    checkpoints, _, note = make(tmp_path)
+    checkpoints, _, note = make(tmp_path / "new")
+    assert checkpoints.restore() is None
     note.text = "found"
     checkpoints.save()
-    os.remove(tmp_path / "checkpoint")
-    fresh, _, note = make(tmp_path)
+    os.remove(tmp_path / "new" / "checkpoint")
+    fresh, _, note = make(tmp_path / "new")
     assert fresh.restore().endswith("ckpt-1")
     assert note.text == "found"
 
 
-@pytest.mark.parametrize("other", [[1], [1, 2, 3]])
-def test_other_shapes_are_an_error(tmp_path, other):
+def test_other_shapes_are_an_error(tmp_path):
     make(tmp_path)[0].save()
-    variables = [tf.Variable(tf.zeros([40])), tf.Variable(other)]
-    with pytest.raises(ValueError, match="does not fit this model"):
-        Checkpoints(tmp_path, variables, Note()).restore()
+    for other in ([1], [1, 2, 3]):
+        variables = [tf.Variable(tf.zeros([40])), tf.Variable(other)]
+        with pytest.raises(ValueError, match="does not fit this model"):
+            Checkpoints(tmp_path, variables, Note()).restore()

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,85 +23,58 @@ def finish(*started):
     return printed
 
 
-def run_everywhere(module, folder, alone, on_workers):
-    """What a module finds in one process, on replicas and on workers.
-
-    Args:
-        module: Of `tests`.
-        folder: For its output.
-        alone: Its arguments in one process.
-        on_workers: Its arguments on workers.
-
-    Returns:
-        Dictionaries of what it wrote.
-    """
-    names = ["none", "mirrored2", "worker0", "worker1"]
-    outs = {name: str(folder / f"{name}.json") for name in names}
-    for name in names[:2]:
-        finish(Started(f"tests.{module}", name, outs[name], *alone))
-    workers = [("multi_worker", outs[name], *on_workers) for name in names[2:]]
-    finish(*start_workers(f"tests.{module}", *workers))
-    return {
-        name: json.loads(Path(out).read_text(encoding="utf-8"))
-        for name, out in outs.items()
-    }
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    return run_everywhere("distributed_fit", folder, ["7", "43"], ["7"])
+def find(tmp_path_factory):
+    """What is found in one process, on replicas or on workers, by name."""
+    folder = tmp_path_factory.mktemp("found")
+
+    def by_name(name):
+        if not (folder / name).exists():
+            main = "tests.distributed_fit"
+            if name in WORKERS:
+                own = [("multi_worker", folder / one, "7") for one in WORKERS]
+                finish(*start_workers(main, *own))
+            else:
+                finish(Started(main, name, folder / name, "7", "43"))
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+
+    return by_name
+
+
+WORKERS = ["worker0", "worker1"]
+OTHERS = [
+    "mirrored2",
+    *(pytest.param(name, marks=pytest.mark.soak) for name in WORKERS),
+]
 
 
 # 44 examples: an epoch's last batch has 2 of 7, and 1 of 43, which leaves a
 # replica without any row.
-@pytest.mark.parametrize(
-    "name, batch_size, steps",
-    [
-        ("mirrored2", "7", 14),
-        ("mirrored2", "43", 4),
-        ("worker0", "7", 14),
-        ("worker1", "7", 14),
-    ],
-)
-def test_replicas_that_do_not_divide_the_batch_train_the_same_model(
-    trained, name, batch_size, steps
-):
-    one, other = trained["none"][batch_size], trained[name][batch_size]
-    losses = np.asarray(one["losses"])
-    assert len(losses) == steps
-    assert np.abs(losses[0] - losses[-1]).max() > 0.1
-    # float32 sums in another order.
-    np.testing.assert_allclose(losses, other["losses"], atol=1e-5)
-    np.testing.assert_allclose(one["weights"], other["weights"], atol=1e-5)
+@pytest.mark.parametrize("name", OTHERS)
+def test_replicas_that_do_not_divide_the_batch_train_the_same_model(find, name):
+    for batch_size, other in find(name)["fitted"].items():
+        one = find("none")["fitted"][batch_size]
+        losses = np.asarray(one["losses"])
+        assert len(losses) == {"7": 14, "43": 4}[batch_size]
+        assert np.abs(losses[0] - losses[-1]).max() > 0.1
+        # float32 sums in another order.
+        np.testing.assert_allclose(losses, other["losses"], atol=1e-5)
+        np.testing.assert_allclose(one["weights"], other["weights"], atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluated")
-    return run_everywhere("sharded_evaluation", folder, ["5", "1"], ["5", "1"])
-
-
-# One video leaves a replica without any.
-@pytest.mark.parametrize("num_videos", ["5", "1"])
-@pytest.mark.parametrize("name", ["mirrored2", "worker0", "worker1"])
-def test_replicas_that_share_the_videos_find_the_same(
-    evaluated, name, num_videos
-):
-    results, found = evaluated["none"][num_videos]
-    other_results, other_found = evaluated[name][num_videos]
-    assert results["num_queries"] == len(found)
-    assert other_results == results
-    for one, other in zip(found, other_found, strict=True):
-        # Videos that were encoded in another company.
-        np.testing.assert_allclose(one, other, atol=1e-4)
+@pytest.mark.parametrize("name", OTHERS)
+def test_replicas_that_share_the_videos_find_the_same(find, name):
+    found = find(name)["evaluated"]
+    for num_videos, (results, predicted) in find("none")["evaluated"].items():
+        other_results, other = found[num_videos]
+        assert results["num_queries"] == len(predicted)
+        assert other_results == results
+        for one, two in zip(predicted, other, strict=True):
+            # Videos that were encoded in another company.
+            np.testing.assert_allclose(one, two, atol=1e-4)
 
 
 FAULTS = {"build", "weighting", "clipping"}
-
-
-def told_faults(text):
-    return set(re.findall("FAULT (.+)", text))
 
 
 @pytest.mark.parametrize("name", ["mirrored2", "multi_worker"])
@@ -114,23 +86,24 @@ def test_keras_still_needs_each_workaround(name):
         started = start_workers("tests.keras_faults", [name], [name])
         expected = FAULTS | {"logs"}
     for text in finish(*started):
-        assert told_faults(text) == expected, text[-3000:]
+        assert set(re.findall("FAULT (.+)", text)) == expected, text[-3000:]
 
 
-@pytest.mark.parametrize("base, traces", [(Line, 1), (NoBuild, 2)])
-def test_a_step_is_traced_once_and_by_keras_still_twice(base, traces):
-    class Counted(base):
-        traces = 0
+def test_a_step_is_traced_once_and_by_keras_still_twice():
+    for base, traces in ((Line, 1), (NoBuild, 2)):
 
-        def train_step(self, data):
-            Counted.traces += 1
-            return super().train_step(data)
+        class Counted(base):
+            traces = 0
 
-    model = Counted()
-    model(X)  # builds it
-    model.compile("adam", "mse")
-    model.fit(X, X + 1, epochs=2, verbose=0)
-    assert Counted.traces == traces
+            def train_step(self, data):
+                type(self).traces += 1
+                return super().train_step(data)
+
+        model = Counted()
+        model(X)  # builds it
+        model.compile("adam", "mse")
+        model.fit(X, X + 1, epochs=2, verbose=0)
+        assert Counted.traces == traces
 
 
 def test_a_strategy_of_one_replica_makes_its_own_variables():

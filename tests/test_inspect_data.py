@@ -1,9 +1,6 @@
 """The command that counts and validates a dataset."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,20 +10,12 @@ from acnn_tf.data.annotations import Moment
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.inspection import count_pairs, with_usable_features
 from acnn_tf.data.windows import WindowGrid
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import run_module
 
 
 def inspect(*arguments):
     """Runs the command: `(exit code, output, errors)`."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "experiments.inspect_data"]
-        + [str(argument) for argument in arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("experiments.inspect_data", *arguments, code=None)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -51,7 +40,8 @@ def charades(tmp_path):
 
 
 def test_counts_of_a_small_dataset(charades):
-    code, found = inspect_json(*charades, "--window_seconds=4", "--overlap=0.5")
+    flags = [*charades, "--window_seconds=4", "--overlap=0.5"]
+    code, found = inspect_json(*flags)
     assert code == 0
     # Windows of 4 s every 2 s: 3 in 8 s, 9 in 20 s. [0, 4) shows the moment
     # of both sentences; [6, 10) and [8, 12) lie within [6, 12), IoU 2/3.
@@ -64,17 +54,11 @@ def test_counts_of_a_small_dataset(charades):
         "dropped": 0,
         "problems": [],
     }
-
-
-def test_thresholds_are_passed_on(charades):
-    flags = [*charades, "--window_seconds=4", "--overlap=0.5"]
     assert inspect_json(*flags, "--min_iou=0.7")[1]["pairs"] == 2
     # [4, 8) and [10, 14) are half outside of [6, 12), at an IoU of 1/4.
     loose = ["--min_iou=0.2", "--max_niol=0.6"]
     assert inspect_json(*flags, *loose)[1]["paired_windows"] == 6
-
-
-def test_table_is_for_reading(charades):
+    # As a table.
     code, output, _ = inspect(*charades)
     assert code == 0
     assert [line.split() for line in output.splitlines()][:3] == [
@@ -126,8 +110,7 @@ def test_every_problem_is_listed_with_file_and_line(tmp_path):
     code, output, _ = inspect(*flags)
     assert code == 2
     assert f"{a}:3: " in output
-    assert inspect(*flags, "--skip_bad")[:1] == (0,)
-    assert inspect_json(*flags, "--skip_bad")[1] == found
+    assert inspect_json(*flags, "--skip_bad") == (0, found)
 
 
 def test_nothing_left_is_a_failure_even_with_skip_bad(tmp_path, charades):
@@ -140,22 +123,19 @@ def test_nothing_left_is_a_failure_even_with_skip_bad(tmp_path, charades):
     assert [p["path"] for p in found["problems"]] == [str(features)]
 
 
-@pytest.mark.parametrize(
-    "flags, words",
-    [
-        (["--dataset=jsonl"], "--annotations"),
-        (["--dataset=jsonl", "--annotations=none.jsonl"], "none.jsonl"),
-        (["--dataset=jsonl", "--data_dir=."], "looked for train.jsonl"),
-        (["--window_frames=4", "--window_seconds=4"], "not both"),
-        (["--window_frames=4"], "--frame_rate"),
-        (["--window_seconds=four"], "four"),
-    ],
-)
-def test_missing_or_wrong_flags_say_what_to_give(flags, words):
-    code, output, errors = inspect(*flags)
-    assert (code, output) == (1, "")
-    assert words in errors
-    assert "Traceback" not in errors
+def test_missing_or_wrong_flags_say_what_to_give():
+    for flags, words in (
+        ("--dataset=jsonl", "--annotations"),
+        ("--dataset=jsonl --annotations=none.jsonl", "none.jsonl"),
+        ("--dataset=jsonl --data_dir=.", "looked for train.jsonl"),
+        ("--window_frames=4 --window_seconds=4", "not both"),
+        ("--window_frames=4", "--frame_rate"),
+        ("--window_seconds=four", "four"),
+    ):
+        code, output, errors = inspect(*flags.split())
+        assert (code, output) == (1, ""), flags
+        assert words in errors
+        assert "Traceback" not in errors
 
 
 def test_data_dir_finds_the_files(tmp_path):
@@ -203,30 +183,24 @@ def test_pairs_are_counted_in_frames_where_moments_have_them():
     }
 
 
-@pytest.mark.parametrize(
-    "split, flags, expected",
-    [
+def test_tacos_gives_the_pairs_of_the_paper(shared_data):
+    data = shared_data / "tacos"
+    for split, flags, expected in (
         ("train", ["64,128,256,512"], (74111, 26963, 3820)),
         ("train", ["64,128,256,512", "--max_niol=0.2"], (74111, 30928, 4430)),
         ("test", ["128,256"], (15881, 5599, 910)),
-    ],
-)
-def test_tacos_gives_the_pairs_of_the_paper(
-    shared_data, split, flags, expected
-):
-    data = shared_data / "tacos"
-    code, found = inspect_json(
-        "--dataset=tacos",
-        f"--annotations={data / f'TACoS_{split}_samples.txt'}",
-        f"--num_frames={data / 'num_frames.json'}",
-        f"--window_frames={flags[0]}",
-        "--overlap=0.8",
-        *flags[1:],
-    )
-    assert code == 0
-    assert found["problems"] == []
-    counts = found["windows"], found["pairs"], found["paired_windows"]
-    assert counts == expected
+    ):
+        code, found = inspect_json(
+            "--dataset=tacos",
+            f"--annotations={data / f'TACoS_{split}_samples.txt'}",
+            f"--num_frames={data / 'num_frames.json'}",
+            f"--window_frames={flags[0]}",
+            "--overlap=0.8",
+            *flags[1:],
+        )
+        assert (code, found["problems"]) == (0, [])
+        counts = found["windows"], found["pairs"], found["paired_windows"]
+        assert counts == expected
 
 
 def test_manifests_of_sound_files_are_written_and_obeyed(charades, tmp_path):
@@ -260,13 +234,11 @@ def test_files_with_problems_get_a_manifest_only_if_asked(charades, tmp_path):
     assert (code, found["manifests"]) == (0, 1)
     assert (tmp_path / "a.txt.manifest.json").exists()
     assert inspect_json(*flags)[0] == 0
-
-
-def test_features_with_problems_get_no_manifest(charades, tmp_path):
+    # Features with problems get none.
     (tmp_path / "f").mkdir()
     np.save(tmp_path / "f" / "v.npy", np.ones((8, 2), np.float32))
     np.save(tmp_path / "f" / "w.npy", np.full((8, 2), np.nan, np.float32))
-    flags = [*charades, f"--features={tmp_path / 'f'}", "--clip_seconds=1"]
-    code, found = inspect_json(*flags, "--write_manifests", "--skip_bad")
-    assert (code, found["manifests"]) == (0, 2)
+    flags += [f"--features={tmp_path / 'f'}", "--clip_seconds=1"]
+    code, found = inspect_json(*flags)
+    assert (code, found["manifests"]) == (0, 0)
     assert not (tmp_path / "f" / "manifest.json").exists()

@@ -2,35 +2,18 @@
 
 import functools
 import json
-import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from acnn_tf import search
-from acnn_tf.data import synthetic
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.models import load_model, save_model
 from tests import small_acnn
+from tests.processes import Started
 
-ROOT = Path(__file__).resolve().parents[1]
 QUERY = "a person opens the door"
-
-
-def start(module, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +52,7 @@ def search_at_once(run_folder, index, expected):
     """Two searches with one new index and different videos."""
     model, search_in = expected
     processes = {
-        name: start(
+        name: Started(
             "experiments.search",
             f"--workdir={run_folder}",
             f"--features={run_folder / name}.hdf5",
@@ -82,9 +65,9 @@ def search_at_once(run_folder, index, expected):
     }
     over_both = 0
     for name, process in processes.items():
-        out, err = process.communicate()
-        assert process.returncode == 0, err
-        moments = json.loads(out)["moments"]
+        done = process.finish()
+        assert done.returncode == 0, done.stderr
+        moments = json.loads(done.stdout)["moments"]
         found = [[search.FoundMoment(**moment) for moment in moments]]
         # The first may have answered before the second began.
         owners = {moment.video_id[0] for moment in found[0]}
@@ -110,59 +93,3 @@ def test_two_searches_with_one_new_index_lose_nothing(
 def test_twenty_times_two_searches_lose_nothing(run_folder, expected, tmp_path):
     for number in range(20):
         search_at_once(run_folder, tmp_path / str(number), expected)
-
-
-@pytest.mark.slow
-def test_of_two_trainings_the_second_is_refused_and_the_first_unharmed(
-    tmp_path,
-):
-    for split, count in (("train", 4), ("val", 2)):
-        scenes = synthetic.make_scenes(count, split=split)
-        synthetic.write(scenes, tmp_path, split)
-    train = functools.partial(
-        start,
-        "experiments.train",
-        "--dataset=jsonl",
-        f"--data_dir={tmp_path}",
-        "--epochs=2",
-        "--window_seconds=3",
-        "--filters=4",
-        "--embedding_dim=4",
-        "--hidden_dim=4",
-        "--query_units=4",
-        "--word_dim=4",
-    )
-    workdir, lock = tmp_path / "one", tmp_path / "one" / "checkpoints" / ".lock"
-    alone, first = (
-        train(f"--workdir={tmp_path / n}") for n in ("alone", "one")
-    )
-    while not lock.exists() and first.poll() is None:
-        time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)
-    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    second = train(f"--workdir={workdir}")
-    _, err = second.communicate()
-    assert second.returncode == 2
-    assert re.search(
-        rf"^FolderInUseError: .*{workdir}/checkpoints is in use by process "
-        rf"{first.pid} on .* since \d\d:\d\d:\d\d",
-        err,
-        re.MULTILINE,
-    ), err
-    assert "Traceback" not in err
-    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
-    first.send_signal(signal.SIGCONT)
-    for process in (alone, first):
-        _, err = process.communicate()
-        assert process.returncode == 0, err
-    one, other = tmp_path / "alone", workdir
-    assert (one / "history.csv").read_bytes() == (
-        other / "history.csv"
-    ).read_bytes()
-    for array, twin in zip(
-        load_model(one / "model.keras").get_weights(),
-        load_model(other / "model.keras").get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(array, twin)
-    assert not lock.exists()

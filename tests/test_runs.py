@@ -14,10 +14,10 @@ from tests.processes import ROOT
 
 # In place of a training: `begun` at its start, `done` at its end.
 SCRIPT = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
 (folder / "begun").touch()
-print("epoch 1")
+print("epoch 1, threads:", os.environ.get("TF_NUM_INTRAOP_THREADS"))
 if (folder / "fail").exists():
     sys.exit("ValueError: no such luck")
 while (folder / "wait").exists():
@@ -39,7 +39,7 @@ def run(tmp_path):
 
 
 def train(run):
-    with runs.Processes() as processes:
+    with runs.Processes(threads=3) as processes:
         run.train(processes)
 
 
@@ -58,16 +58,21 @@ def wait_for(path):
         time.sleep(0.02)
 
 
-def test_what_is_done_is_not_done_again(run):
+def test_what_is_done_is_not_done_again_and_other_flags_are_refused(run):
     train(run)
     train(run)
     with open(run.path("done")) as file:
         assert file.read() == "x"
     with open(run.path(runs.TRAIN_LOG)) as file:
-        assert "epoch 1" in file.read()
+        assert "epoch 1, threads: 3" in file.read()
     assert set(os.listdir(run.folder)) == {
         "begun", "done", runs.RECORD, runs.TRAIN_LOG,
     }  # fmt: skip
+    other = StubRun(run.name, run.folder, ("--dropout=1",))
+    with pytest.raises(
+        ValueError, match=r"Expected: --dropout=1. Found: --dropout=0. Remove"
+    ):
+        other.read()
 
 
 def test_a_failure_keeps_its_log_and_is_tried_again(run):
@@ -83,15 +88,6 @@ def test_a_failure_keeps_its_log_and_is_tried_again(run):
     train(run)
     assert run.read()["trained"]
     assert len(run.read()["times"]) == 2
-
-
-def test_other_flags_are_refused(run):
-    train(run)
-    other = StubRun(run.name, run.folder, ("--dropout=1",))
-    with pytest.raises(
-        ValueError, match=r"Expected: --dropout=1. Found: --dropout=0. Remove"
-    ):
-        other.read()
 
 
 def test_a_folder_of_something_else_is_refused(run):
@@ -169,12 +165,3 @@ def test_a_killed_process_ran_until_its_log_says(run):
     os.utime(run.path(runs.TRAIN_LOG), (1090, 1090))
     train(run)
     assert run.read()["times"][0] == [1000.0, 1090.0]
-
-
-def test_threads_are_told_to_each_process(run, tmp_path):
-    name = "TF_NUM_INTRAOP_THREADS"
-    script = f"import os; print(os.environ.get('{name}'))"
-    with open(tmp_path / "log", "wb") as log:
-        with runs.Processes(threads=3) as processes:
-            processes.run(["-c", script], log)
-    assert (tmp_path / "log").read_text().splitlines()[-1] == "3"

@@ -65,20 +65,23 @@ def test_formula_of_flops_in_numbers_is_that_of_the_step(model):
     assert f"at B = {46_694_400 / 50_304:.0f} pairs" in words()
 
 
-@pytest.mark.parametrize("replicas", [2, 8, 64])
-def test_table_follows_from_its_formulas(model, replicas):
+def table_row(model, replicas):
     batch = replicas * BATCH
     share = (replicas - 1) / replicas
     reduced = 2 * share * 4 * num_parameters(model)
     gathered = share * 4 * batch * (3 * model.embedding_dim + 1)
     network = [8e3 * (reduced + gathered) / (g * 1e9) for g in (1, 10, 100)]
     own = flops(model, replicas)
-    expected = (
+    return (
         f"| {replicas} | {batch:,} | {1e-9 * own:.2f} "
         f"| {1e-6 * reduced:.1f} MB | {1e-6 * gathered:.2f} MB "
         f"| {' / '.join(f'{ms:.0f}' for ms in network)} ms "
         f"| {1e3 * own / 105e9:.0f} ms | {1e3 * own / 20e12:.2f} ms "
         f"| {1e3 * batch / 145_000:.0f} ms |"
     )
+
+
+def test_table_follows_from_its_formulas(model):
     # Milliseconds of gathers are nothing beside their rounding.
-    assert expected in words()
+    for replicas in (2, 8, 64):
+        assert table_row(model, replicas) in words()

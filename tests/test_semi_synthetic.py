@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 
 from acnn_tf.data.annotations import Moment, read_moments
-from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.sentences import (
-    read_sentence_vectors,
-    write_sentence_vectors,
-)
+from acnn_tf.data.sentences import write_sentence_vectors
+from acnn_tf.data.windows import WindowGrid
+from acnn_tf.models import load_model
 from experiments.tacos.semi_synthetic import (
     Clips,
     Recipe,
@@ -134,19 +132,6 @@ def test_stop_words_are_left_out():
     ]
 
 
-def test_files_hold_what_was_made(tmp_path):
-    moments = [moment(0, 5, "fig"), moment(0, 5, "plum", 1)]
-    clips, vectors = Clips(moments, PLAIN), Sentences(moments, PLAIN)
-    write_features(tmp_path / "c.hdf5", clips, PLAIN.clip_seconds)
-    with open_features(tmp_path / "c.hdf5") as written:
-        assert written.clip_seconds == 2.0
-        np.testing.assert_array_equal(written["v"], clips["v"])
-    write_sentence_vectors(tmp_path / "s.hdf5", vectors)
-    written = read_sentence_vectors(tmp_path / "s.hdf5")
-    np.testing.assert_array_equal(written["v_0_5_1"], vectors["v_0_5"][1])
-    written.close()
-
-
 def test_what_cannot_be_made_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"`blur` must be at least 0.*-1"):
         Recipe(blur=-1.0)
@@ -189,6 +174,14 @@ def test_from_annotations_to_table_and_not_twice(tmp_path):
     assert "m - 0.05" in printed
     assert "Largest of the processes" in printed
     made = os.stat(workdir / "features" / "c3d_train.hdf5").st_mtime_ns
+    # The paper's settings.
+    model = load_model(workdir / "model.keras")
+    assert model.grid == WindowGrid((64, 128, 256, 512), 0.8, 29.4)
+    assert model.grid.dilation == 5
+    assert model.hidden_dim is None
+    assert not model.first_order_query
+    assert model.offset_unit == "frames"
+    assert model.scorer_activation == "relu"
     again = run_module("experiments.tacos", *flags).stdout
     assert again.count("Done before") == 3
     assert again.splitlines()[-1] == printed.splitlines()[-1]

@@ -117,8 +117,7 @@ def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
     clip = FEATURES["v03"]
     copies = dict.fromkeys(names, clip)
     shards = [{name: float(len(clip))} for name in names]
-    for one, about in zip(shards, search.describe_shards(shards), strict=True):
-        search.encode_shard(model, copies, one, about, tmp_path)
+    encode_each(model, copies, shards, tmp_path)
     sharded = search.MomentIndex(model, tmp_path)
     assert sharded.video_ids == names
     whole = search.MomentIndex(model)
@@ -132,11 +131,14 @@ def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
             assert len({moment[1:] for moment in row}) == 1
 
 
-def test_a_video_in_two_shards_is_told(model, tmp_path):
-    shards = [{"a": 3.0}, {"a": 3.0}]
+def encode_each(model, features, shards, path):
     for one, about in zip(shards, search.describe_shards(shards), strict=True):
-        features = {"a": FEATURES["v03"][:3]}
-        search.encode_shard(model, features, one, about, tmp_path)
+        search.encode_shard(model, features, one, about, path)
+
+
+def test_a_video_in_two_shards_is_told(model, tmp_path):
+    features = {"a": FEATURES["v03"][:3]}
+    encode_each(model, features, [{"a": 3.0}, {"a": 3.0}], tmp_path)
     with pytest.raises(search.IndexFileError, match="a video in two shards"):
         search.MomentIndex(model, tmp_path)
 

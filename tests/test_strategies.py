@@ -37,9 +37,8 @@ def test_workers_are_counted_from_0(check):
     assert check(config(index=1)) == dict(enumerate(WORKERS))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_what_tf_config_lacks_is_said_with_an_example(check):
+    for text, message in (
         (None, "is not set"),
         ("{}", "has no `cluster`"),
         ("[]", "has no `cluster`"),
@@ -61,12 +60,10 @@ def test_workers_are_counted_from_0(check):
         (config(index=2), "has index 2, which is not one of the 2 workers"),
         (config(index=-1), "has index -1"),
         (config(index=None), "cannot be read"),
-    ],
-)
-def test_what_tf_config_lacks_is_said_with_an_example(check, text, message):
-    with pytest.raises(ValueError, match=f"^TF_CONFIG .*{message}") as told:
-        check(text)
-    assert '"worker": ["host0:2222", "host1:2222"]' in str(told.value)
+    ):
+        with pytest.raises(ValueError, match=f"^TF_CONFIG .*{message}") as told:
+            check(text)
+        assert '"worker": ["host0:2222", "host1:2222"]' in str(told.value)
 
 
 def test_replicas_are_those_of_one_machine():

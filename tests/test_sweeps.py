@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 from acnn_tf.models import load_model
 from experiments import per_query_csv, splits, training_curves
 from experiments.sweeps import paper_tables
-from experiments.sweeps.published_figures import NOTE, PUBLISHED
+from experiments.sweeps.paper_tables import NOTE, PUBLISHED
 from export import command
 from tests.processes import run_module
 
@@ -92,22 +92,19 @@ def test_paper_tables_and_figure_of_a_run(compared, tmp_path):
         assert all(0 <= value <= 1 for value in values)
 
 
-def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"history.csv must be .* Train the"):
-        training_curves.read_history(tmp_path)
-    (tmp_path / "history.csv").write_text("epoch,step\n0,x\n")
-    with pytest.raises(ValueError, match=r"history.csv must be"):
-        training_curves.read_history(tmp_path)
-
-
-def test_a_history_without_steps_is_told_from_one_without_epochs(tmp_path):
+def test_what_is_wrong_with_a_history_is_told(tmp_path):
     path = tmp_path / "history.csv"
-    path.write_text("epoch,val_R@1_IoU=0.5\n0,0.5\n")
-    with pytest.raises(ValueError, match=r"found: no columns step\. Train"):
-        training_curves.read_history(tmp_path)
-    path.write_text("epoch,step,val_R@1_IoU=0.5\n")
-    with pytest.raises(ValueError, match="found: no epochs"):
-        training_curves.read_history(tmp_path)
+    for text, message in (
+        (None, "No such file.* Train the"),
+        ("epoch,step\n0,x\n", "could not convert"),
+        ("epoch,val_R@1_IoU=0.5\n0,0.5\n", r"no columns step\. Train"),
+        ("epoch,step,val_R@1_IoU=0.5\n", "no epochs"),
+    ):
+        if text:
+            path.write_text(text)
+        expected = f"history.csv must be .*found: .*{message}"
+        with pytest.raises(ValueError, match=expected):
+            training_curves.read_history(tmp_path)
 
 
 def test_flags_of_the_data_reach_the_evaluation():

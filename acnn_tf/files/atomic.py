@@ -55,6 +55,21 @@ def replacing(path, *, size=None, errors=()):
         yield partials[0]
 
 
+def write_text(path, text):
+    """Replaces a text file, in UTF-8, whole or not at all.
+
+    Args:
+        path: File.
+        text: String; lines end as it says.
+
+    Raises:
+        WriteError: See `replacing`.
+    """
+    with replacing(path) as partial:
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+
 @contextlib.contextmanager
 def replacing_together(paths, *, size=None, errors=()):
     """`replacing` for a file and others that speak of it.

@@ -24,6 +24,7 @@ import time
 from absl import flags
 
 from acnn_tf.files.atomic import replacing
+from acnn_tf.files.locks import locked
 from experiments import per_query_csv, train
 from experiments.sweeps import ablation_table, grid, runs, training_flags
 from export import command
@@ -99,19 +100,18 @@ def _read_json(path):
 
 def finish(training, seed, processes, split, shuffled):
     """Trains and evaluates, what of it is not done yet: an `Outcome`."""
+    outcome = ablation_table.Outcome(training, seed)
     try:
         training.train(processes)
-        results, queries = evaluate(training, processes, split, shuffled)
-        best = training.minutes(training.path("model.keras"))
+        found = evaluate(training, processes, split, shuffled)
+        outcome.minutes = (
+            training.minutes(training.path("model.keras")),
+            training.minutes(),
+        )
+        outcome.results, outcome.queries = found
     except (runs.RunError, OSError, ValueError) as error:
-        return ablation_table.Outcome(training, seed, error=str(error))
-    return ablation_table.Outcome(
-        training,
-        seed,
-        results=results,
-        queries=queries,
-        minutes=(best, training.minutes()),
-    )
+        outcome.error = str(error)
+    return outcome
 
 
 def describe(outcome):
@@ -135,17 +135,9 @@ def progress(training, monitor, epochs):
 
 
 def as_they_end(work, items, jobs, while_waiting):
-    """Does `work` on each item in threads, and yields what has ended.
+    """Does `work` on each item in threads; yields `(item, result)`.
 
-    Args:
-        work: Function of an item.
-        items: List.
-        jobs: Int, threads.
-        while_waiting: Function of the items that are worked on; it is called
-            every two seconds.
-
-    Yields:
-        Lists of `(item, result)`.
+    Every two seconds `while_waiting` is called with the items worked on.
     """
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     pending = {pool.submit(work, item): item for item in items}
@@ -156,18 +148,15 @@ def as_they_end(work, items, jobs, while_waiting):
                 timeout=2,
                 return_when=concurrent.futures.FIRST_COMPLETED,
             )
-            if ended:
-                in_order = sorted(ended, key=list(pending).index)
-                yield [(pending.pop(one), one.result()) for one in in_order]
+            for future in sorted(ended, key=list(pending).index):
+                yield pending.pop(future), future.result()
             while_waiting([i for one, i in pending.items() if one.running()])
     finally:  # does not wait: whoever owns the processes ends them
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def run():
-    if FLAGS["seed"].present:
-        raise ValueError("Give --seeds, not --seed.")
-    rows = grid.read_grid(FLAGS.grid, training_flags.check_flags)
+def plan(rows):
+    """What is to be done: list of `(row, seed, run)`, the first seed first."""
     base = training_flags.given_flags()
     todo = []
     for seed in map(int, FLAGS.seeds):
@@ -179,13 +168,29 @@ def run():
             )
             training.read()  # refuses folders of other flags, before any hours
             todo.append((row, seed, training))
-    os.makedirs(FLAGS.workdir, exist_ok=True)
+    return todo
+
+
+def run():
+    if FLAGS["seed"].present:
+        raise ValueError("Give --seeds, not --seed.")
+    rows = grid.read_grid(FLAGS.grid, training_flags.check_flags)
+    with locked(FLAGS.workdir):
+        failed, total = compare(rows, plan(rows))
+    if failed:
+        print(f"{failed} of {total} runs failed.", file=sys.stderr)
+        sys.exit(1)
+
+
+def compare(rows, todo):
+    """Trains, evaluates and writes the tables; returns the failed, and all."""
     heading = (
         f"{os.path.basename(FLAGS.grid)}: {len(rows)} rows, seeds "
         f"{', '.join(FLAGS.seeds)}, judged on {FLAGS.split}"
     )
+    by_videos = FLAGS.resample == "videos"
     outcomes = collections.defaultdict(list)
-    paths, done, failed, started = [], 0, 0, time.monotonic()
+    paths, failed, started = [], 0, time.monotonic()
     clear = "\r\x1b[2K" if sys.stdout.isatty() else ""
 
     def show(running):
@@ -205,30 +210,28 @@ def run():
                 training, seed, processes, FLAGS.split, FLAGS.shuffled
             )
 
-        for ended in as_they_end(work, todo, FLAGS.jobs, show):
-            for (row, _, training), outcome in ended:
-                outcomes[row.name].append(outcome)
-                done += 1
-                failed += bool(outcome.error)
-                minutes = (time.monotonic() - started) / 60
-                print(
-                    f"{clear}[{done}/{len(todo)}] {training.name}: "
-                    f"{describe(outcome)}, {minutes:.1f} min so far",
-                    flush=True,
-                )
+        done = 0
+        for item, outcome in as_they_end(work, todo, FLAGS.jobs, show):
+            row, _, training = item
+            outcomes[row.name].append(outcome)
+            done += 1
+            failed += bool(outcome.error)
+            minutes = (time.monotonic() - started) / 60
+            print(
+                f"{clear}[{done}/{len(todo)}] {training.name}: "
+                f"{describe(outcome)}, {minutes:.1f} min so far",
+                flush=True,
+            )
             seen = [row for row in rows if row.name in outcomes]
             if rows[0] in seen:
-                groups = FLAGS.resample == "videos"
                 paths = ablation_table.write(
                     FLAGS.workdir,
-                    ablation_table.summarise(seen, outcomes, groups),
+                    ablation_table.summarise(seen, outcomes, by_videos),
                     heading,
-                    groups,
+                    by_videos,
                 )
     print("\n".join(paths))
-    if failed:
-        print(f"{failed} of {len(todo)} runs failed.", file=sys.stderr)
-        sys.exit(1)
+    return failed, len(todo)
 
 
 if __name__ == "__main__":

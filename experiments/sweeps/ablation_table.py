@@ -8,8 +8,8 @@ import sys
 import numpy as np
 
 from acnn_tf import plots
-from acnn_tf.files.atomic import replacing
-from experiments.sweeps import significance, tables
+from acnn_tf.files.atomic import replacing, write_text
+from experiments.sweeps import runs, significance, tables
 
 MEASURES = (
     "R@1,IoU=0.3",
@@ -27,33 +27,21 @@ SHOWN = ("R@1,IoU=0.5", "R@1,IoU=0.7", "mIoU")
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of one run.
+    """What became of one run."""
 
-    Args:
-        run: `experiments.sweeps.runs.Run`.
-        seed: Int.
-        error: What it failed by, or empty.
-        results: What `experiments.evaluate --json` printed.
-        queries: What `experiments.per_query_csv.read_per_query` returned.
-        minutes: Of training: `(until the best epoch, in all)`.
-    """
-
-    run: object
+    run: runs.Run
     seed: int
-    error: str = ""
-    results: dict | None = None
-    queries: tuple | None = None
-    minutes: tuple[float, float] | None = None
+    error: str = ""  # what it failed by
+    results: dict | None = None  # of `experiments.evaluate --json`
+    queries: tuple | None = None  # of `per_query_csv.read_per_query`
+    minutes: tuple[float, float] | None = None  # to the best epoch, in all
 
 
 class Summary:
-    """One row of a grid: the figures of its runs.
+    """One row of a grid: the outcomes of its seeds, and its differences.
 
-    Args:
-        row: `experiments.sweeps.grid.Row`.
-        outcomes: List of `Outcome`, one for each seed.
-        reference: `Summary` to compare with; `None` if this is it.
-        groups: Whether videos are drawn in place of queries.
+    Those are to the `Summary` of the reference, by a bootstrap of queries, or,
+    where `groups` is true, of videos.
     """
 
     def __init__(self, row, outcomes, reference=None, groups=False):
@@ -100,13 +88,7 @@ class Summary:
 
 
 def summarise(rows, outcomes, groups=False):
-    """`Summary` of each row, the first of which is the reference.
-
-    Args:
-        rows: List of `experiments.sweeps.grid.Row`.
-        outcomes: Name of a row -> list of `Outcome`.
-        groups: See `Summary`.
-    """
+    """`Summary` of each row; `outcomes` are lists by the names of rows."""
     first, *others = rows
     reference = Summary(first, outcomes[first.name])
     return [
@@ -118,22 +100,11 @@ def summarise(rows, outcomes, groups=False):
 def write(folder, summaries, heading, groups=False):
     """Writes table.md, table.csv, runs.csv and, with Matplotlib, table.png.
 
-    Args:
-        folder: Where.
-        summaries: From `summarise`.
-        heading: String: what was compared, on what.
-        groups: See `Summary`.
-
-    Returns:
-        List of the paths.
+    The heading says what was compared, on what. Returns the paths.
     """
     names = ("table.md", "table.csv", "runs.csv")
     paths = [os.path.join(folder, name) for name in names]
-    with (
-        replacing(paths[0]) as partial,
-        open(partial, "w", encoding="utf-8") as file,
-    ):
-        file.write(markdown(summaries, heading, groups))
+    write_text(paths[0], markdown(summaries, heading, groups))
     tables.write_csv(paths[1], [_csv_row(s) for s in summaries])
     tables.write_csv(
         paths[2], [_csv_run(s, o) for s in summaries for o in s.outcomes]

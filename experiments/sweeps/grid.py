@@ -19,31 +19,17 @@ from acnn_tf.files.text import text_lines
 
 
 class Row(typing.NamedTuple):
-    """One row of a grid.
+    """One row of a grid."""
 
-    Attributes:
-        name: String, also the name of a folder.
-        flags: Tuple of strings, `--name=value`.
-    """
-
-    name: str
-    flags: tuple[str, ...]
+    name: str  # also of a folder
+    flags: tuple[str, ...]  # --name=value
 
 
 def read_grid(path, check_flags):
-    """Reads and checks a grid.
+    """Reads and checks a grid: list of `Row`, the reference first.
 
-    Args:
-        path: Text file.
-        check_flags: Function of a list of flags that raises a `ValueError`
-            where they will not do.
-
-    Returns:
-        List of `Row`, the reference first.
-
-    Raises:
-        DataError: Names each bad line: what was expected, what was found, and
-            what to do.
+    `check_flags` raises a `ValueError` where a list of flags will not do. A
+    `DataError` names each bad line: what was expected, found, and what to do.
     """
     path = os.fspath(path)
     problems, rows, lines = [], [], {}

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
 
 RECORD = "run.json"
 TRAIN_LOG = "train.log"
@@ -27,16 +27,11 @@ class Run:
 
     `run.json` in that folder says with what flags it was begun, when it ran
     and whether it is done.
-
-    Args:
-        name: String, for messages.
-        folder: Where it is.
-        flags: Tuple of flags of `experiments.train`, without `--workdir`.
     """
 
-    name: str
+    name: str  # for messages
     folder: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # without `--workdir`
 
     def path(self, name):
         """The path of a file of this run."""
@@ -76,21 +71,10 @@ class Run:
 
     def write(self, record):
         """Replaces `run.json`."""
-        with (
-            replacing(self.path(RECORD)) as partial,
-            open(partial, "w", encoding="utf-8") as file,
-        ):
-            json.dump(record, file, indent=1)
+        write_text(self.path(RECORD), json.dumps(record, indent=1))
 
     def train(self, processes):
-        """Trains, or goes on, unless it is done.
-
-        Args:
-            processes: `Processes`.
-
-        Raises:
-            RunError: If it fails.
-        """
+        """Trains, or goes on, unless it is done; a `RunError` if it fails."""
         record = self.read()
         if record["trained"]:
             return
@@ -120,9 +104,6 @@ class Run:
         """Minutes of all its processes, or of those until a file was written.
 
         Time between a process that was stopped and the next does not count.
-
-        Args:
-            path: File, such as the best model. Default: until the end.
         """
         until = os.path.getmtime(path) if path else float("inf")
         times = self.read()["times"]
@@ -134,10 +115,8 @@ class Processes:
 
     Within it, being told to end (SIGTERM) raises `SystemExit`, so that the
     block is left as by any error. Then each process is told to end, and waited
-    for: a training saves first.
-
-    Args:
-        threads: Int, of each process; `None`: as many as it likes.
+    for: a training saves first. Each has so many threads, or as many as it
+    likes.
     """
 
     def __init__(self, threads=None):
@@ -170,15 +149,9 @@ class Processes:
         signal.signal(signal.SIGTERM, self._before)
 
     def run(self, words, log, stdout=None):
-        """Runs Python until it ends.
+        """Runs Python until it ends; a `RunError` if it fails.
 
-        Args:
-            words: Its arguments.
-            log: Open file that takes what it prints.
-            stdout: Open file that takes its standard output in place of `log`.
-
-        Raises:
-            RunError: If it fails.
+        `log` takes what it prints, and `stdout`, if given, a part of that.
         """
         log.write(f"$ {shlex.join(['python', *words])}\n".encode())
         log.flush()

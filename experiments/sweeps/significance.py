@@ -9,16 +9,10 @@ _CHUNK = 2**22
 
 
 class Difference(typing.NamedTuple):
-    """How much better one model is than another, and how sure that is.
+    """How much better one model is than another, and how sure that is."""
 
-    Attributes:
-        difference: Float, mean over the queries.
-        low: Float, lower end of its interval.
-        high: Float, upper end.
-    """
-
-    difference: float
-    low: float
+    difference: float  # mean over the queries
+    low: float  # ends of its interval
     high: float
 
     @property

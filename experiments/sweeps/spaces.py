@@ -20,14 +20,7 @@ from experiments.sweeps.runs import RunError
 
 
 def import_tuner(algorithm):
-    """Imports `keras_tuner`, which is an extra.
-
-    Args:
-        algorithm: `"random"` or `"bayesian"`.
-
-    Raises:
-        ImportError: Says what to install.
-    """
+    """Imports `keras_tuner`, or says in an `ImportError` what to install."""
     needed = ["scipy", "sklearn"] if algorithm == "bayesian" else []
     try:
         for name in needed:
@@ -41,14 +34,7 @@ def import_tuner(algorithm):
 
 
 def load_space(path):
-    """The function `space` of a Python file of the checkout.
-
-    Args:
-        path: File below the current folder; it is imported as a module.
-
-    Raises:
-        ValueError: If there is no such file, or no such function in it.
-    """
+    """The function `space` of a Python file below the current folder."""
     name, extension = os.path.splitext(os.path.relpath(path))
     parts = name.split(os.sep)
     if (
@@ -70,15 +56,7 @@ def load_space(path):
 
 
 def as_words(settings):
-    """Flags as one types them.
-
-    Args:
-        settings: Name of a flag -> its value; `None` leaves it out.
-
-    Returns:
-        List of strings.
-
-    Example:
+    """Flags by their names, as one types them; `None` leaves one out.
 
     >>> as_words({"dropout": 0.25, "kernel_sizes": (1, 3), "crop": None})
     ['--dropout=0.25', '--kernel_sizes=1,3']
@@ -99,15 +77,8 @@ def as_words(settings):
 def check_space(tuner, path, space, check_flags):
     """Tries each choice, and both ends of each range, one after the other.
 
-    Args:
-        tuner: From `import_tuner`.
-        path: Where the space is from, for messages.
-        space: From `load_space`.
-        check_flags: Function of a list of flags that raises a `ValueError`
-            where they will not do.
-
-    Raises:
-        DataError: Says what was expected, what was found, and what to do.
+    `check_flags` raises a `ValueError` where a list of flags will not do; all
+    are told in one `DataError`, with the path of the space.
     """
     problems, seen = {}, set()
     to_try = [{}]  # what is not drawn has its default
@@ -143,25 +114,16 @@ def search(tuner, algorithm, space, score, count, seed):
     """Draws settings, and has `score` tell how good they are.
 
     What is drawn follows from the seed, the space and the scores before, so
-    that a search that is repeated with the same scores draws the same.
-
-    Args:
-        tuner: From `import_tuner`.
-        algorithm: `"random"` or `"bayesian"`.
-        space: From `load_space`.
-        score: Function of what `space` returns; the higher the better. A
-            `RunError` is a trial that failed.
-        count: Int, trials in all; fewer where the space has no more.
-        seed: Int.
-
-    Raises:
-        ValueError: If `score` raises it, or an `OSError`.
+    that a search that is repeated with the same scores draws the same. There
+    are `count` trials, or fewer where the space has no more. A `RunError` of
+    `score` is a trial that failed; other errors end the search.
     """
-    kind = tuner.RandomSearch
-    if algorithm == "bayesian":
-        kind = tuner.BayesianOptimization
+    kinds = {
+        "random": tuner.RandomSearch,
+        "bayesian": tuner.BayesianOptimization,
+    }
 
-    class Trials(kind):
+    class Trials(kinds[algorithm]):
         def run_trial(self, trial, *args, **kwargs):
             settings = self.hypermodel.build(trial.hyperparameters)
             try:

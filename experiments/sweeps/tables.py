@@ -1,21 +1,13 @@
 """Tables, as Markdown and as CSV."""
 
 import csv
+import io
 
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
 
 
 def markdown(heading, rows):
-    """A table in Markdown.
-
-    Args:
-        heading: List of strings.
-        rows: Lists of strings.
-
-    Returns:
-        String.
-
-    Example:
+    """A table in Markdown, of strings.
 
     >>> print(markdown(["", "mIoU"], [["ours", "0.4"]]))
     |  | mIoU |
@@ -27,17 +19,10 @@ def markdown(heading, rows):
 
 
 def write_csv(path, rows):
-    """Replaces a CSV file.
-
-    Args:
-        path: File.
-        rows: List of dictionaries; what a row lacks is left empty.
-    """
+    """Replaces a CSV file by dictionaries; what one lacks is left empty."""
     columns = dict.fromkeys(name for row in rows for name in row)
-    with (
-        replacing(path) as partial,
-        open(partial, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

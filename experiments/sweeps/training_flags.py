@@ -32,14 +32,7 @@ def given_flags():
 
 
 def check_flags(words):
-    """Raises unless flags can follow those that were given.
-
-    Args:
-        words: List of flags, `--name=value` or `--noname`.
-
-    Raises:
-        ValueError: Says what was expected, what was found, and what to do.
-    """
+    """Raises a `ValueError` unless flags can follow those that were given."""
     known = _names()
     for word in words:
         match = re.match(r"--(\w+)(=|$)", word)

@@ -21,7 +21,8 @@ import sys
 
 from absl import flags
 
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
+from acnn_tf.files.locks import locked
 from experiments import train
 from experiments.sweeps import runs, spaces, tables, training_flags
 from export import command
@@ -44,24 +45,15 @@ flags.DEFINE_enum(
 )
 
 
-def write_best(path, training, trial, monitor, num_trials):
-    """Writes the flags of the best trial.
-
-    Args:
-        path: File to write.
-        training: `experiments.sweeps.runs.Run` of that trial.
-        trial: Its row of trials.csv.
-        monitor: String, name of the score.
-        num_trials: Int, trials so far.
-    """
+def write_best(path, training, trial, num_trials):
+    """Writes the flags of the best trial: its run, and its row of the table."""
     lines = [
         f"# python -m {train.__name__} --flagfile={path} --workdir=...",
-        f"# {monitor} {trial[monitor]:.4f}, the best of {num_trials} trials, "
-        f"number {trial['trial']}.",
+        f"# {FLAGS.monitor} {trial[FLAGS.monitor]:.4f}, the best of "
+        f"{num_trials} trials, number {trial['trial']}.",
         *training.flags,
     ]
-    with replacing(path) as partial, open(partial, "w") as file:
-        file.write("\n".join([*lines, ""]))
+    write_text(path, "\n".join([*lines, ""]))
 
 
 def run():
@@ -72,6 +64,15 @@ def run():
         sys.exit(2)
     space = spaces.load_space(FLAGS.space)
     spaces.check_space(tuner, FLAGS.space, space, training_flags.check_flags)
+    with locked(FLAGS.workdir), runs.Processes() as processes:
+        failed, total = search(tuner, space, processes)
+    if failed:
+        print(f"{failed} of {total} trials failed.", file=sys.stderr)
+        sys.exit(1)
+
+
+def search(tuner, space, processes):
+    """Runs the trials, writes the best; returns how many failed, and all."""
     base = training_flags.given_flags()
     best_path = os.path.join(FLAGS.workdir, "best.flags")
     trials, best = [], None
@@ -85,24 +86,24 @@ def run():
             os.path.join(FLAGS.workdir, "trials", f"{number:04d}"),
             (*base, *words, f"--seed={FLAGS.seed}"),
         )
-        failure = None
-        trial = {"trial": number, FLAGS.monitor: None, "error": ""}
+        found, failure = None, None
         try:
             training.train(processes)
-            trial[FLAGS.monitor] = max(
-                float(row[FLAGS.monitor]) for row in training.history()
-            )
+            found = max(float(r[FLAGS.monitor]) for r in training.history())
         except runs.RunError as error:
-            failure = trial["error"] = error
-        trials.append(
-            trial | dict(word[2:].partition("=")[::2] for word in words)
-        )
+            failure = error
+        trial = {
+            "trial": number,
+            FLAGS.monitor: found,
+            "error": failure or "",
+            **dict(word[2:].partition("=")[::2] for word in words),
+        }
+        trials.append(trial)
         tables.write_csv(os.path.join(FLAGS.workdir, "trials.csv"), trials)
-        found = trial[FLAGS.monitor]
         if not failure and (not best or found > best[1][FLAGS.monitor]):
             best = training, trial
         if best:
-            write_best(best_path, *best, FLAGS.monitor, number)
+            write_best(best_path, *best, number)
         print(
             f"[{number}/{FLAGS.trials}] {' '.join(words)}: "
             + (f"FAILED: {failure}" if failure else f"{found:.4f}")
@@ -113,17 +114,13 @@ def run():
             raise failure
         return found
 
-    with runs.Processes() as processes:
-        spaces.search(
-            tuner, FLAGS.algorithm, space, score, FLAGS.trials, FLAGS.seed
-        )
+    spaces.search(
+        tuner, FLAGS.algorithm, space, score, FLAGS.trials, FLAGS.seed
+    )
     if best:
-        with open(best_path) as file:
+        with open(best_path, encoding="utf-8") as file:
             print(f"\n{best_path}:\n{file.read()}", end="")
-    failed = sum(bool(trial["error"]) for trial in trials)
-    if failed:
-        print(f"{failed} of {len(trials)} trials failed.", file=sys.stderr)
-        sys.exit(1)
+    return sum(bool(trial["error"]) for trial in trials), len(trials)
 
 
 if __name__ == "__main__":

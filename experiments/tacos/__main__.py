@@ -20,7 +20,7 @@ import time
 
 from absl import flags
 
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import write_text
 from acnn_tf.files.locks import locked
 from export import command
 
@@ -123,7 +123,8 @@ def read_steps(path, commands):
 
 
 def run():
-    with locked(FLAGS.workdir):
+    # Not the folder itself, which the training locks.
+    with locked(os.path.join(FLAGS.workdir, "features")):
         run_steps()
 
 
@@ -136,9 +137,7 @@ def run_steps():
             print(f"\nDone before: {name}")
             continue
         steps[name] = {"command": words, **run_step(words)}
-        with replacing(path) as partial:
-            with open(partial, "w", encoding="utf-8") as file:
-                json.dump(steps, file, indent=1)
+        write_text(path, json.dumps(steps, indent=1))
     print("\nTACoS, semi-synthetic features: no published figure compares.\n")
     print(steps["test"]["printed"])
     for name, step in steps.items():

@@ -31,32 +31,24 @@ STOP_WORDS = frozenset(
 class Recipe:
     """How features are made; the numbers of a word's vector have variance 1.
 
-    Args:
-        clip_seconds: Float, seconds of a clip. Default: 16 frames of TACoS.
-        clip_dim: Numbers of a clip, as of C3D.
-        sentence_dim: Numbers of a sentence, as of Skip-thoughts.
-        word_dim: Numbers of a word. Clips and sentences are two fixed random
-            projections of them, so that words which were never trained on
-            have a place in both.
-        blur: Standard deviation of the Gaussian over neighbouring clips, in
-            clips; 0 for none. It ends after three.
-        drift: Standard deviation of a background that changes slowly.
-        drift_clips: Clips after which it has changed.
-        noise: Standard deviation of what differs from clip to clip.
-        sentence_noise: Likewise, from sentence to sentence.
-        seed: Int, not negative, of everything.
+    Clips and sentences are two fixed random projections of words, so that words
+    which were never trained on have a place in both.
     """
 
-    clip_seconds: float = 16 / 29.4
-    clip_dim: int = 4096
-    sentence_dim: int = 4800
+    clip_seconds: float = 16 / 29.4  # 16 frames of TACoS
+    clip_dim: int = 4096  # as of C3D
+    sentence_dim: int = 4800  # as of Skip-thoughts
     word_dim: int = 128
+    # Standard deviations: of the Gaussian over neighbouring clips, in clips,
+    # which ends after three; of a background that changes slowly, and the
+    # clips after which it has changed; of what differs from clip to clip, and
+    # from sentence to sentence.
     blur: float = 2.0
     drift: float = 0.25
     drift_clips: float = 20.0
     noise: float = 0.5
     sentence_noise: float = 0.1
-    seed: int = 0
+    seed: int = 0  # of everything
 
     def __post_init__(self):
         at_least_0 = ("blur", "drift", "noise", "sentence_noise", "seed")
@@ -68,14 +60,6 @@ class Recipe:
 
 def content_words(sentences):
     """The words of each sentence without `STOP_WORDS`.
-
-    Args:
-        sentences: List of strings.
-
-    Returns:
-        List of lists of strings.
-
-    Example:
 
     >>> content_words(["The person cuts a fig.", "He is there."])
     [['cuts', 'fig'], []]
@@ -97,12 +81,6 @@ class Clips(collections.abc.Mapping):
         blur(sum of c v over the moments) P + drift + noise
 
     The last clip of a video may be shorter than the others.
-
-    Args:
-        moments: List of `Moment`.
-        recipe: `Recipe`.
-
-    Example:
 
     >>> from acnn_tf.data.annotations import Moment
     >>> moment = Moment("1", "He cuts a fig.", "v", 9.0, ((0.0, 5.0),))
@@ -148,14 +126,8 @@ class Sentences(collections.abc.Mapping):
 
     A sentence is the mean of the vectors of its words, projected, and noise.
     Their names are `VIDEO_START_END`, with a row for each sentence, as
-    `acnn_tf.data.sentences.SentenceVectors` reads them.
-
-    Args:
-        moments: List of `Moment` whose query ids are `VIDEO_START_END_K`,
-            K = 0, 1, ... in this order.
-        recipe: `Recipe`.
-
-    Example:
+    `acnn_tf.data.sentences.SentenceVectors` reads them; the query ids of the
+    moments are `VIDEO_START_END_K`, K = 0, 1, ... in this order.
 
     >>> from acnn_tf.data.annotations import Moment
     >>> moment = Moment("v_0_5_0", "He cuts a fig.", "v", 9.0, ((0.0, 5.0),))
@@ -198,17 +170,10 @@ class Sentences(collections.abc.Mapping):
 
 
 def blur(rows, deviation):
-    """Gaussian mean of each row and its neighbours.
+    """Gaussian mean of each row of `[T, D]` and its neighbours: `[T, D]`.
 
-    Args:
-        rows: `[T, D]`; before the first and after the last there are zeros.
-        deviation: Float, of the Gaussian, in rows. Neighbours that are more
-            than three deviations away do not count.
-
-    Returns:
-        `[T, D]`.
-
-    Example:
+    Before the first and after the last there are zeros. Neighbours that are
+    more than three deviations away, in rows, do not count.
 
     >>> blur(np.array([[0.0], [4.0], [0.0]]), 0.0).ravel().tolist()
     [0.0, 4.0, 0.0]
