@@ -65,11 +65,8 @@ def run(beam_arguments):
     shard_work.run_shards(
         functools.partial(
             shard_work.encode,
-            workdir=FLAGS.workdir,
-            features=FLAGS.features,
-            clip_seconds=FLAGS.clip_seconds,
-            out=FLAGS.out,
-            dtype=FLAGS.index_dtype,
+            **command.given("workdir", "features", "out"),
+            **command.given("clip_seconds", "index_dtype"),
         ),
         list(zip(shards, search.describe_shards(shards), strict=True)),
         lambda: find_shards(FLAGS.out)[1],

@@ -147,10 +147,7 @@ def run():
     split = splits.load_split(
         FLAGS.split, **data, with_features=not FLAGS.predictions
     )
-    protocol = {
-        "suppression": FLAGS.suppression,
-        "nms_threshold": FLAGS.nms_threshold,
-    }
+    protocol = command.given("suppression", "nms_threshold")
     if FLAGS.predictions:
         predictions = acnn_tf.data.read_predictions(
             FLAGS.predictions, split.moments, FLAGS.allow_missing

@@ -55,10 +55,7 @@ def run(beam_arguments):
     split = splits.load_split(FLAGS.split, **data)
     lengths = tuple(map(float, FLAGS.window_lengths or ())) or None
     model = shard_work.load_model(FLAGS.workdir, lengths)
-    protocol = {
-        "suppression": FLAGS.suppression,
-        "nms_threshold": FLAGS.nms_threshold,
-    }
+    protocol = command.given("suppression", "nms_threshold")
     moments = split.moments
     durations = {moment.video_id: moment.duration for moment in moments}
     num_shards = min(FLAGS.num_shards, len(durations))
@@ -71,12 +68,10 @@ def run(beam_arguments):
     shard_work.run_shards(
         functools.partial(
             shard_work.evaluate,
-            workdir=FLAGS.workdir,
+            **command.given("workdir", "split", "out"),
             window_lengths=lengths,
-            split=FLAGS.split,
             data=data,
             protocol=protocol,
-            out=FLAGS.out,
         ),
         list(zip(shards, described, strict=True)),
         lambda: {one["number"] for one in described if read(one) is not None},

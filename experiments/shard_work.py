@@ -43,7 +43,9 @@ _open_features = _once(acnn_tf.data.open_features)
 _load_split = _once(splits.load_split)
 
 
-def encode(element, *, workdir, features, clip_seconds, out, dtype):
+def encode(
+    element, *, workdir, features, out, clip_seconds=None, index_dtype=None
+):
     """Encodes one shard of a corpus."""
     durations, shard = element
     acnn_tf.search.encode_shard(
@@ -52,7 +54,7 @@ def encode(element, *, workdir, features, clip_seconds, out, dtype):
         durations,
         shard,
         out,
-        dtype,
+        index_dtype,
     )
 
 

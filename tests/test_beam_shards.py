@@ -60,12 +60,7 @@ def test_workers_find_the_checkout_or_are_told_to(monkeypatch, capsys):
 def test_a_worker_that_fails_is_told_in_one_line(tmp_path):
     out = str(tmp_path / "out")
     work = functools.partial(
-        shard_work.encode,
-        workdir=str(tmp_path),
-        features="no.hdf5",
-        clip_seconds=None,
-        out=out,
-        dtype=None,
+        shard_work.encode, workdir=str(tmp_path), features="no.hdf5", out=out
     )
     options = shard_work.beam_options([])
     with pytest.raises(ValueError, match=r"A worker failed.*model\.keras"):
