@@ -23,12 +23,9 @@ class Checkpoints:
     """Saves variables and a state of Python to a folder; keeps the last two.
 
     A checkpoint counts once it is complete. One that was cut short or damaged
-    afterwards is told of and left for the one before it.
-
-    Args:
-        folder: Where they go.
-        variables: List of variables, restored in this order.
-        state: `tf.train.experimental.PythonState`.
+    afterwards is told of and left for the one before it. Variables are
+    restored in the order of their list; the state is a
+    `tf.train.experimental.PythonState`.
     """
 
     def __init__(self, folder, variables, state):
@@ -42,8 +39,7 @@ class Checkpoints:
     def save(self):
         """Writes one more, and removes what a killed process left of another.
 
-        Raises:
-            WriteError: If it cannot be written. The others stay.
+        If it cannot be written, a `WriteError`, the others stay.
         """
         try:
             self._manager.save()
@@ -53,13 +49,9 @@ class Checkpoints:
             self._sweep()
 
     def restore(self):
-        """Reads the newest that is whole.
+        """Reads the newest that is whole: its path, `None` if there is none.
 
-        Returns:
-            Its path, or `None` if the folder has none.
-
-        Raises:
-            ValueError: If it is of another model, or none of them is whole.
+        If it is of another model, or none of them is whole: a `ValueError`.
         """
         damaged = []
         for path in self._paths():

@@ -160,10 +160,9 @@ def evaluate(
     """
     for moment in moments:  # before any is searched
         _truth(moment)
-    queries = evaluation.encode_sentences(model, moments, sentence_vectors)
-    if shuffle_seed is not None:
-        order = evaluation.derangement(len(moments), shuffle_seed)
-        queries = queries[order]
+    queries = evaluation.encode_sentences(
+        model, moments, sentence_vectors, shuffle_seed
+    )
     rows, durations = evaluation.rows_by_video(moments)
     predictions = [None] * len(moments)
     for video in search.encode_videos(model, features, durations, GRID):
@@ -358,12 +357,9 @@ def _agreement(candidates, truth, moment):
 def _chance(rank, left, counts, need, budget):
     """Chance that the ranks which are still needed sum up to the budget.
 
-    Args:
-        rank: The next to be given.
-        left: Candidates that have none.
-        counts: Tuple: annotators of each of these that anybody chose.
-        need: Ranks that are still needed.
-        budget: Their largest sum.
+    The next `rank` is given to one of the candidates that are `left` without;
+    `counts` are the annotators of each of these that anybody chose. So many
+    ranks are still needed, and `budget` is their largest sum.
     """
     if need == 0:
         return 1.0

@@ -10,6 +10,8 @@ from acnn_tf.data.sentences import query_inputs
 
 NS = (1, 5, 10)
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+# Queries that are encoded at once.
+_BATCH = 512
 # To an IoU of 1, in whole numbers.
 _IOU_UNITS = 2**40
 
@@ -57,9 +59,7 @@ def evaluate(
         again gives the same results.
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
-    queries = encode_sentences(model, moments, sentence_vectors)
-    if shuffle_seed is not None:
-        queries = queries[derangement(len(moments), shuffle_seed)]
+    queries = encode_sentences(model, moments, sentence_vectors, shuffle_seed)
     rows, durations = rows_by_video(moments)
     videos = sorted(durations, key=durations.get)
     count = strategy.num_replicas_in_sync if strategy else 1
@@ -132,26 +132,18 @@ def _gather_predictions(strategy, found, num_moments):
     return predictions
 
 
-def encode_sentences(model, moments, sentence_vectors=None, batch_size=512):
-    """Encodes the query of every moment.
-
-    Args:
-        model: See `evaluate`.
-        moments: List of `Moment`.
-        sentence_vectors: Mapping from query id to `[E]`, for a model without
-            a vocabulary.
-        batch_size: Queries that go through the model at once.
-
-    Returns:
-        float32 array `[Q, t]`.
-    """
+def encode_sentences(model, moments, sentence_vectors=None, shuffle_seed=None):
+    """Encodes the query of every moment, float32 `[Q, t]`; see `evaluate`."""
     queries = query_inputs(moments, model.vocabulary, sentence_vectors)
-    return np.concatenate(
+    queries = np.concatenate(
         [
-            search.to_numpy(model.encode_queries(queries[i : i + batch_size]))
-            for i in range(0, len(queries), batch_size)
+            search.to_numpy(model.encode_queries(queries[i : i + _BATCH]))
+            for i in range(0, len(queries), _BATCH)
         ]
     )
+    if shuffle_seed is None:
+        return queries
+    return queries[derangement(len(moments), shuffle_seed)]
 
 
 def derangement(count, seed):

@@ -25,15 +25,10 @@ def replica_context():
 
 
 def gather(rows):
-    """The rows of all replicas, in the order of the replicas.
+    """The rows `[B, ...]` of all replicas, from the `[b, ...]` of this one.
 
-    Gradients flow back to the replica that a row came from.
-
-    Args:
-        rows: `[b, ...]`, those of this replica; b may differ between them.
-
-    Returns:
-        `[B, ...]`, the same on all replicas.
+    They are in the order of the replicas, of which b may differ; gradients
+    flow back to the replica that a row came from.
     """
     context = replica_context()
     return rows if context is None else context.all_gather(rows, axis=0)
@@ -42,16 +37,10 @@ def gather(rows):
 def map_shares(strategy, function, items):
     """Does each replica's share of some work, on its device.
 
-    Args:
-        strategy: `tf.distribute.Strategy`, or `None`. Where it has several
-            workers, each must call this with the same items.
-        function: Of an item. Called in a thread for each device.
-        items: List, dealt out to the replicas like cards.
-
-    Returns:
-        List of `(item, result)` of the items that fell to this process.
-
-    Example:
+    `function`, of one of the items, is called in a thread for each device. The
+    items are dealt out to the replicas of the `strategy`, or `None`, like
+    cards; each of several workers must call this with the same. Returns a list
+    of `(item, result)` of those that fell to this process.
 
     >>> map_shares(None, lambda item: item * 2, [1, 2])
     [(1, 2), (2, 4)]
@@ -76,16 +65,9 @@ def map_shares(strategy, function, items):
 
 
 def gather_arrays(strategy, rows):
-    """The rows that all processes hold, outside of a step.
+    """The rows `[R, ...]` that all processes hold, outside of a step.
 
-    Args:
-        strategy: See `map_shares`.
-        rows: Array `[r, ...]` of this process; r may differ between them.
-
-    Returns:
-        Array `[R, ...]`, the same in all processes.
-
-    Example:
+    Each gives an array `[r, ...]`, of which r may differ.
 
     >>> gather_arrays(None, [[1, 2]])
     array([[1, 2]])

@@ -324,14 +324,9 @@ class ResumableTraining(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def alone(strategy, folder):
-    """Locks a folder, for all workers of a training.
+    """Locks a folder that workers share, for all of a strategy's workers.
 
-    Args:
-        strategy: `tf.distribute.Strategy`.
-        folder: Path that the workers share; the first of them locks it.
-
-    Raises:
-        FolderInUseError: On each worker, if it is in use.
+    If it is in use, each of them is told by a `FolderInUseError`.
     """
     with contextlib.ExitStack() as stack:
         refused = None

@@ -18,7 +18,7 @@ index of all videos, for experiments.search; one of its shards is an index too,
 for export.saved_model on a server of its own.
 """
 
-import sys
+import functools
 
 from absl import flags
 
@@ -60,24 +60,18 @@ def run(beam_arguments):
         durations = acnn_tf.data.video_seconds(features, FLAGS.durations)
     search = acnn_tf.search
     shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
-    done = search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
-    print(
-        f"{len(durations)} videos in {FLAGS.num_shards} shards, "
-        f"{len(done)} of them found done",
-        file=sys.stderr,
-    )
-    elements = zip(shards, search.describe_shards(shards), strict=True)
+    # Raises where there are others.
+    search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
     shard_work.run_shards(
-        shard_work.EncodeShard(
-            FLAGS.workdir,
-            FLAGS.features,
-            FLAGS.clip_seconds,
-            FLAGS.out,
-            FLAGS.index_dtype,
+        functools.partial(
+            shard_work.encode,
+            **command.given("workdir", "features", "out"),
+            **command.given("clip_seconds", "index_dtype"),
         ),
-        [one for one in elements if one[1]["number"] not in done],
-        lambda: len(find_shards(FLAGS.out)[1]),
-        FLAGS.num_shards,
+        list(zip(shards, search.describe_shards(shards), strict=True)),
+        lambda: find_shards(FLAGS.out)[1],
+        f"{len(durations)} videos",
+        FLAGS.out,
         options,
     )
 

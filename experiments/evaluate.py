@@ -77,6 +77,23 @@ def data_settings():
     return data
 
 
+def measure(evaluate, model, split, **options):
+    """Tables of a model, and with shuffled sentences; and its predictions."""
+    evaluate = functools.partial(
+        evaluate,
+        model,
+        split.moments,
+        split.features,
+        sentence_vectors=split.sentence_vectors,
+        **options,
+    )
+    results, predictions = evaluate()
+    tables = {"model": results}
+    if FLAGS.shuffled:
+        tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
+    return tables, predictions
+
+
 def evaluate_model(split, strategy, render, **protocol):
     """Returns tables by their titles, and the predictions."""
     with strategy.scope():
@@ -86,22 +103,13 @@ def evaluate_model(split, strategy, render, **protocol):
     if FLAGS.window_lengths:
         lengths = tuple(map(float, FLAGS.window_lengths))
         model.grid = dataclasses.replace(model.grid, lengths=lengths)
-    evaluate = functools.partial(
-        acnn_tf.evaluation.evaluate,
-        model,
-        split.moments,
-        split.features,
-        sentence_vectors=split.sentence_vectors,
-        strategy=strategy,
-        **protocol,
+    tables, predictions = measure(
+        acnn_tf.evaluation.evaluate, model, split, strategy=strategy, **protocol
     )
-    results, predictions = evaluate()
+    results = tables["model"]
     results["num_parameters"] = sum(
         math.prod(variable.shape) for variable in model.trainable_variables
     )
-    tables = {"model": results}
-    if FLAGS.shuffled:
-        tables["shuffled"], _ = evaluate(shuffle_seed=FLAGS.seed)
     tables["chance"] = acnn_tf.evaluation.chance(split.moments, model.grid)
     if strategy.extended.should_checkpoint:
         try:
@@ -139,10 +147,7 @@ def run():
     split = splits.load_split(
         FLAGS.split, **data, with_features=not FLAGS.predictions
     )
-    protocol = {
-        "suppression": FLAGS.suppression,
-        "nms_threshold": FLAGS.nms_threshold,
-    }
+    protocol = command.given("suppression", "nms_threshold")
     if FLAGS.predictions:
         predictions = acnn_tf.data.read_predictions(
             FLAGS.predictions, split.moments, FLAGS.allow_missing

@@ -12,7 +12,6 @@ besides what needs no model: the best ranking there is (oracle), a random one
 (chance), and, with --prior_annotations, what annotators chose most often there.
 """
 
-import functools
 import json
 import os
 
@@ -45,25 +44,6 @@ flags.DEFINE_string(
 )
 
 
-def evaluate_model(split):
-    """Returns tables by their titles, and the predictions."""
-    model = acnn_tf.models.load_model(
-        os.path.join(FLAGS.workdir, "model.keras")
-    )
-    measure = functools.partial(
-        acnn_tf.didemo.evaluate,
-        model,
-        split.moments,
-        split.features,
-        sentence_vectors=split.sentence_vectors,
-    )
-    results, predictions = measure()
-    tables = {"model": results}
-    if FLAGS.shuffled:
-        tables["shuffled"], _ = measure(shuffle_seed=FLAGS.seed)
-    return tables, predictions
-
-
 def baselines(moments):
     """Returns tables of what needs no model, by their titles."""
     didemo = acnn_tf.didemo
@@ -94,7 +74,11 @@ def run():
             moments, predictions
         )
     elif with_model:
-        tables, predictions = evaluate_model(split)
+        path = os.path.join(FLAGS.workdir, "model.keras")
+        model = acnn_tf.models.load_model(path)
+        tables, predictions = evaluate.measure(
+            acnn_tf.didemo.evaluate, model, split
+        )
     tables |= baselines(moments)
     if FLAGS.predictions_out:
         if predictions is None:

@@ -14,7 +14,6 @@ Killed and started again, the command evaluates what is missing.
 """
 
 import functools
-import sys
 
 from absl import flags
 
@@ -41,17 +40,6 @@ flags.DEFINE_string(
 flags.DEFINE_integer("num_shards", 16, "Number of shards.", lower_bound=1)
 
 
-def divide(moments, grid):
-    """Durations and moments of each shard."""
-    durations = {moment.video_id: moment.duration for moment in moments}
-    num_shards = min(FLAGS.num_shards, len(durations))
-    shards = acnn_tf.search.assign_videos(durations, num_shards, grid)
-    return shards, [
-        [moment for moment in moments if moment.video_id in shard]
-        for shard in shards
-    ]
-
-
 def run(beam_arguments):
     # Not at the top: they bring TensorFlow, for which `--help` need not wait.
     from acnn_tf.search.index_files import fingerprint
@@ -67,41 +55,33 @@ def run(beam_arguments):
     split = splits.load_split(FLAGS.split, **data)
     lengths = tuple(map(float, FLAGS.window_lengths or ())) or None
     model = shard_work.load_model(FLAGS.workdir, lengths)
-    protocol = {
-        "suppression": FLAGS.suppression,
-        "nms_threshold": FLAGS.nms_threshold,
-    }
-    shards, moments_of = divide(split.moments, model.grid)
-    about = [fingerprint(model), repr(model.grid), protocol, FLAGS.split]
-    described = shard_files.describe(about, moments_of)
-    read = functools.partial(shard_files.read_counts, FLAGS.out)
-    missing = [
-        (shard, about)
-        for shard, about in zip(shards, described, strict=True)
-        if read(about) is None
-    ]
-    print(
-        f"{len(split.moments)} queries in {len(shards)} shards, "
-        f"{len(shards) - len(missing)} of them found done",
-        file=sys.stderr,
+    protocol = command.given("suppression", "nms_threshold")
+    moments = split.moments
+    durations = {moment.video_id: moment.duration for moment in moments}
+    num_shards = min(FLAGS.num_shards, len(durations))
+    shards = acnn_tf.search.assign_videos(durations, num_shards, model.grid)
+    described = shard_files.describe(
+        [fingerprint(model), repr(model.grid), protocol, FLAGS.split],
+        [[m for m in moments if m.video_id in shard] for shard in shards],
     )
+    read = functools.partial(shard_files.read_counts, FLAGS.out)
     shard_work.run_shards(
-        shard_work.EvaluateShard(
-            FLAGS.workdir,
-            lengths,
-            FLAGS.split,
-            tuple(data.items()),
-            tuple(protocol.items()),
-            FLAGS.out,
+        functools.partial(
+            shard_work.evaluate,
+            **command.given("workdir", "split", "out"),
+            window_lengths=lengths,
+            data=data,
+            protocol=protocol,
         ),
-        missing,
-        lambda: sum(read(about) is not None for about in described),
-        len(shards),
+        list(zip(shards, described, strict=True)),
+        lambda: {one["number"] for one in described if read(one) is not None},
+        f"{len(moments)} queries",
+        FLAGS.out,
         options,
     )
     counts = acnn_tf.evaluation.add_counts(map(read, described))
     results = acnn_tf.evaluation.fractions(counts, **protocol)
-    chance = acnn_tf.evaluation.chance(split.moments, model.grid)
+    chance = acnn_tf.evaluation.chance(moments, model.grid)
     evaluate.show({"model": results, "chance": chance})
 
 

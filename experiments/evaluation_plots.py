@@ -20,16 +20,11 @@ flags.DEFINE_integer(
 def draw_evaluation(
     workdir, model, split, results, predictions, timelines=3, render=None
 ):
-    """Draws the table, and queries from all over the split.
+    """Draws the table, and queries from all over the split, into a folder.
 
-    Args:
-        workdir: Folder to draw into.
-        model: The model that was evaluated.
-        split: `experiments.splits.Split`.
-        results: The figures that `acnn_tf.evaluation.evaluate` returned.
-        predictions: The moments that it returned, for each query.
-        timelines: Int, how many queries to draw; 0 draws nothing at all.
-        render: Function from a video id to its frames, to draw some of them.
+    `results` and `predictions` are what `acnn_tf.evaluation.evaluate` returned.
+    Of so many `timelines`, 0 draws nothing at all. `render` makes frames of a
+    video id, to draw some of them.
     """
     if not timelines:
         return

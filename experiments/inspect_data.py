@@ -83,25 +83,21 @@ def window_grid():
     return WindowGrid(lengths, frame_rate=rate, **command.given("overlap"))
 
 
-def load(paths):
+def load(annotations, features=None, **others):
     """Reads: `(moments, problems, number of records dropped, features)`."""
-    problems, features = [], None
+    problems, path, features = [], features, None
     moments = read_moments(
-        paths["annotations"],
+        annotations,
         FLAGS.dataset,
-        durations=paths.get("durations"),
-        num_frames=paths.get("num_frames"),
         problems=problems,
+        **others,
         **command.given("frame_rate"),
     )
-    dropped = sum(
-        problem.dropped and problem.path == paths["annotations"]
-        for problem in problems
-    )
-    if "features" in paths:
+    dropped = sum(p.dropped and p.path == annotations for p in problems)
+    if path is not None:
         try:
             with acnn_tf.data.open_features(
-                paths["features"], clip_seconds=FLAGS.clip_seconds
+                path, clip_seconds=FLAGS.clip_seconds
             ) as features:
                 sound, found = inspection.with_usable_features(
                     moments, features
@@ -126,7 +122,7 @@ def main(_):
             FLAGS.split,
             **command.given(*splits.FILES),
         )
-        moments, problems, dropped, features = load(paths)
+        moments, problems, dropped, features = load(**paths)
         counts = {"videos": len({moment.video_id for moment in moments})}
         counts["queries"] = len(moments)
         counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))

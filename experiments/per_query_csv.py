@@ -5,11 +5,10 @@ and `R@n,IoU=m`, which is 1 where one of the first n results has this IoU.
 """
 
 import csv
-import os
 
 import numpy as np
 
-from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.problems import DataError, fail
 from experiments.sweeps import tables
 
 _IDS = ("query_id", "video_id")
@@ -17,13 +16,7 @@ _OLD_IDS = ("qid", "vid")  # what they were called at first
 
 
 def write_per_query(path, moments, hits):
-    """Writes the file.
-
-    Args:
-        path: File to write; replaced only once the new one is complete.
-        moments: List of `Moment`.
-        hits: From `acnn_tf.evaluation.query_hits`.
-    """
+    """Writes what `acnn_tf.evaluation.query_hits` found for some moments."""
     measures = ["iou", *(name for name in hits if name != "iou")]
     columns = {name: hits[name].tolist() for name in measures}
     columns |= {n: map(int, c) for n, c in columns.items() if n != "iou"}
@@ -39,16 +32,10 @@ def write_per_query(path, moments, hits):
 
 
 def read_per_query(path):
-    """Reads what `write_per_query` wrote.
+    """Reads what `write_per_query` wrote: `(query_ids, video_ids, hits)`.
 
-    Args:
-        path: File.
-
-    Returns:
-        `(query_ids, video_ids, hits)`: lists, and name -> float64 `[Q]`.
-
-    Raises:
-        DataError: Names a line with too few values, or one that is no number.
+    The first two are lists, and `hits` has float64 `[Q]` by name. A `DataError`
+    names a line with too few values, or one that is no number.
     """
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))
@@ -68,4 +55,4 @@ def read_per_query(path):
 
 def _fail(path, line, message):
     message += "; write it again with experiments.evaluate"
-    raise DataError([Problem(os.fspath(path), line, message)])
+    fail(path, message, line, DataError)

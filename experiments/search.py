@@ -13,7 +13,6 @@ moments for one query; they are no probabilities, and those of two queries do
 not compare. Results of one video overlap by at most --nms_threshold.
 """
 
-import json
 import os
 
 from absl import flags
@@ -22,6 +21,7 @@ import acnn_tf
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import normalize, text_lines
 from export import command, indexing
+from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(indexing)
@@ -123,16 +123,7 @@ def run():
         **command.given("nms_threshold", "shortlist"),
     )
     for query, moments in zip(queries, found, strict=True):
-        if FLAGS.json:
-            moments = [moment._asdict() for moment in moments]
-            answer = {"query": query, "moments": moments}
-            print(json.dumps(answer, ensure_ascii=False))
-            continue
-        print(query)
-        width = max(8, *(len(moment.video_id) for moment in moments))
-        print(f"  {'video':<{width}}    start      end    score")
-        for video_id, start, end, score in moments:
-            print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
+        print_answer(query, moments, FLAGS.json)
 
 
 if __name__ == "__main__":

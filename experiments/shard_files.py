@@ -9,7 +9,7 @@ from acnn_tf.data.predictions import write_predictions
 from acnn_tf.files.atomic import write_text
 from acnn_tf.files.manifests import open_file, read_manifest, save_manifest
 from acnn_tf.files.problems import DataError
-from acnn_tf.search.shards import shard_name
+from acnn_tf.search.shards import number_shards, shard_name
 
 _REMEDY = "remove it, and run the command once more"
 
@@ -25,14 +25,7 @@ def describe(about, moments_of):
         # Without `source`: the file may lie elsewhere.
         texts = [dataclasses.astuple(moment)[:5] for moment in moments]
         digest.update(json.dumps(texts).encode())
-    return [
-        {
-            "number": number,
-            "num_shards": len(moments_of),
-            "corpus": digest.hexdigest(),
-        }
-        for number in range(len(moments_of))
-    ]
+    return number_shards(len(moments_of), digest.hexdigest())
 
 
 def _paths(folder, shard):

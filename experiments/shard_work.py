@@ -24,9 +24,9 @@ def _once(function):
     """A process has many threads, and needs one model."""
     cached = functools.cache(function)
 
-    def call(*args):
+    def call(*args, **kwargs):
         with _LOCK:
-            return cached(*args)
+            return cached(*args, **kwargs)
 
     return call
 
@@ -39,67 +39,44 @@ def load_model(workdir, window_lengths=None):
     return model
 
 
-@_once
-def _features(path, clip_seconds):
-    return acnn_tf.data.open_features(path, clip_seconds=clip_seconds)
+_open_features = _once(acnn_tf.data.open_features)
+_load_split = _once(splits.load_split)
 
 
-@_once
-def _split(name, data):
-    return splits.load_split(name, **dict(data))
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodeShard:
+def encode(
+    element, *, workdir, features, out, clip_seconds=None, index_dtype=None
+):
     """Encodes one shard of a corpus."""
-
-    workdir: str  # of a run
-    features: str  # path, as of `open_features`
-    clip_seconds: float | None
-    out: str  # folder of the corpus
-    dtype: str | None  # of the encodings
-
-    def __call__(self, element):
-        durations, shard = element
-        acnn_tf.search.encode_shard(
-            load_model(self.workdir),
-            _features(self.features, self.clip_seconds),
-            durations,
-            shard,
-            self.out,
-            self.dtype,
-        )
-        return shard["number"]
+    durations, shard = element
+    acnn_tf.search.encode_shard(
+        load_model(workdir),
+        _open_features(features, clip_seconds=clip_seconds),
+        durations,
+        shard,
+        out,
+        index_dtype,
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateShard:
-    """Evaluates the queries of some videos of a split."""
+def evaluate(element, *, workdir, window_lengths, split, data, protocol, out):
+    """Evaluates the queries of some videos of a split.
 
-    workdir: str  # of a run
-    window_lengths: tuple | None  # others than those of the model
-    split: str
-    data: tuple  # arguments of `load_split`, as (name, value)
-    protocol: tuple  # `suppression` and `nms_threshold`, likewise
-    out: str
+    `data` are arguments of `load_split`; `protocol` has those of suppression.
+    """
+    from experiments import shard_files  # which brings TensorFlow
 
-    def __call__(self, element):
-        from experiments import shard_files  # which brings TensorFlow
-
-        durations, shard = element
-        split = _split(self.split, self.data)
-        moments = [m for m in split.moments if m.video_id in durations]
-        protocol = dict(self.protocol)
-        _, predictions = acnn_tf.evaluation.evaluate(
-            load_model(self.workdir, self.window_lengths),
-            moments,
-            split.features,
-            sentence_vectors=split.sentence_vectors,
-            **protocol,
-        )
-        counts = acnn_tf.evaluation.count_hits(moments, predictions, **protocol)
-        shard_files.write_shard(self.out, shard, moments, predictions, counts)
-        return shard["number"]
+    durations, shard = element
+    split = _load_split(split, **data)
+    moments = [m for m in split.moments if m.video_id in durations]
+    _, predictions = acnn_tf.evaluation.evaluate(
+        load_model(workdir, window_lengths),
+        moments,
+        split.features,
+        sentence_vectors=split.sentence_vectors,
+        **protocol,
+    )
+    counts = acnn_tf.evaluation.count_hits(moments, predictions, **protocol)
+    shard_files.write_shard(out, shard, moments, predictions, counts)
 
 
 def beam_options(arguments):
@@ -141,21 +118,28 @@ def beam_options(arguments):
     return options
 
 
-def run_shards(work, elements, count_done, num_shards, options):
-    """Does the work for all elements, in a Beam pipeline, and shows progress.
+def run_shards(work, elements, find_done, what, out, options):
+    """Does the work for shards that are not done, in a Beam pipeline.
 
-    Its folder is locked meanwhile, and a `ValueError` tells of a worker that
-    fails; the shards that are complete stay. `count_done` says how many those
-    are: the workers may be elsewhere, but their files are here.
+    Elements are durations and description of each shard. `find_done` returns
+    the numbers of those that are complete: the workers may be elsewhere, but
+    their files are here. Meanwhile the folder is locked, and progress shown; a
+    `ValueError` tells of a worker that fails, and what is complete stays.
     """
     import apache_beam as beam
 
-    with locked(work.out), _progress(count_done, num_shards):
+    done, num_shards = find_done(), len(elements)
+    print(
+        f"{what} in {num_shards} shards, {len(done)} of them found done",
+        file=sys.stderr,
+    )
+    missing = [one for one in elements if one[1]["number"] not in done]
+    with locked(out), _progress(find_done, num_shards):
         try:
             with beam.Pipeline(options=options) as pipeline:
                 _ = (
                     pipeline
-                    | beam.Create(elements)
+                    | beam.Create(missing)
                     | beam.Reshuffle()
                     | beam.Map(work)
                 )
@@ -169,33 +153,33 @@ def run_shards(work, elements, count_done, num_shards, options):
                 f"A worker failed: {reason} Started again, the command goes "
                 "on with the shards that are missing."
             ) from error
-    done = count_done()
-    if done < num_shards:
+    count = len(find_done())
+    if count < num_shards:
         raise ValueError(
-            f"The workers are done, but only {done} of {num_shards} shards are "
-            "here: they must see --out under the same path, on a disk that "
+            f"The workers are done, but only {count} of {num_shards} shards "
+            "are here: they must see --out under the same path, on a disk that "
             "they share."
         )
 
 
 @contextlib.contextmanager
-def _progress(count_done, num_shards):
-    start, before, ended = time.monotonic(), count_done(), threading.Event()
+def _progress(find_done, num_shards):
+    start, ended = time.monotonic(), threading.Event()
 
     def tell():
-        seconds = time.monotonic() - start
         print(
-            f"\r{count_done()} of {num_shards} shards, {seconds:,.0f} s",
+            f"\r{len(find_done())} of {num_shards} shards, "
+            f"{time.monotonic() - start:,.0f} s",
             end="",
             file=sys.stderr,
             flush=True,
         )
 
     def tell_often():
-        last = before
+        last = find_done()
         while not ended.wait(1.0):
-            if count_done() != last:
-                last = count_done()
+            if find_done() != last:
+                last = find_done()
                 tell()
 
     thread = threading.Thread(target=tell_often, daemon=True)

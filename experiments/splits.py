@@ -68,24 +68,19 @@ def load_split(
         num_frames=num_frames,
         features=features,
     )
+    path = paths.pop("features", None)
     problems = [] if skip_bad else None
     moments = read_moments(
-        paths["annotations"],
-        dataset,
-        durations=paths.get("durations"),
-        num_frames=paths.get("num_frames"),
-        problems=problems,
+        paths.pop("annotations"), dataset, problems=problems, **paths
     )
     features = vectors = None
     if with_features:
-        if "features" not in paths:
+        if path is None:
             raise ValueError(
                 f"There are no features of the {split} split: give --features "
                 "(in training also --val_features), or a --data_dir with them."
             )
-        features = acnn_tf.data.open_features(
-            paths["features"], clip_seconds=clip_seconds
-        )
+        features = acnn_tf.data.open_features(path, clip_seconds=clip_seconds)
         if skip_bad:
             moments, unusable = inspection.with_usable_features(
                 moments, features

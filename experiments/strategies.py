@@ -16,17 +16,10 @@ def make_strategy(
     strategy: typing.Literal["none", "mirrored", "multi_worker"] = "none",
     num_replicas: int | None = None,
 ):
-    """Makes a distribution strategy; call it before TensorFlow does any work.
+    """Makes a `tf.distribute.Strategy`; before TensorFlow does any work.
 
-    Args:
-        strategy: `"none"`, `"mirrored"` or `"multi_worker"`.
-        num_replicas: Int, devices of `"mirrored"`. Default: all accelerators.
-
-    Returns:
-        `tf.distribute.Strategy`.
-
-    Raises:
-        ValueError: If the number of replicas or TF_CONFIG cannot be used.
+    `num_replicas` are the devices of `"mirrored"`, all accelerators by default.
+    If that number or TF_CONFIG cannot be used, a `ValueError` says why.
     """
     import tensorflow as tf
 

@@ -41,6 +41,7 @@ from export.protocol.merging import (
     FoundMoment,
     MergingClient,
     check_queries,
+    print_answer,
     read_moments,
 )
 from export.protocol.rest_client import RESTConnection
@@ -266,19 +267,6 @@ def _read_clips(path, video):
         return found[()]
 
 
-def _print_answer(query, moments, as_json):
-    if as_json:
-        moments = [moment._asdict() for moment in moments]
-        answer = {"query": query, "moments": moments}
-        print(json.dumps(answer, ensure_ascii=False))
-        return
-    print(query)
-    width = max([8, *(len(moment.video_id) for moment in moments)])
-    print(f"  {'video':<{width}}    start      end    score")
-    for video_id, start, end, score in moments:
-        print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
-
-
 def _run(args):
     if not (args.query or args.status or args.metadata):
         raise ValueError("give --query, --status or --metadata")
@@ -297,11 +285,11 @@ def _run(args):
             for query in args.query:
                 (moments,) = client.localize([clips], [query], [args.duration])
                 moments = [m._replace(video_id=video_id) for m in moments]
-                _print_answer(query, moments, args.json)
+                print_answer(query, moments, args.json)
         elif args.query:
             answers = merging.search(args.query)
             for query, moments in zip(args.query, answers, strict=True):
-                _print_answer(query, moments, args.json)
+                print_answer(query, moments, args.json)
 
 
 def _print_state(client, args):

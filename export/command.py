@@ -13,12 +13,8 @@ def run(function, other_flags=False):
     """Runs the function of a main once the flags are read.
 
     An error that names a bad input is printed without a traceback
-    (`--verbosity=1` logs it), and the exit code is 2.
-
-    Args:
-        function: Function without arguments.
-        other_flags: Bool: give `function` the list of flags that are not
-            absl's, in place of ending there.
+    (`--verbosity=1` logs it), and the exit code is 2. With `other_flags` the
+    function is given the list of flags that are not absl's.
     """
 
     def main(argv):
@@ -59,12 +55,9 @@ def given(*names):
 def flag_words(module, only_given=False):
     """The flags of a module as one types them, for another process or a file.
 
-    Args:
-        module: Module, or the name of a main, `sys.argv[0]`.
-        only_given: Bool: leave out flags that are not on the command line.
-
-    Returns:
-        List of `--name=value`, without the flags whose value is `None`.
+    `module` may be the name of a main, `sys.argv[0]`. Those whose value is
+    `None` are left out; with `only_given`, all that are not on the command
+    line.
     """
     return [
         word

@@ -23,16 +23,9 @@ flags.DEFINE_float(
 def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     """Encodes the videos that an index does not have yet; shows progress.
 
-    Args:
-        index: `acnn_tf.search.MomentIndex`.
-        path: HDF5, TFRecord or folder of `.npy`: features of clips.
-        durations: File of the seconds of each video, see `read_durations`.
-        clip_seconds: Seconds from one clip to the next, where the features do
-            not say.
-        videos: Ids, to add only these. Default: all.
-
-    Raises:
-        DataError: If `durations` is malformed.
+    The `MomentIndex` takes those of a file of clip features, or only `videos`,
+    ids. `durations` is a file, see `read_durations`; `clip_seconds` is for
+    features that do not say.
     """
     seconds = read_durations(durations) if durations else {}
     with acnn_tf.data.open_features(

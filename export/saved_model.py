@@ -81,17 +81,9 @@ def warmup_requests(model_name, model, index=None):
     found. TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`
     when it loads a version, and answers what it holds.
 
-    Args:
-        model_name: Its name on the server.
-        model: One of `acnn_tf.models`.
-        index: As for `acnn_tf.servable.export`.
-
-    Returns:
-        Dictionary from the name of the file to its bytes, with a request for
-        each signature: what `export` takes as `assets_extra`.
-
-    Raises:
-        ImportError: If the protos of TensorFlow Serving are not installed.
+    Returns a dictionary from the name of the file to its bytes, with a request
+    for each signature: what `acnn_tf.servable.export` takes as `assets_extra`.
+    Without the protos of TensorFlow Serving it raises an `ImportError`.
     """
     import tensorflow as tf
 

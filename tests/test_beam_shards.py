@@ -1,6 +1,6 @@
 """The commands on Apache Beam: killed, started again, other processes."""
 
-import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -12,7 +12,7 @@ import pytest
 
 from acnn_tf import evaluation, models, search
 from acnn_tf.data import predictions, synthetic
-from acnn_tf.data.features import write_features
+from acnn_tf.data.features import open_features, write_features
 from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.files.problems import DataError
 from experiments import shard_files, shard_work
@@ -30,6 +30,7 @@ ELSEWHERE = (
     "--direct_num_workers=1",
     "--direct_running_mode=multi_processing",
 )
+SHARD = {}, {"number": 0}
 
 
 def files_of(path):
@@ -58,22 +59,16 @@ def test_workers_find_the_checkout_or_are_told_to(monkeypatch, capsys):
 
 def test_a_worker_that_fails_is_told_in_one_line(tmp_path):
     out = str(tmp_path / "out")
-    work = shard_work.EncodeShard(str(tmp_path), "no.hdf5", None, out, None)
+    work = functools.partial(
+        shard_work.encode, workdir=str(tmp_path), features="no.hdf5", out=out
+    )
     options = shard_work.beam_options([])
     with pytest.raises(ValueError, match=r"A worker failed.*model\.keras"):
-        shard_work.run_shards(work, [({}, {})], lambda: 0, 1, options)
-
-
-@dataclasses.dataclass
-class Nothing:
-    out: str
-
-    def __call__(self, element):
-        pass
+        shard_work.run_shards(work, [SHARD], set, "Nothing", out, options)
 
 
 def test_shards_of_others_and_on_other_disks_are_told(tmp_path):
-    work = Nothing(str(tmp_path)), ["a"], lambda: 0, 1
+    work = (lambda _: None), [SHARD], set, "Nothing", tmp_path
     options = shard_work.beam_options([])
     with pytest.raises(ValueError, match="only 0 of 1 shards are here"):
         shard_work.run_shards(*work, options)
@@ -94,7 +89,7 @@ def corpus(tmp_path_factory):
     write_features(path / "clips.hdf5", clips, 1.0)
     durations = {video: float(len(clip)) for video, clip in clips.items()}
     shards = search.assign_videos(durations, 16, model.grid)
-    features = shard_work._features(path / "clips.hdf5", None)
+    features = open_features(path / "clips.hdf5")
     for one, about in zip(shards, search.describe_shards(shards), strict=True):
         search.encode_shard(model, features, one, about, path / "whole")
     return path

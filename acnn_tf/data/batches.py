@@ -41,16 +41,9 @@ class Batches:
     def distribute(self, strategy):
         """The same batches for several replicas, each with rows of its own.
 
-        Every worker assembles whole batches and takes the rows of its
-        replicas, so that the batches are those of one process, whatever the
-        number of replicas: N of them get `B // N` rows or one more, one after
-        another.
-
-        Args:
-            strategy: `tf.distribute.Strategy`.
-
-        Returns:
-            `Batches`, with a `tf.distribute.DistributedDataset`.
+        Every worker assembles whole batches and takes the rows of its replicas,
+        so that the batches are those of one process, whatever the number of
+        replicas: N of them get `B // N` rows or one more, one after another.
         """
         count = strategy.num_replicas_in_sync
         if count == 1:
@@ -79,13 +72,9 @@ def _rows(batch, part, count):
 
 
 def moment_ids(moments):
-    """One id for each distinct (video, segments): equal for its sentences.
+    """One id for each distinct (video, segments), `int32 [N]`.
 
-    Args:
-        moments: List of `Moment`.
-
-    Returns:
-        `int32 [N]`.
+    They are equal for the sentences of a moment.
     """
     ids = {}
     return np.array(
@@ -98,15 +87,7 @@ def moment_ids(moments):
 
 
 def pad(arrays, value=0):
-    """Stacks arrays, each padded to the largest of them.
-
-    Args:
-        arrays: Sequence of arrays of one rank and dtype.
-        value: What to pad with.
-
-    Returns:
-        `[len(arrays), ...]`.
-    """
+    """Stacks arrays of one rank, each padded to the largest of them."""
     shape = np.max([array.shape for array in arrays], axis=0)
     stacked = np.full((len(arrays), *shape), value, arrays[0].dtype)
     for row, array in zip(stacked, arrays):

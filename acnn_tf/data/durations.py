@@ -5,17 +5,10 @@ from acnn_tf.files.text import read_numbers
 
 
 def read_durations(path):
-    """Reads how long videos last.
+    """Reads how long videos last: dictionary from video id to seconds.
 
-    Args:
-        path: JSON `{video: seconds}`, or CSV with the columns `id` and
-            `length`.
-
-    Returns:
-        Dictionary from video id to seconds.
-
-    Raises:
-        DataError: If the file is malformed; lists what is wrong in it.
+    Of JSON `{video: seconds}`, or CSV with the columns `id` and `length`; a
+    `DataError` lists what is wrong in it.
     """
     problems = []
     seconds = read_numbers(path, problems)

@@ -140,7 +140,7 @@ class ClipFeatures(collections.abc.Mapping):
     def _read(self, video_id):
         clips = self._arrays.read(video_id)
         if clips.ndim != 2 or 0 in clips.shape:
-            self._fail(
+            self._arrays.fail(
                 video_id,
                 f"expected clips x features, found shape {clips.shape}; "
                 "extract its features again",
@@ -149,15 +149,11 @@ class ClipFeatures(collections.abc.Mapping):
 
     def _check_dim(self, video_id, dim):
         if dim != self.dim:
-            self._fail(
+            self._arrays.fail(
                 video_id,
                 f"has {dim} features a clip, but the others have {self.dim}; "
                 "extract all of them alike",
             )
-
-    def _fail(self, video_id, message):
-        path, record = self._arrays.place(video_id)
-        fail(path, f"video {video_id!r}: {message}", record)
 
     def problems(self):
         """Reads everything and returns all that is wrong with it.

@@ -13,16 +13,8 @@ from acnn_tf.files.text import read_numbers
 def with_usable_features(moments, features):
     """Keeps the moments whose videos have features that can be used.
 
-    Reads every video once.
-
-    Args:
-        moments: List of `Moment`.
-        features: `acnn_tf.data.features.ClipFeatures`.
-
-    Returns:
-        `(moments, problems)`: the moments that are left, and a list of
-        `Problem`: one for each video whose features are bad, and one for each
-        moment whose video has none.
+    Reads every video once. Returns them with a list of `Problem`: one for each
+    video whose features are bad, and each moment whose video has none.
     """
     bad = features.problems()
     problems = list(bad.values())
@@ -43,17 +35,10 @@ def with_usable_features(moments, features):
 def count_pairs(moments, grid, **thresholds):
     """Counts windows, and the pairs that they make with sentences.
 
-    A window makes a pair with each sentence whose moment it shows; see
-    `acnn_tf.data.windows.pair_windows`.
-
-    Args:
-        moments: List of `Moment`.
-        grid: `WindowGrid`.
-        **thresholds: `min_iou` and `max_niol` of `pair_windows`.
-
-    Returns:
-        Dictionary of ints: `"windows"` of all videos together, `"pairs"`, and
-        `"paired_windows"`, the windows that are in any pair.
+    A window makes a pair with each sentence whose moment it shows, by the
+    `thresholds` of `acnn_tf.data.windows.pair_windows`. Returns ints:
+    `"windows"` of all videos together, `"pairs"`, and `"paired_windows"`, those
+    that are in any.
 
     Reference: paper, section 4.1.
     """
@@ -83,18 +68,6 @@ def save_manifests(moments, problems, paths, features=None, skip_bad=False):
 
     Returns:
         List of the paths of the manifests that were written.
-
-    Raises:
-        WriteError: If one could not be written.
-
-    Example:
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/train.txt"
-    >>> with open(path, "w") as file:
-    ...     _ = file.write("v 0.0 4.0##a man runs")
-    >>> save_manifests(["a moment"], [], [path])
-    ['...train.txt.manifest.json']
     """
     if not moments:
         return []

@@ -99,13 +99,9 @@ def render(video_id: str) -> np.ndarray:
 
 
 def generator(video_id: str, purpose: str) -> np.random.Generator:
-    """Random numbers for one purpose in one video.
+    """Random numbers for one purpose, any word, in one video.
 
     What is drawn for one purpose does not move what is drawn for another.
-
-    Args:
-        video_id: `"scene_"` and a number.
-        purpose: Any word.
     """
     number = video_id.removeprefix("scene_")
     if not (number.isdecimal() and number.isascii() and number != video_id):

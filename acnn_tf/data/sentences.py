@@ -10,12 +10,7 @@ import tensorflow as tf
 from acnn_tf.files.arrays import open_arrays
 from acnn_tf.files.hdf5 import write_hdf5
 from acnn_tf.files.manifests import replacing_with_manifest
-from acnn_tf.files.problems import (
-    FeatureError,
-    Problem,
-    UnknownIdError,
-    fail,
-)
+from acnn_tf.files.problems import FeatureError, Problem, UnknownIdError
 from acnn_tf.files.text import normalize
 
 PADDING, UNKNOWN = 0, 1
@@ -309,13 +304,13 @@ class SentenceVectors:
             )
         vectors = self._read(name)
         if vectors.shape[1] != self.dim:
-            self._fail(
+            self._arrays.fail(
                 name,
                 f"expected {self.dim} numbers as in the others, found "
                 f"{vectors.shape[1]}",
             )
         if int(row) >= len(vectors) or (name == query_id and len(vectors) > 1):
-            self._fail(
+            self._arrays.fail(
                 name, f"holds {len(vectors)} vectors, wanted for {query_id!r}"
             )
         return vectors[int(row)]
@@ -323,16 +318,12 @@ class SentenceVectors:
     def _read(self, name):
         vectors = self._arrays.read(name)
         if vectors.ndim not in (1, 2) or 0 in vectors.shape:
-            self._fail(
+            self._arrays.fail(
                 name,
                 "expected a vector or sentences x numbers, found shape "
                 f"{vectors.shape}",
             )
         return np.atleast_2d(vectors)
-
-    def _fail(self, name, message):
-        path, record = self._arrays.place(name)
-        fail(path, f"{name!r}: {message}", record)
 
     def close(self):
         """Closes the file."""

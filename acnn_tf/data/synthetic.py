@@ -143,9 +143,6 @@ def write(scenes: Scenes, folder, split: str) -> None:
 
     They show what a data set of one's own should look like; the first has its
     manifest beside it.
-
-    Raises:
-        WriteError: If one could not be written, as on a full disk.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

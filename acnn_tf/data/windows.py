@@ -220,11 +220,7 @@ def video_pairs(moments, grid, **thresholds):
     A window shows one annotated interval at most, and makes a pair with every
     moment, that is sentence, of that interval. A grid that counts in frames
     compares in frames: the moments' own, or else those of their seconds.
-
-    Args:
-        moments: List of `Moment`.
-        grid: `WindowGrid`.
-        **thresholds: `min_iou` and `max_niol` of `pair_windows`.
+    `thresholds` are `min_iou` and `max_niol` of `pair_windows`.
 
     Yields:
         `(video_id, windows, window_index, moment_index)` of one video:

@@ -93,13 +93,9 @@ class C3D(Encoder):
 
 
 def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
-    """Builds the network up to fc6 and its ReLU.
+    """The network up to fc6 and its ReLU, of arrays by their names.
 
-    Args:
-        weights: Name -> array, as the module describes them.
-
-    Returns:
-        Model: `float32 [B, 16, 112, 112, 3]` -> `[B, D]`.
+    `float32 [B, 16, 112, 112, 3]` -> `[B, D]`.
     """
     x = clips = keras.Input((_FRAMES, _SIDE, _SIDE, 3))
     # Nothing is drawn at random that is replaced right after.
@@ -120,17 +116,9 @@ def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
 
 
 def read_weights(path: str) -> dict[str, np.ndarray]:
-    """Reads and checks a file of weights.
+    """Reads the arrays of a file of weights, as the module describes it.
 
-    Args:
-        path: `.npz` file, as the module describes it.
-
-    Returns:
-        Name -> `float32` array.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        DataError: If an array is missing or has another shape.
+    One that is missing or has another shape is a `DataError`.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(

@@ -76,14 +76,7 @@ def _short(value):
 
 
 def digest(arrays) -> str:
-    """SHA-256 over the shapes and values of arrays, in their order.
-
-    Args:
-        arrays: Iterable over arrays: the weights of a network.
-
-    Returns:
-        String `"sha256:..."`.
-    """
+    """SHA-256 over the shapes and values of arrays in order: `"sha256:..."`."""
     sha = hashlib.sha256()
     for array in arrays:
         array = np.ascontiguousarray(array)

@@ -70,13 +70,10 @@ class EfficientNetLite0(Encoder):
 
 
 def build_network(weights: dict[str, np.ndarray]) -> keras.Model:
-    """Builds the network up to its means, with weights as PyTorch names them.
+    """The network up to its means: `[B, 224, 224, 3]` -> `[B, 1280]`.
 
-    Args:
-        weights: Name, such as `_conv_stem.weight`, -> array.
-
-    Returns:
-        Model: `float32 [B, 224, 224, 3]` of 0 to 255 -> `[B, 1280]`.
+    Pictures are of 0 to 255; `weights` are named as in PyTorch, such as
+    `_conv_stem.weight`.
     """
     filled = []  # (layer, its weights)
 
@@ -133,17 +130,8 @@ def read_weights(path: str) -> dict[str, np.ndarray]:
     """Reads the tensors of a file of PyTorch, as before its version 1.6.
 
     Such a file is a pickle, which could run anything. Here it can name
-    dictionaries and tensors and nothing else; what it holds beside them is an
-    error.
-
-    Args:
-        path: `.pth` file.
-
-    Returns:
-        Name -> array.
-
-    Raises:
-        DataError: If it holds anything else, or is cut short.
+    dictionaries and tensors and nothing else; what it holds beside them, or a
+    file that is cut short, is a `DataError`.
     """
     storages = {}  # key -> (dtype, number of values)
 

@@ -210,16 +210,10 @@ class Encoder:
 
 
 def compiled(network) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes a function of a Keras model that runs where TensorFlow puts it.
+    """A function `[B, ...] -> float32 [B, D]` of a Keras model.
 
     It is traced once for all sizes of batches. `predict` would be traced for
     two of them, and compiled by XLA for each size of a last batch.
-
-    Args:
-        network: `keras.Model` of one input and one output.
-
-    Returns:
-        Function: array `[B, ...]` -> `float32 [B, D]`.
     """
     import tensorflow as tf
 

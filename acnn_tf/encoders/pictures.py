@@ -10,19 +10,8 @@ def cover(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scales a picture until it just covers a size, and keeps its middle.
 
     With a square size this is what CLIP was trained with: bicubic, the short
-    side to `size`, and the square in the middle.
-
-    Args:
-        frame: `uint8 [H, W, 3]`.
-        size: `(height, width)`.
-
-    Returns:
-        `uint8 [height, width, 3]`.
-
-    Example:
-
-    >>> cover(np.zeros((360, 640, 3), np.uint8), (224, 224)).shape
-    (224, 224, 3)
+    side to `size`, and the square in the middle. From `uint8 [H, W, 3]` it
+    makes `[height, width, 3]`.
     """
     height, width = size
     frame = _trimmed(frame)
@@ -40,12 +29,7 @@ def cover(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
     """Scales a picture so that its short side is as given; all is kept.
 
-    Args:
-        frame: `uint8 [H, W, 3]`.
-        short_side: Int, pixels.
-
-    Returns:
-        `uint8 [h, w, 3]`, means over the pixels that fall together.
+    Pixels are means over those that fall together.
     """
     frame = _trimmed(frame)
     rows, columns = frame.shape[:2]
@@ -56,13 +40,7 @@ def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
 def resize(frame: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
     """Scales a picture to a size, whatever that does to its shape.
 
-    Args:
-        frame: `uint8 [H, W, 3]`.
-        size: `(height, width)`.
-        method: Name of one of Pillow's `Image.Resampling`.
-
-    Raises:
-        ImportError: If Pillow is not installed.
+    The method is the name of one of Pillow's `Image.Resampling`.
     """
     height, width = size
     if frame.shape[:2] == (height, width):

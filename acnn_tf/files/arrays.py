@@ -37,21 +37,12 @@ _OTHERS = {
 
 
 def open_arrays(path, reader="auto"):
-    """Opens a file of named arrays.
+    """Opens a file of named arrays: `Arrays`.
 
-    Args:
-        path: `.hdf5` or `.h5` file, `.tfrecord` file, or folder of `.npy` or
-            `.tfrecord` files. HDF5 and TFRecord files may be remote, such as
-            `s3://...`, if TensorFlow can read there.
-        reader: `"h5py"` or `"tfio"` (tensorflow-io), for HDF5; `"auto"` is
-            `"h5py"`.
-
-    Returns:
-        `Arrays`.
-
-    Raises:
-        FeatureError: If the file is damaged, empty, or no regular file.
-        FileNotFoundError: If it is not there.
+    The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, or a folder of
+    `.npy` or `.tfrecord` files. HDF5 and TFRecord files may be remote, such as
+    `s3://...`, if TensorFlow can read there. HDF5 is read by `"h5py"`, which is
+    `"auto"`, or `"tfio"` (tensorflow-io).
 
     Example:
 
@@ -135,23 +126,14 @@ class Arrays:
     def read(self, name):
         """Reads one array as float32, all of whose numbers are finite.
 
-        Args:
-            name: One of `names`.
-
-        Returns:
-            float32 array of any shape, which may be read-only.
-
-        Raises:
-            FeatureError: If it is damaged, not of floats, or not finite.
+        It may be of any shape, and read-only.
         """
         array = self._source.read(name)
-        path, record = self.place(name)
         if array.dtype.kind != "f":
-            fail(
-                path,
-                f"{name!r}: expected float16, float32 or float64, found "
+            self.fail(
+                name,
+                "expected float16, float32 or float64, found "
                 f"{array.dtype}; write it again as floats",
-                record,
             )
         with np.errstate(over="ignore"):  # becomes infinite, see below
             array = array.astype(np.float32, copy=False)
@@ -160,13 +142,16 @@ class Arrays:
             place = np.argwhere(~finite)[0].tolist()
             clip = f"clip {place[0]}, " if len(place) == 2 else ""
             number = f"number {place[-1]} " if place else ""
-            fail(
-                path,
-                f"{name!r}: {clip}{number}is {array[tuple(place)]}; extract "
-                "it again",
-                record,
+            self.fail(
+                name,
+                f"{clip}{number}is {array[tuple(place)]}; extract it again",
             )
         return array
+
+    def fail(self, name, message):
+        """Raises a `FeatureError` about one array."""
+        path, record = self.place(name)
+        fail(path, f"{name!r}: {message}", record)
 
     def place(self, name):
         """`(file, record)` of an array; the record is `None` in most files."""

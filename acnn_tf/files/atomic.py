@@ -34,20 +34,16 @@ def replacing(path, *, size=None, errors=()):
         errors: Exceptions, besides `OSError`, by which the writer tells that
             it could not write: tuple of classes.
 
-    Yields:
-        The name to write a file or a folder to.
-
     Raises:
-        WriteError: If it could not be written; says how many bytes were
-            wanted, how many are free, and what to do.
+        WriteError: Says how many bytes were wanted, how many are free, and
+            what to do.
 
     Example:
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/notes.txt"
-    >>> with replacing(path) as partial:
-    ...     with open(partial, "w") as file:
-    ...         _ = file.write("all of it")
+    >>> with replacing(path) as partial, open(partial, "w") as file:
+    ...     _ = file.write("all of it")
     >>> os.listdir(os.path.dirname(path))
     ['notes.txt']
     """
@@ -56,15 +52,7 @@ def replacing(path, *, size=None, errors=()):
 
 
 def write_text(path, text):
-    """Replaces a text file, in UTF-8, whole or not at all.
-
-    Args:
-        path: File.
-        text: String; lines end as it says.
-
-    Raises:
-        WriteError: See `replacing`.
-    """
+    """Replaces a text file, in UTF-8, whole or not at all; see `replacing`."""
     with replacing(path) as partial:
         with open(partial, "w", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -72,36 +60,15 @@ def write_text(path, text):
 
 @contextlib.contextmanager
 def replacing_together(paths, *, size=None, errors=()):
-    """`replacing` for a file and others that speak of it.
+    """`replacing` for a file and others of its folder that speak of it.
 
     The others, such as a manifest, are taken away before the first gets its
     new content, and come back after it. A process that is killed in between
     leaves a file of which nothing is said, never one of which something false
     is said.
 
-    Args:
-        paths: List of files of one folder: the first, and those that speak of
-            it.
-        size: Bytes of all of them.
-        errors: See `replacing`.
-
-    Yields:
-        List of the names to write to. One that was not written to is left
-        out: if there was such a file, it is gone.
-
-    Raises:
-        WriteError: See `replacing`.
-
-    Example:
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/notes.txt"
-    >>> with replacing_together([path, path + ".size"]) as partials:
-    ...     for partial, text in zip(partials, ("abc", "3")):
-    ...         with open(partial, "w") as file:
-    ...             _ = file.write(text)
-    >>> sorted(os.listdir(os.path.dirname(path)))
-    ['notes.txt', 'notes.txt.size']
+    Yields a list of the names to write to. One of the others that was not
+    written to is left out: if there was such a file, it is gone.
     """
     paths = [os.fspath(path) for path in paths]
     folder, partials = os.path.dirname(paths[0]), []

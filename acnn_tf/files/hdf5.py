@@ -134,14 +134,8 @@ class TensorFlowIOFile(HDF5File):
 def write_hdf5(path, features, clip_seconds=None):
     """Writes one HDF5 file, in the form above.
 
-    Args:
-        path: File.
-        features: Mapping from name to array; one is asked for at a time.
-        clip_seconds: Float; `None` for what is not clips.
-
-    Raises:
-        ValueError: If HDF5 cannot hold one of the names as it is.
-        OSError: If it cannot be written.
+    One of the arrays, by name, is asked for at a time. A name that HDF5 cannot
+    hold as it is is a `ValueError`.
     """
     for name in features:
         # It would cut one at a NUL, and take "/" for a group.

@@ -50,26 +50,10 @@ _SLACK = 4096
 
 
 class PlainFile:
-    """Opens what is in an HDF5 file, if it is plain and whole.
+    """Opens what is in an `h5py.File`, if it is plain and whole.
 
-    What is not raises a `FeatureError` that says what to do.
-
-    Args:
-        file: `h5py.File`.
-        path: Its name, for messages.
-
-    Attributes:
-        size: Int, bytes of the file.
-
-    Example:
-
-    >>> import io
-    >>> import h5py
-    >>> import numpy as np
-    >>> with h5py.File(io.BytesIO(), "w") as file:
-    ...     file["v/c3d"] = np.ones((2, 3), np.float32)
-    ...     PlainFile(file, "features.h5").check_all()
-    24
+    What is not raises a `FeatureError` that says what to do. `size` has the
+    bytes of the file.
     """
 
     def __init__(self, file, path):
@@ -186,14 +170,9 @@ class PlainFile:
         return os.pread(self._handle, min(count, self.size), place)
 
     def open(self, group, name):
-        """Opens what is in a group, unless it is a link to elsewhere.
+        """Opens what has a name, bytes, in a group, unless it is elsewhere.
 
-        Args:
-            group: `h5py.h5g.GroupID`.
-            name: Bytes.
-
-        Returns:
-            `h5py.h5d.DatasetID`, `h5py.h5g.GroupID` or `h5py.h5t.TypeID`.
+        Returns `h5py.h5d.DatasetID`, `h5py.h5g.GroupID` or `h5py.h5t.TypeID`.
         """
         link = group.links.get_info(name).type
         if link != h5l.TYPE_HARD:
@@ -208,12 +187,6 @@ class PlainFile:
         are a dataset that is no array of numbers, is a view of others, is
         stored in another file, was not written in whole, declares more than
         there is, or is packed in a way that nothing here unpacks.
-
-        Args:
-            dataset: `h5py.h5d.DatasetID`.
-
-        Returns:
-            Int: bytes of the numbers, unpacked.
         """
         try:
             return self._declared(dataset)

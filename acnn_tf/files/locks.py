@@ -33,26 +33,18 @@ class FolderInUseError(OSError):
 def locked(folder, *, wait=False):
     """Has a folder to itself, among all that ask for it in this way.
 
-    A remote folder (`s3://...`), or one on a file system without `flock`, is
-    not locked; a warning is logged.
-
-    Args:
-        folder: Path. It is made if it is not there, and removed again if
-            nothing was written to it.
-        wait: Bool: wait until it is free, and log a warning after 2 seconds.
-            Otherwise a folder in use is an error.
-
-    Raises:
-        FolderInUseError: If it is in use; says by which process, and what to
-            do.
+    A folder that is not there is made, and removed again if nothing was written
+    to it. If it is in use, a `FolderInUseError` says by which process; with
+    `wait`, it is waited for, and a warning logged after 2 seconds. A remote
+    folder (`s3://...`), or one on a file system without `flock`, is not
+    locked; a warning is logged.
 
     Example:
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> with locked(folder):
-    ...     with locked(folder):
-    ...         pass
+    >>> with locked(folder), locked(folder):
+    ...     pass
     Traceback (most recent call last):
         ...
     acnn_tf.files.locks.FolderInUseError: ... is in use by process ...
@@ -79,13 +71,9 @@ def locked(folder, *, wait=False):
 
 
 def try_lock(descriptor):
-    """Locks an open file or folder, until it is closed.
+    """Locks an open file or folder until it is closed: whether it could.
 
-    Args:
-        descriptor: Int, from `os.open`.
-
-    Returns:
-        `True`; `False` if another has it; `None` if it cannot be locked.
+    `False`: another has it; `None`: there are no locks here.
     """
     if fcntl is None:
         return None

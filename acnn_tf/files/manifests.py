@@ -31,19 +31,7 @@ _REWRITE = "python -m experiments.inspect_data --write_manifests"
 
 
 def manifest_path(path):
-    """Where the manifest of a file or a folder stands, or would stand.
-
-    Args:
-        path: File or folder.
-
-    Returns:
-        String.
-
-    Example:
-
-    >>> manifest_path("train.jsonl")
-    'train.jsonl.manifest.json'
-    """
+    """Where the manifest of a file or a folder stands, or would stand."""
     path = os.fspath(path)
     if os.path.isdir(path):
         return os.path.join(path, _NAME)
@@ -53,12 +41,9 @@ def manifest_path(path):
 class Manifest:
     """What a manifest says of files.
 
-    Args:
-        path: The manifest's own.
-        files: Dictionary from the name of a file to a dictionary of its
-            `bytes`, `records` and `sha256`.
-        remedy: String: what to do about a file that is not as it says.
-            Default: restore it, or write the manifest again.
+    `files` has, by their names, their `bytes`, `records` and `sha256`. The
+    `remedy` says what to do about a file that is not as it says; by default,
+    to restore it, or to write the manifest again.
     """
 
     def __init__(self, path, files, remedy=None):
@@ -67,14 +52,9 @@ class Manifest:
         self._remedy = remedy
 
     def check_names(self, folder, names):
-        """Compares what a folder holds with what it should hold.
+        """Compares the names of a folder's files with those listed.
 
-        Args:
-            folder: Folder.
-            names: Names of the files in it of which a manifest speaks.
-
-        Returns:
-            List of `Problem`.
+        Returns a list of `Problem`.
         """
         names, problems = set(names), []
         for name in sorted(names ^ set(self.files)):
@@ -86,16 +66,10 @@ class Manifest:
         return problems
 
     def check(self, path, data=None, records=None, *, verify=True):
-        """Compares a file with what the manifest says of it.
+        """Compares a file with what is said of it: a list of `Problem`.
 
-        Args:
-            path: File.
-            data: Its bytes, where they have been read.
-            records: How many records it holds, where that is known.
-            verify: Bool: compare the SHA-256, which takes reading the file.
-
-        Returns:
-            List of `Problem`, empty if the file is as it was.
+        Its bytes (`data`) and its `records` are given where they are known.
+        Only to `verify` takes reading the file: that compares its SHA-256.
         """
         stated = self.files.get(os.path.basename(path))
         message = None
@@ -127,15 +101,9 @@ class Manifest:
 
 
 def read_manifest(path, problems, remedy=None):
-    """Reads the manifest of a file or a folder.
+    """The `Manifest` of a file or a folder, or `None` where there is none.
 
-    Args:
-        path: File or folder.
-        problems: List that takes a `Problem` if the manifest is damaged.
-        remedy: See `Manifest`.
-
-    Returns:
-        `Manifest`, or `None` where there is none, or none that can be read.
+    Of one that is damaged a `Problem` goes to the list `problems`.
     """
     path = manifest_path(path)
     if not _exists(path):
@@ -161,19 +129,10 @@ def read_manifest(path, problems, remedy=None):
 
 
 def check_file(path, records=None):
-    """Compares a file with the manifest beside it, if there is one.
+    """Compares a file with the manifest beside it: a list of `Problem`.
 
-    Args:
-        path: File.
-        records: How many records it holds, where that is known.
-
-    Returns:
-        List of `Problem`, empty if there is no manifest or nothing wrong.
-
-    Example:
-
-    >>> check_file(__file__)
-    []
+    It is empty where there is no manifest. `records` is how many it holds, if
+    that is known.
     """
     path, problems = os.fspath(path), []
     manifest = read_manifest(path, problems)
@@ -181,28 +140,10 @@ def check_file(path, records=None):
 
 
 def save_manifest(path, records, others=None):
-    """Writes the manifest of a file, or of some files of a folder.
+    """Writes the manifest of a file, or of some files of a folder: its path.
 
-    Args:
-        path: File or folder.
-        records: Dictionary from file to the number of records in it.
-        others: `Manifest.files` of more files, which are not read again.
-
-    Returns:
-        Path of the manifest.
-
-    Raises:
-        WriteError: If it could not be written.
-
-    Example:
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/notes.txt"
-    >>> with open(path, "w") as file:
-    ...     _ = file.write("one line")
-    >>> _ = save_manifest(path, {path: 1})
-    >>> check_file(path)
-    []
+    `records` has the number of records in each file. `others`, as of
+    `Manifest.files`, are more files, which are not read again.
     """
     manifest = manifest_path(path)
     files = {
@@ -216,32 +157,11 @@ def save_manifest(path, records, others=None):
 
 @contextlib.contextmanager
 def replacing_with_manifest(path, records, *, size=None):
-    """`replacing` for a file and its manifest.
+    """`replacing` for a file of so many records, and its manifest.
 
     At no moment there is a manifest of what the file holds no more. Where the
     folder has a manifest that speaks of the file, or of others of its suffix,
     it is kept up to date.
-
-    Args:
-        path: File.
-        records: How many records it will hold.
-        size: See `acnn_tf.files.atomic.replacing`.
-
-    Yields:
-        The name to write the file to.
-
-    Raises:
-        WriteError: If the file or a manifest could not be written.
-
-    Example:
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/notes.txt"
-    >>> with replacing_with_manifest(path, records=1) as partial:
-    ...     with open(partial, "w") as file:
-    ...         _ = file.write("one line")
-    >>> sorted(os.listdir(os.path.dirname(path)))
-    ['notes.txt', 'notes.txt.manifest.json']
     """
     path = os.fspath(path)
     name, folder = os.path.basename(path), os.path.dirname(path) or os.curdir
@@ -261,15 +181,8 @@ def replacing_with_manifest(path, records, *, size=None):
 def open_file(path):
     """Opens a file to read its bytes, by TensorFlow if it is remote.
 
-    Args:
-        path: File, or address such as `s3://...`.
-
-    Returns:
-        File object.
-
-    Raises:
-        OSError: If it is not there, or no regular file: a pipe could make its
-            reader wait forever.
+    What is no regular file is an `OSError`: a pipe could make its reader wait
+    forever.
     """
     if "://" in path:
         import tensorflow as tf

@@ -44,15 +44,7 @@ def file_name(name, suffix=""):
 
 
 def check_file_name(name, suffix=""):
-    """Raises unless a file may have this very name.
-
-    Args:
-        name: String.
-        suffix: String that follows it.
-
-    Raises:
-        ValueError: Says what is wrong.
-    """
+    """Raises a `ValueError` unless a file may have this very name."""
     if file_name(name, suffix) != name + suffix:
         raise ValueError(
             f"{name!a:.100} cannot be the name of a file: expected 1 to "

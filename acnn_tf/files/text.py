@@ -88,10 +88,8 @@ def text_lines(path):
 def json_items(path, kind):
     """Yields `(line, item)` for each item of a JSON file.
 
-    Args:
-        path: File.
-        kind: `dict` or `list`: what the file is at its top. An item of a
-            `dict` is `(key, value)`.
+    `kind`, `dict` or `list`, is what the file is at its top; an item of a
+    `dict` is `(key, value)`.
     """
     with open(path, "rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
@@ -172,14 +170,9 @@ def _not_utf8(error):
 def read_numbers(path, problems):
     """Reads one number above 0 per video: durations, or counts of frames.
 
-    Args:
-        path: JSON file `{video: number}`, or CSV file with the columns `id`
-            and `length`, as those of Charades.
-        problems: List that takes a `Problem` for each malformed entry, or if
-            the file is not as its manifest says.
-
-    Returns:
-        Dictionary from video id to number.
+    From JSON, `{video: number}`, or CSV with the columns `id` and `length`, as
+    that of Charades. What is malformed, or not as the file's manifest says,
+    goes to the list `problems`.
     """
     path = os.fspath(path)
     damage = check_file(path)

@@ -219,11 +219,7 @@ def _value(features, key, file, number):
 
 
 def write_tfrecord(path, features, clip_seconds):
-    """Writes one TFRecord file, in the form above.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Writes one TFRecord file, in the form above."""
     import tensorflow as tf
 
     try:

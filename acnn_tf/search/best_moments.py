@@ -63,16 +63,11 @@ class Search(typing.NamedTuple):
     autograph=False,
 )
 def start_search(bounds, num_windows, top_n):
-    """A search that asks for its first videos.
+    """A `Search` that asks for its first videos.
 
-    Args:
-        bounds: float32 `[Q, V]`, from `video_bounds`. Videos are numbered by
-            their ids, V at least 1.
-        num_windows: int32 `[V]`, windows of each video.
-        top_n: Int n, moments of a query.
-
-    Returns:
-        `Search`.
+    Bounds `[Q, V]` are those of `video_bounds`, V at least 1; videos are
+    numbered by their ids. `num_windows` `[V]` are those of each; `top_n` is n,
+    the moments of a query.
     """
     bounds = tf.cast(bounds, tf.float64)
     num_queries = tf.shape(bounds)[0]
@@ -214,12 +209,8 @@ def _best(search, moments, top_n):
 def rank_function(model):
     """`model.locate` and `rank_videos`, compiled as far as they can be.
 
-    Args:
-        model: See `acnn_tf.search`.
-
-    Returns:
-        Function of what `model.fold` returned, a `Search`, encodings
-        `[q, v * W, t]`, and what else `rank_videos` takes; returns a `Search`.
+    Returns a function of what `model.fold` returned, a `Search`, encodings
+    `[q, v * W, t]`, and what else `rank_videos` takes; it returns a `Search`.
     """
     graphs = {}
 

@@ -301,17 +301,11 @@ def _among_neighbours(function, segments, scores, *values):
 
 
 def in_blocks(function, count, size, dtype):
-    """Calls a function for blocks of rows, one after the other.
+    """Calls a function for blocks of rows, one after the other: `[count, K]`.
 
-    Args:
-        function: Of the first row of a block, and of the first behind it,
-            which may be more than there are; returns `[rows, K]`.
-        count: Int tensor, rows in all.
-        size: Int, rows of a block.
-        dtype: Of what the function returns.
-
-    Returns:
-        `[count, K]`.
+    It is given the first row of a block of `size`, and the first behind it,
+    which may be more than the `count` there are, and returns `[rows, K]` of the
+    `dtype`.
     """
     num_blocks = -(-count // size)
     blocks = tf.TensorArray(dtype, num_blocks, infer_shape=False)

@@ -44,15 +44,9 @@ def video_bounds(settings, scores, owner):
 
 
 def score_tiles(score, encoding, size):
-    """Scores all windows, a tile at a time, within a TensorFlow graph.
+    """Scores all windows `[N, t]`, a tile at a time, within a graph.
 
-    Args:
-        score: Function from `[n, t]` to `[n, Q]`.
-        encoding: Tensor `[N, t]`.
-        size: Int, windows of a tile.
-
-    Returns:
-        float32 `[N, Q]`.
+    `score` makes `[n, Q]` of a tile `[n, t]`; returns float32 `[N, Q]`.
     """
     return in_blocks(
         lambda first, last: tf.cast(score(encoding[first:last]), tf.float32),
@@ -65,13 +59,9 @@ def score_tiles(score, encoding, size):
 def bounds_function(model):
     """Scores of windows and their `video_bounds`, compiled where that can be.
 
-    Args:
-        model: See `acnn_tf.search`.
-
-    Returns:
-        Function of what `model.fold` returned for Q queries, encodings
-        `[N, t]`, the owner of each window, and `"float32"` or `"bfloat16"`;
-        returns an array, float32 `[V, Q]`.
+    Returns a function of what `model.fold` returned for Q queries, encodings
+    `[N, t]`, the owner of each window, and `"float32"` or `"bfloat16"`, which
+    returns an array, float32 `[V, Q]`.
     """
     graphs = {}
 

@@ -73,41 +73,27 @@ def describe_shards(shards):
     """
     text = json.dumps([sorted(shard.items()) for shard in shards])
     corpus = hashlib.sha256(text.encode()).hexdigest()
+    return number_shards(len(shards), corpus)
+
+
+def number_shards(num_shards, corpus):
+    """What shards say of themselves, given a digest of all that they hold."""
     return [
-        {"number": number, "num_shards": len(shards), "corpus": corpus}
-        for number in range(len(shards))
+        {"number": number, "num_shards": num_shards, "corpus": corpus}
+        for number in range(num_shards)
     ]
 
 
 def shard_name(number, num_shards):
-    """Name of one of the folders.
-
-    Args:
-        number: Int, from 0.
-        num_shards: Int.
-
-    Example:
-
-    >>> shard_name(3, 16)
-    'shard-00003-of-00016'
-    """
+    """Name of one of the folders: `shard-00003-of-00016`."""
     return f"shard-{number:05d}-of-{num_shards:05d}"
 
 
 def find_shards(path, num_shards=None):
-    """Looks for the shards of a corpus.
+    """How many shards a corpus has, and the set of those that are complete.
 
-    Args:
-        path: Folder; need not be there.
-        num_shards: Int, the number that there ought to be. Default: as many as
-            the names say.
-
-    Returns:
-        `(num_shards, numbers)`: `None` where there are none, and the set of
-        the numbers of those that are complete.
-
-    Raises:
-        IndexFileError: If there are shards of several divisions.
+    Their names say how many, or `None` where there are none. An
+    `IndexFileError` tells of others than `num_shards`, or of several divisions.
     """
     numbers = set()
     for name in sorted(os.listdir(path)) if os.path.isdir(path) else ():
@@ -127,9 +113,8 @@ def find_shards(path, num_shards=None):
     return num_shards, numbers
 
 
-def _check_shard(folder, found, number, num_shards, corpus):
+def _check_shard(folder, found, expected):
     """Compares what a folder says of itself with its place in a corpus."""
-    expected = {"number": number, "num_shards": num_shards, "corpus": corpus}
     if found != expected:
         raise IndexFileError(
             f"{folder} says it is {_in_words(found)}, but it should be "
@@ -150,19 +135,7 @@ def _in_words(shard):
 
 
 def open_index(path, model, dtype=None):
-    """Opens an index, or all shards of a corpus as one that is read-only.
-
-    Args:
-        path: Folder; need not be there, or `None` for memory.
-        model: See `acnn_tf.search`.
-        dtype: See `MomentIndex`.
-
-    Returns:
-        `acnn_tf.search.index_files.IndexFiles`.
-
-    Raises:
-        IndexFileError: If shards are missing, foreign or damaged.
-    """
+    """The `IndexFiles` of an index, or of all shards of a corpus, read-only."""
     num_shards, numbers = (None, ()) if path is None else find_shards(path)
     if num_shards is None:
         return IndexFiles(path, model, dtype)
@@ -186,7 +159,8 @@ def open_index(path, model, dtype=None):
         shard = files.add_folder(folder)
         if corpus is None and isinstance(shard, dict):
             corpus = shard.get("corpus")
-        _check_shard(folder, shard, number, num_shards, corpus)
+        expected = {"number": number, "num_shards": num_shards}
+        _check_shard(folder, shard, expected | {"corpus": corpus})
     names = [video.video_id for video in files.videos]
     if len(set(names)) < len(names):
         raise IndexFileError(
@@ -226,7 +200,7 @@ def done_shards(path, model, shards, dtype=None):
         if number in numbers:
             folder = os.path.join(path, shard_name(number, len(shards)))
             found = files.add_folder(folder, verify=False)
-            _check_shard(folder, found, **about)
+            _check_shard(folder, found, about)
     return numbers
 
 

@@ -50,13 +50,8 @@ the same answer alone.
 def readme(model, signatures, functions, index, top_n, nms_threshold):
     """Describes the folder that `export` writes, as Markdown.
 
-    Args:
-        model: The model in it.
-        signatures: `Signatures`.
-        functions: Their `concrete_functions`.
-        index: As for `export`, as the others.
-        top_n: Likewise.
-        nms_threshold: Likewise.
+    The arguments are those of `export`, with `Signatures` and their
+    `concrete_functions`.
     """
     if model.vocabulary is None:
         query = (

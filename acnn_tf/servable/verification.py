@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.batches import pad
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.search import candidates, encode_videos, nms
 from acnn_tf.servable.signatures import NO_SCORE
@@ -88,8 +89,8 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
     outputs = {
         "encode_queries": {"query": encoded(inputs["encode_queries"]["query"])},
         "encode_windows": {
-            "window": _stacked([video.encoding for video in videos]),
-            "segment": _stacked([video.windows for video in videos]),
+            "window": pad([video.encoding for video in videos]),
+            "segment": pad([np.float32(video.windows) for video in videos]),
             "num_windows": np.array([len(video.windows) for video in videos]),
         },
     }
@@ -161,14 +162,6 @@ def _error(one, other, place):
     largest = np.abs(np.where(other > NO_SCORE / 2, other, 0)).max()
     with np.errstate(over="ignore"):
         return float(np.abs(one - other).max() / max(largest, 1e-9))
-
-
-def _stacked(arrays):
-    """Arrays `[n, D]` as one, with zeros behind the shorter ones."""
-    longest = max(map(len, arrays))
-    return np.stack(
-        [np.pad(array, ((0, longest - len(array)), (0, 0))) for array in arrays]
-    ).astype(np.float32)
 
 
 def _moments(answers, top_n):

@@ -6,24 +6,9 @@ import tensorflow as tf
 def contexts(grid, size, duration):
     """`WindowGrid.windows` and `WindowGrid.contexts` of several videos.
 
-    Args:
-        grid: `acnn_tf.data.windows.WindowGrid`.
-        size: Odd int C: number of context windows, the window itself in the
-            middle.
-        duration: float64 `[B]`, seconds, positive.
-
-    Returns:
-        `(segment, num_windows)`: float64 `[B, W, C, 2]` in seconds, zeros
-        where there is no such window, and int64 `[B]`.
-
-    Example:
-
-    >>> from acnn_tf.data.windows import WindowGrid
-    >>> grid = WindowGrid(lengths=(4.0,), overlap=0.5)
-    >>> duration = tf.constant([6.0, 8.0], tf.float64)
-    >>> segment, num_windows = contexts(grid, 1, duration)
-    >>> segment[1, :, 0].numpy().tolist(), num_windows.numpy().tolist()
-    ([[0.0, 4.0], [2.0, 6.0], [4.0, 8.0]], [2, 3])
+    Of C context windows, `size`, and durations float64 `[B]`, in seconds, it
+    makes segments, float64 `[B, W, C, 2]` in seconds, zeros where there is no
+    such window; and the number of windows, int64 `[B]`.
     """
     own = duration[:, None]
     if grid.frame_rate:

@@ -73,13 +73,10 @@ def candidates(width, hidden, batch, dtype="float32"):
 
 
 def literal_kernel(weights):
-    """The kernel of a `Dense` over the whole cross feature.
+    """The kernel of a `Dense` over the whole cross feature, `[F, H]`.
 
-    Args:
-        weights: Weights of a `LocalizationHead` by name, or their gradients.
-
-    Returns:
-        `[F, H]`, rows in the order of `CrossFeature`.
+    It is made of the weights of a `LocalizationHead`, or of their gradients,
+    by their names; rows are in the order of `CrossFeature`.
     """
     cross = np.asarray(weights["cross_kernel"]).transpose(0, 2, 1)
     names = [n for n in ("window_kernel", "query_kernel") if n in weights]
@@ -90,6 +87,34 @@ def literal_kernel(weights):
             np.asarray(weights["bias"])[None],
         ]
     )
+
+
+class LiteralHead(keras.layers.Layer):
+    """Two dense layers on the cross feature: `[..., 3]`, of each pair.
+
+    Their weights are those of a `LocalizationHead`, by name.
+    """
+
+    def __init__(self, weights, **arguments):
+        super().__init__(name="literal_head", **arguments)
+        own = {"dtype": self.dtype_policy}
+        kernel = literal_kernel(weights)
+        self.feature = layers.CrossFeature("query_kernel" in weights, **own)
+        # The feature ends on a one, whose row is the bias.
+        self.hidden = keras.layers.Dense(
+            kernel.shape[1], "relu", use_bias=False, **own
+        )
+        self.hidden.build((None, None, len(kernel)))
+        self.hidden.set_weights([kernel])
+        self.output_layer = keras.layers.Dense(3, **own)
+        self.output_layer.build((None, None, kernel.shape[1]))
+        self.output_layer.set_weights(
+            [weights["output_kernel"], weights["output_bias"]]
+        )
+        self.built = True
+
+    def call(self, query, window):
+        return self.output_layer(self.hidden(self.feature(query, window)))
 
 
 def _errors(functions):
@@ -125,26 +150,16 @@ def _folded(head, inputs, target):
 
 def _literal_tensorflow(weights, inputs, target):
     query, window = map(tf.constant, inputs)
-    dtype = query.dtype.name
-    feature = layers.CrossFeature(dtype=dtype)
-    kernel = literal_kernel(weights)
-    hidden = keras.layers.Dense(
-        kernel.shape[1], "relu", use_bias=False, dtype=dtype
-    )
-    hidden.build((None, None, len(kernel)))
-    hidden.set_weights([kernel])
-    output = keras.layers.Dense(3, dtype=dtype)
-    output.build((None, None, kernel.shape[1]))
-    output.set_weights([weights["output_kernel"], weights["output_bias"]])
+    head = LiteralHead(weights, dtype=query.dtype.name)
+    sources = [weight.value for weight in head.trainable_weights]
 
     @tf.function
     def step(query, window):
         with tf.GradientTape() as tape:
             tape.watch([query, window])
-            outputs = output(hidden(feature(query, window)))
+            outputs = head(query, window)
             loss = tf.reduce_sum((outputs - target) ** 2)
-        layers = [hidden.kernel.value, output.kernel.value, output.bias.value]
-        q, w, k, o, b = tape.gradient(loss, [query, window, *layers])
+        q, w, k, o, b = tape.gradient(loss, [query, window, *sources])
         return [outputs, k, q, w, o, b]
 
     return lambda: step(query, window)

@@ -41,14 +41,8 @@ def in_turn(candidates, rounds):
     """Times candidates in turn, after a run of each to warm it up.
 
     Before its turn there is a pause, in which the threads of others fall
-    asleep; in it, as many runs as fit into `TURN_SECONDS`.
-
-    Args:
-        candidates: Dictionary of functions without arguments, by name.
-        rounds: Int, rounds of turns.
-
-    Returns:
-        Dictionary from name to the median of the seconds of a run.
+    asleep; in it, as many runs as fit into `TURN_SECONDS`. Returns the median
+    of the seconds of a run, by name.
     """
     for function in candidates.values():
         function()
@@ -108,12 +102,8 @@ def peaks(make, *arguments):
     asks the system for nothing, and takes it from others. The other process
     has no such pool, which would make the timings here slower.
 
-    Args:
-        make: Function of a module that makes the candidates.
-        *arguments: Its arguments.
-
-    Returns:
-        Dictionary from name to `peak_memory`, the largest of `MEMORY_RUNS`.
+    A module's function `make` makes the candidates. Returns by name the
+    largest `peak_memory` of `MEMORY_RUNS`.
     """
     no_pool = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1"
     with new_process(initializer=os.putenv, initargs=no_pool) as process:

@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from acnn_tf import layers
 from acnn_tf.models import ACNN
 from experiments.benchmarks.context import convolutions
-from experiments.benchmarks.cross import literal_kernel
+from experiments.benchmarks.cross import LiteralHead
 
 
 class PlainACNN(ACNN):
@@ -20,7 +19,8 @@ class PlainACNN(ACNN):
     def __init__(self, model, **arguments):
         super().__init__(name="plain", **arguments)
         self.context = _Convolutions(model.context)
-        self.head = _LiteralHead(model.head)
+        weights = {one.name: one.numpy() for one in model.head.weights}
+        self.head = _LiteralHead(weights)
         self.build(
             {
                 "window": (None, None, None, model.clip_dim),
@@ -67,27 +67,9 @@ class _Convolutions(keras.layers.Layer):
         return ops.reshape(outputs, (-1, num_windows, *outputs.shape[1:]))
 
 
-class _LiteralHead(keras.layers.Layer):
-    """Two dense layers on the cross feature."""
-
-    def __init__(self, head):
-        super().__init__(name="literal_head")
-        weights = {weight.name: weight.numpy() for weight in head.weights}
-        kernel = literal_kernel(weights)
-        self.feature = layers.CrossFeature("query_kernel" in weights)
-        # The feature ends on a one, whose row is the bias.
-        self.hidden = keras.layers.Dense(
-            kernel.shape[1], "relu", use_bias=False
-        )
-        self.hidden.build((None, None, len(kernel)))
-        self.hidden.set_weights([kernel])
-        self.output_layer = keras.layers.Dense(3)
-        self.output_layer.build((None, None, kernel.shape[1]))
-        self.output_layer.set_weights(
-            [weights["output_kernel"], weights["output_bias"]]
-        )
-        self.built = True
+class _LiteralHead(LiteralHead):
+    """The literal head, with its outputs by their names."""
 
     def call(self, query, window):
-        outputs = self.output_layer(self.hidden(self.feature(query, window)))
+        outputs = super().call(query, window)
         return {"score": outputs[..., 0], "offset": outputs[..., 1:]}

@@ -3,8 +3,7 @@
 Encodings are 128 wide (t), the hidden layer 256 (H), videos 30 s of noise with
 134 windows each, and the ten best moments are ranked with suppression at IoU
 0.5 and with offsets. The literal form makes the outer product of 2,048 pairs
-at a time and computes nothing but their scores; its time is that of a few such
-blocks, scaled.
+at a time; its time is that of a few such blocks, scaled.
 """
 
 import tempfile
@@ -13,12 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from acnn_tf import layers
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.models import ACNN
 from acnn_tf.search import MomentIndex, encode_videos
 from experiments.benchmarks import measure
-from experiments.benchmarks.cross import literal_kernel
+from experiments.benchmarks.cross import LiteralHead
 
 T, H = 128, 256
 PAIRS = 2048
@@ -149,21 +147,14 @@ def make_queries(count):
 def literal(model, queries, pairs):
     """A function that scores `BLOCKS` blocks of `pairs`, literally."""
     weights = {weight.name: weight.numpy() for weight in model.head.weights}
-    kernel = tf.constant(literal_kernel(weights))
-    output = weights["output_kernel"][:, :1]
-    bias = weights["output_bias"][0]
-    feature = layers.CrossFeature()
+    head = LiteralHead(weights)
     per_block = pairs // len(queries)
     rng = np.random.default_rng(2)
     windows = rng.standard_normal((BLOCKS * per_block, T), np.float32)
 
     @tf.function
     def score(queries, windows):
-        features = tf.reshape(
-            feature(queries, windows), (-1, kernel.shape[0])
-        )  # [Q * W, F]
-        hidden = tf.nn.relu(tf.matmul(features, kernel))
-        return tf.reshape(tf.matmul(hidden, output) + bias, (len(queries), -1))
+        return head(queries, windows)[..., 0]
 
     def blocks():
         parts = [

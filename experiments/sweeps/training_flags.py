@@ -57,8 +57,6 @@ def check_flags(words):
         try:
             left = FLAGS(["", *words])[1:]
             settings = command.flag_values(model_flags)
-            for name in ("members", "word_vectors"):  # of `make_model` alone
-                settings.pop(name, None)
             model_flags.constructor_arguments(**settings)
         except (flags.Error, OSError, ValueError) as error:
             raise ValueError(

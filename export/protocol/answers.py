@@ -66,17 +66,11 @@ class Service:
         metrics.loaded.set_function(lambda: max(versions.available, default=0))
 
     async def answer(self, method, body, read, write, deadline=None):
-        """Returns the body that answers a predict request.
+        """Returns the body that answers a predict request, bytes.
 
-        Args:
-            method: What metrics call this kind of request.
-            body: Bytes of the request.
-            read: Function that makes of them a `Call`.
-            write: Function that makes of the call and its outputs bytes.
-            deadline: See `Batcher.run`.
-
-        Raises:
-            ServingError: And nothing else.
+        `read` makes a `Call` of the body, `write` the answer of the call and
+        its outputs. `method` is what metrics call this kind of request. Raises
+        a `ServingError` and nothing else.
         """
         start = time.perf_counter()
         signature, code = "", "OK"

@@ -57,12 +57,9 @@ class _Job:
 class Batcher:
     """Runs calls on threads. All but the threads is for one event loop.
 
-    Args:
-        num_threads: Integer, calls or batches that run at a time.
-        max_batch_size: Integer, rows of a batch. 1: every call by itself.
-        batch_seconds: How long a thread waits for a batch to fill.
-        max_queue: Integer, calls that may wait.
-        observe_batch: Called with the number of rows of each run.
+    So many calls or batches run at a time, and `max_queue` may wait. A batch
+    has `max_batch_size` rows at most, 1 for every call by itself, and waits
+    for `batch_seconds` to fill. `observe_batch` is told the rows of each run.
     """
 
     def __init__(

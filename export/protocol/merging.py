@@ -1,6 +1,7 @@
 """One answer of many servers, each with a shard of one corpus."""
 
 import concurrent.futures
+import json
 from typing import NamedTuple
 
 from export.protocol.errors import ServingError
@@ -100,16 +101,7 @@ class MergingClient:
 
 
 def merge(shards, top_n):
-    """The best of several rankings.
-
-    Args:
-        shards: List of lists of `FoundMoment`s.
-        top_n: Int, how many to return.
-
-    Returns:
-        List of `FoundMoment`s, best first; equal scores by video and start.
-
-    Example:
+    """The best of several rankings; equal scores by video and start.
 
     >>> a, b = FoundMoment("a", 0.0, 2.0, 3.0), FoundMoment("b", 1.0, 5.0, 3.0)
     >>> [moment.video_id for moment in merge([[b], [a]], top_n=2)]
@@ -120,14 +112,7 @@ def merge(shards, top_n):
 
 
 def read_moments(outputs):
-    """Lists the rows of `search` or `localize`, without what fills them up.
-
-    Args:
-        outputs: Dictionary of arrays `[Q, n]`, from `Client.predict`.
-
-    Returns:
-        For each query its list of `FoundMoment`s.
-    """
+    """Lists the rows of `search` or `localize`, without what fills them up."""
     starts, ends, scores = (outputs[key] for key in ("start", "end", "score"))
     nameless = [[b""] * starts.shape[1]] * len(starts)
     return [
@@ -140,6 +125,20 @@ def read_moments(outputs):
         ]
         for row in zip(outputs.get("video_id", nameless), starts, ends, scores)
     ]
+
+
+def print_answer(query, moments, as_json):
+    """Prints the moments of a query, as a table or as one JSON object."""
+    if as_json:
+        moments = [moment._asdict() for moment in moments]
+        answer = {"query": query, "moments": moments}
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    print(query)
+    width = max([8, *(len(moment.video_id) for moment in moments)])
+    print(f"  {'video':<{width}}    start      end    score")
+    for video_id, start, end, score in moments:
+        print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
 
 
 def check_queries(queries):

@@ -82,13 +82,10 @@ def format_shape(shape):
 
 
 def to_proto(array):
-    """Returns the TensorProto of an array.
+    """Returns the TensorProto of an array of numbers, booleans or strings.
 
     Values go where TensorFlow Serving puts them, into `float_val` and its
     like rather than `tensor_content`: there are clients that read only those.
-
-    Args:
-        array: Array of numbers, booleans, `bytes` or `str`.
     """
     from tensorflow.core.framework import tensor_pb2
 
@@ -131,11 +128,8 @@ def from_proto(proto, max_bytes=2**31):
     """Returns the array of a TensorProto. It may be read-only.
 
     A single value stands for all, as in TensorFlow; any other number of
-    values must be that of the shape.
-
-    Args:
-        proto: TensorProto.
-        max_bytes: A shape that declares more is refused unallocated.
+    values must be that of the shape. A shape that declares more than
+    `max_bytes` is refused unallocated.
     """
     name = _NAMES.get(proto.dtype)
     if name is None:
@@ -240,11 +234,9 @@ def brief(value):
 
 
 def from_json(value, dtype):
-    """Returns the array of a value or of nested lists.
+    """Returns the array of a value or of nested lists, of the dtype so named.
 
-    Args:
-        value: As parsed from JSON. Bytes are `{"b64": "..."}`.
-        dtype: Name of the array's dtype.
+    They are as parsed from JSON. Bytes are `{"b64": "..."}`.
     """
     shape, flat = [], [value]
     while flat and isinstance(flat[0], list):
@@ -340,9 +332,7 @@ def _bytes_of(value):
 def to_json(array, as_bytes=False):
     """Returns an array as JSON's nested lists.
 
-    Args:
-        array: Array of numbers, booleans, `bytes` or `str`.
-        as_bytes: Write strings as `{"b64": "..."}`, not as text.
+    With `as_bytes`, strings become `{"b64": "..."}` rather than text.
     """
     array = np.asarray(array)
     name = dtype_name(array)
