@@ -81,17 +81,6 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory):
-    """What `c_runner.run` runs."""
-    from tests import c_runner  # brings TensorFlow
-
-    reason = c_runner.why_not()
-    if reason:
-        pytest.skip(reason)
-    return c_runner.build(tmp_path_factory.mktemp("program"))
-
-
-@pytest.fixture(scope="session")
 def small_models(tmp_path_factory):
     """Folder with version 1, y = 2 x. Tests copy what they change."""
     from tests.small_model import save  # brings TensorFlow
