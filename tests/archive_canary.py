@@ -22,33 +22,16 @@ from tests import hostile_archives, mutations
 
 MAX_BYTES = 64 * 2**20
 ALARMS = (
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "os.putenv",
-    "os.symlink",
-    "os.link",
-    "subprocess.",
-    "socket.",
-    "urllib.",
-    "marshal.load",
-    "pickle.",
-    "ctypes.dlopen",
-    "import",
-    "exec",
+    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork"),
+    *("os.putenv", "os.symlink", "os.link", "subprocess.", "socket."),
+    *("urllib.", "marshal.load", "pickle.", "ctypes.dlopen", "import", "exec"),
 )
-CHANGES = (
-    mutations.flip,
-    mutations.truncate,
-    mutations.cut_between_records,
-    mutations.empty,
-    mutations.grow,
-    mutations.swap_records,
-    mutations.repeat_record,
-    mutations.swap_blocks,
-)
+# Of one file.
+CHANGES = [
+    mutate
+    for mutate in dict.fromkeys(mutations.MUTATIONS)
+    if mutate not in (mutations.remove, mutations.swap_files)
+]
 MOVES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate")
 
 
