@@ -155,7 +155,7 @@ def test_what_cannot_be_encoded_ends_with_one_line(corpus):
 
 
 def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
-    scenes = synthetic.make_scenes(8, split="val")
+    scenes = synthetic.make_scenes(4, split="val")
     words = sorted({w for m in scenes.moments for w in m.query.split()})
     dim = next(iter(scenes.features.values())).shape[1]
     model = small_acnn.make_model(
@@ -165,7 +165,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     data = (
         f"--workdir={tmp_path}",
         "--dataset=synthetic",
-        "--num_scenes=40",
+        "--num_scenes=20",
         "--suppression=per_threshold",
     )
     whole = run_module("experiments.evaluate", *data, "--timelines=0").stdout

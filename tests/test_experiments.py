@@ -190,7 +190,7 @@ def test_two_replicas_train_on_pairs_and_evaluate_as_one(
         "--epochs=1",
         *SMALL,
         *mirrored,
-        "--checkpoint_steps=3",
+        *("--checkpoint_steps=3", "--overlap=0.5"),
     )
     assert [row["epoch"] for row in history(tmp_path)] == ["0"]
 
@@ -306,9 +306,10 @@ def test_training_finds_the_planted_moments(tmp_path):
         "train",
         *("--dataset=synthetic", "--num_scenes=120", f"--workdir={tmp_path}"),
         *("--window_seconds=3,4.5,6.5,9", "--epochs=8", "--learning_rate=3e-3"),
-        *("--ema_momentum=0", "--crop=0", "--word_dim=32", "--filters=64"),
+        *("--ema_momentum=0", "--crop=0", "--word_dim=32", "--filters=32"),
         *("--query_encoder=mean", "--embedding_dim=32", "--hidden_dim=64"),
-        *("--dropout=0.1", "--clip_dropout=0.1"),
+        *("--dropout=0.1", "--clip_dropout=0.1", "--overlap=0.5"),
+        "--kernel_sizes=1,3",
     )
     flags = f"--workdir={tmp_path}", "--shuffled", "--json", "--timelines=0"
     found = json.loads(run("evaluate", *flags).stdout)
