@@ -33,7 +33,7 @@ LONGEST = (
     "test_export",
     "test_distribution",
     "test_beam_shards",
-    "test_write_failures",
+    "test_untrusted_archives",
     "test_semi_synthetic",
     "test_servable",
     "test_benchmark",

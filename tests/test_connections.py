@@ -182,9 +182,8 @@ def test_a_server_that_starts_late_is_waited_for(protocol):
 def test_no_server_is_unavailable(protocol, no_pauses):
     address = f"{protocol}://127.0.0.1:{free_port()}"
     with Client(address) as client:
-        with pytest.raises(ServingError) as caught:
+        with pytest.raises(ServingError, match="^UNAVAILABLE"):
             client.search(["door"])
-    assert caught.value.code == "UNAVAILABLE"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -193,9 +192,8 @@ def test_a_silent_server_meets_the_deadline(protocol):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"{protocol}://127.0.0.1:{listener.getsockname()[1]}"
         with Client(address, timeout=0.3) as client:
-            with pytest.raises(ServingError) as caught:
+            with pytest.raises(ServingError, match="^DEADLINE_EXCEEDED"):
                 client.search(["door"])
-    assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -218,9 +216,8 @@ def test_strange_answers_are_typed():
             client._signatures = {
                 "serving_default": {"inputs": {}, "outputs": {}}
             }
-            with pytest.raises(ServingError) as caught:
+            with pytest.raises(ServingError, match="^INTERNAL"):
                 client.predict({})
-            assert caught.value.code == "INTERNAL"
             # It has read the signatures anew.
             assert client.predict({})["y"] == [1]
 
