@@ -76,18 +76,23 @@ def main(library, saved_model):
         *((ctypes.c_char_p * 1)(b"serve"), 1, graph, None),
     )
 
-    def run(inputs, names):
-        count, fetched = len(inputs), (ctypes.c_void_p * len(names))()
+    def run(inputs, outputs):
+        count, fetched = len(inputs), (ctypes.c_void_p * len(outputs))()
         checked(
             "TF_SessionRun",
             *(session, None, (Output * count)(*map(output, inputs))),
             *((ctypes.c_void_p * count)(*map(tensor, inputs.values())), count),
-            *((Output * len(names))(*map(serialized, names)), fetched),
-            *(len(names), None, 0, None),
+            *((Output * len(outputs))(*outputs), fetched),
+            *(len(outputs), None, 0, None),
         )
         return [content(found) for found in fetched]
 
-    return [run(*request) for request in pickle.load(sys.stdin.buffer)]
+    # Operations are added before the first run, which prepares the graph.
+    requests = [
+        (inputs, [*map(serialized, names)])
+        for inputs, names in pickle.load(sys.stdin.buffer)
+    ]
+    return [run(*request) for request in requests]
 
 
 def run(saved_model, requests):

@@ -296,8 +296,8 @@ def test_a_stock_tensorflow_serving_is_understood(protocol, variable):
             for moments in client.search(queries):
                 assert moments
                 assert all(moment.video_id for moment in moments)
-        with pytest.raises(ServingError, match="^INVALID_ARGUMENT"):
+        with pytest.raises(ServingError, match=r"^INVALID_ARGUMENT"):
             client.localize([clips[:, :-1]], queries[:1])
     with Client(address, version=version + 1000) as client:
-        with pytest.raises(ServingError, match="^NOT_FOUND"):
+        with pytest.raises(ServingError, match=r"^NOT_FOUND"):
             client.metadata()

@@ -182,7 +182,7 @@ def test_a_server_that_starts_late_is_waited_for(protocol):
 def test_no_server_is_unavailable(protocol, no_pauses):
     address = f"{protocol}://127.0.0.1:{free_port()}"
     with Client(address) as client:
-        with pytest.raises(ServingError, match="^UNAVAILABLE"):
+        with pytest.raises(ServingError, match=r"^UNAVAILABLE"):
             client.search(["door"])
 
 
@@ -192,7 +192,7 @@ def test_a_silent_server_meets_the_deadline(protocol):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"{protocol}://127.0.0.1:{listener.getsockname()[1]}"
         with Client(address, timeout=0.3) as client:
-            with pytest.raises(ServingError, match="^DEADLINE_EXCEEDED"):
+            with pytest.raises(ServingError, match=r"^DEADLINE_EXCEEDED"):
                 client.search(["door"])
 
 
@@ -216,7 +216,7 @@ def test_strange_answers_are_typed():
             client._signatures = {
                 "serving_default": {"inputs": {}, "outputs": {}}
             }
-            with pytest.raises(ServingError, match="^INTERNAL"):
+            with pytest.raises(ServingError, match=r"^INTERNAL"):
                 client.predict({})
             # It has read the signatures anew.
             assert client.predict({})["y"] == [1]
