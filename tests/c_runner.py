@@ -1,151 +1,145 @@
 """Runs the signatures of a SavedModel through TensorFlow's C API.
 
-What TensorFlow Serving stands on: what fails here cannot run there.
-`run_saved_model.c` is the program; here it is built and spoken to.
+    python -m tests.c_runner LIBRARY SAVED_MODEL
+
+loads that library, and no module of TensorFlow. What TensorFlow Serving stands
+on: the graph tagged "serve" is read, its init op run, and tensors are fed and
+fetched by name. What fails here cannot run there, such as an operation that
+exists in Python only. Requests come pickled from stdin, and answers go so to
+stdout; their tensors are serialized.
 """
 
-import io
-import math
-import os
-import shutil
-import struct
+import ctypes
+import functools
+import pickle
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
 
-import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
-SOURCE = Path(__file__).with_name("run_saved_model.c")
-LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
+class Output(ctypes.Structure):
+    """TF_Output: an operation, and which of its outputs."""
 
-
-def why_not():
-    """Returns why the program cannot be built here, None where it can."""
-    if shutil.which("gcc") is None:
-        return "no gcc, which builds tests/run_saved_model.c"
-    folder = Path(tf.sysconfig.get_lib())
-    missing = [name for name in LIBRARIES if not (folder / name).exists()]
-    return f"{folder} has no {', '.join(missing)}" if missing else None
+    _fields_ = (("operation", ctypes.c_void_p), ("index", ctypes.c_int))
 
 
-def build(folder):
-    """Compiles the program against the TensorFlow of this interpreter.
+def main(library, saved_model):
+    """Frees nothing: the process ends soon."""
+    library = ctypes.CDLL(library)
 
-    Args:
-        folder: Where to put it.
+    def call(name, *arguments):
+        """Calls a function whose whole numbers are as wide as pointers."""
+        function = getattr(library, name)
+        function.restype = ctypes.c_void_p
+        return function(
+            *(
+                ctypes.c_void_p(x) if isinstance(x, int) else x
+                for x in arguments
+            )
+        )
 
-    Returns:
-        Path of the program.
+    status, graph = call("TF_NewStatus"), call("TF_NewGraph")
+
+    def checked(name, *arguments):
+        found = call(name, *arguments, status)
+        if call("TF_GetCode", status):
+            message = ctypes.string_at(call("TF_Message", status))
+            sys.exit(message.decode(errors="replace"))
+        return found
+
+    def output(name):
+        operation, _, index = name.partition(":")
+        operation = call("TF_GraphOperationByName", graph, operation.encode())
+        return Output(operation, int(index))
+
+    @functools.cache
+    def serialized(name):
+        made = f"{name.replace(':', '_')}_serialized".encode()
+        made = call("TF_NewOperation", graph, b"SerializeTensor", made)
+        call("TF_AddInput", made, output(name))
+        return Output(checked("TF_FinishOperation", made), 0)
+
+    def tensor(proto):
+        found = call("TF_AllocateTensor", 1, None, 0, 4)  # of another type
+        buffer = call("TF_NewBufferFromString", proto, len(proto))
+        checked("TF_TensorFromProto", buffer, found)
+        return found
+
+    def content(tensor):
+        text = call("TF_TensorData", tensor)
+        start = call("TF_StringGetDataPointer", text)
+        return ctypes.string_at(start, call("TF_StringGetSize", text))
+
+    session = checked(
+        "TF_LoadSessionFromSavedModel",
+        *(call("TF_NewSessionOptions"), None, saved_model.encode()),
+        *((ctypes.c_char_p * 1)(b"serve"), 1, graph, None),
+    )
+
+    def run(inputs, outputs):
+        count, fetched = len(inputs), (ctypes.c_void_p * len(outputs))()
+        checked(
+            "TF_SessionRun",
+            *(session, None, (Output * count)(*map(output, inputs))),
+            *((ctypes.c_void_p * count)(*map(tensor, inputs.values())), count),
+            *((Output * len(outputs))(*outputs), fetched),
+            *(len(outputs), None, 0, None),
+        )
+        return [content(found) for found in fetched]
+
+    # Operations are added before the first run, which prepares the graph.
+    requests = [
+        (inputs, [*map(serialized, names)])
+        for inputs, names in pickle.load(sys.stdin.buffer)
+    ]
+    return [run(*request) for request in requests]
+
+
+def run(saved_model, requests):
+    """Runs requests, pairs of a signature and its inputs, one after another.
+
+    Returns for each a dictionary from output name to array. Skips a test where
+    TensorFlow brings no library.
     """
-    program = Path(folder) / "run_saved_model"
-    libraries = tf.sysconfig.get_lib()
+    import pytest
+    import tensorflow as tf
+    from tensorflow.core.framework import tensor_pb2
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    library = Path(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2")
+    if not library.exists():
+        pytest.skip(f"{library} is not there")
+    saved = Path(saved_model, "saved_model.pb").read_bytes()
+    (meta,) = saved_model_pb2.SavedModel.FromString(saved).meta_graphs
+    asked = []
+    for name, arrays in requests:
+        signature = meta.signature_def[name]
+        inputs = {
+            signature.inputs[key].name: tf.make_tensor_proto(
+                array
+            ).SerializeToString()
+            for key, array in arrays.items()
+        }
+        asked.append((inputs, [o.name for o in signature.outputs.values()]))
     done = subprocess.run(
-        [
-            *("gcc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror"),
-            # As a system's headers: their warnings are not ours.
-            *("-isystem", tf.sysconfig.get_include()),
-            *(str(SOURCE), "-o", str(program), f"-L{libraries}"),
-            *(f"-l:{name}" for name in LIBRARIES),
-            f"-Wl,-rpath,{libraries}",
-            # Where it is there, it takes a third of the time.
-            *(["-fuse-ld=gold"] if shutil.which("ld.gold") else []),
-        ],
+        [sys.executable, "-m", "tests.c_runner", library, saved_model],
+        cwd=Path(__file__).resolve().parents[1],
+        input=pickle.dumps(asked),
         capture_output=True,
-        text=True,
+        timeout=60,
         check=False,
     )
-    assert done.returncode == 0, f"{SOURCE} does not compile:\n{done.stderr}"
-    return program
-
-
-def run(program, saved_model, requests):
-    """Loads a SavedModel once and runs requests one after another.
-
-    Nothing is converted on the way: an input of a wrong type is TensorFlow's
-    to refuse, as it would be in Serving.
-
-    Args:
-        program: What `build` returned.
-        saved_model: Folder of the SavedModel.
-        requests: List of pairs (signature, {input name: array}); strings are
-            arrays of objects.
-
-    Returns:
-        For each request a dictionary from output name to array; strings come
-        as arrays of bytes.
-
-    Raises:
-        RuntimeError: If TensorFlow reports an error: its message.
-    """
-    saved = (Path(saved_model) / "saved_model.pb").read_bytes()
-    (graph,) = saved_model_pb2.SavedModel.FromString(saved).meta_graphs
-    signatures = graph.signature_def
-    with tempfile.TemporaryDirectory() as folder:
-        request_file = Path(folder) / "requests"
-        response_file = Path(folder) / "responses"
-        with open(request_file, "wb") as file:
-            file.write(struct.pack("<I", len(requests)))
-            for name, inputs in requests:
-                _write_request(file, signatures[name], inputs)
-        done = subprocess.run(
-            [program, saved_model, request_file, response_file],
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
-        if done.returncode:
-            # What precedes the mark is TensorFlow's chatter.
-            mark = "run_saved_model: error: "
-            message = done.stderr.partition(mark)[2].strip()
-            raise RuntimeError(message or f"exit code {done.returncode}")
-        file = io.BytesIO(response_file.read_bytes())
+    assert done.returncode == 0, done.stderr[-3000:]
     return [
-        {key: _read_tensor(file) for key in sorted(signatures[name].outputs)}
-        for name, _ in requests
+        {
+            key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(content))
+            for key, content in zip(meta.signature_def[name].outputs, answer)
+        }
+        for (name, _), answer in zip(requests, pickle.loads(done.stdout))
     ]
 
 
-def _write_request(file, signature, inputs):
-    file.write(struct.pack("<I", len(inputs)))
-    for name, array in inputs.items():
-        _write_text(file, signature.inputs[name].name)
-        _write_tensor(file, array)
-    file.write(struct.pack("<I", len(signature.outputs)))
-    for name in sorted(signature.outputs):
-        _write_text(file, signature.outputs[name].name)
-
-
-def _write_text(file, text):
-    data = text.encode()
-    file.write(struct.pack("<I", len(data)) + data)
-
-
-def _write_tensor(file, array):
-    dtype = tf.as_dtype(array.dtype)  # of objects tf.string
-    file.write(struct.pack("<II", dtype.as_datatype_enum, array.ndim))
-    file.write(struct.pack(f"<{array.ndim}q", *array.shape))
-    if dtype == tf.string:
-        items = [item.encode() for item in array.flat]
-    else:
-        items = [array.tobytes()]
-    for data in items:
-        file.write(struct.pack("<Q", len(data)) + data)
-
-
-def _read_tensor(file):
-    def unpack(form):
-        return struct.unpack(form, file.read(struct.calcsize(form)))
-
-    code, rank = unpack("<II")
-    shape = unpack(f"<{rank}q")
-    dtype = tf.as_dtype(code)
-    if dtype == tf.string:
-        items = [file.read(*unpack("<Q")) for _ in range(math.prod(shape))]
-        return np.array(items, object).reshape(shape)
-    data = file.read(*unpack("<Q"))
-    return np.frombuffer(data, dtype.as_numpy_dtype).reshape(shape)
+if __name__ == "__main__":
+    answers = main(*sys.argv[1:])
+    assert not {"keras", "tensorflow"} & set(sys.modules)
+    sys.stdout.buffer.write(pickle.dumps(answers))

@@ -33,7 +33,7 @@ LONGEST = (
     "test_export",
     "test_distribution",
     "test_beam_shards",
-    "test_write_failures",
+    "test_untrusted_archives",
     "test_semi_synthetic",
     "test_servable",
     "test_benchmark",
@@ -78,17 +78,6 @@ def shared_data():
             "and not part of the project"
         )
     return path
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory):
-    """What `c_runner.run` runs."""
-    from tests import c_runner  # brings TensorFlow
-
-    reason = c_runner.why_not()
-    if reason:
-        pytest.skip(reason)
-    return c_runner.build(tmp_path_factory.mktemp("program"))
 
 
 @pytest.fixture(scope="session")

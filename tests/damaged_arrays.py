@@ -23,17 +23,7 @@ CLIPS = {
     f"v{number:02d}": np.full((3, 4), 1.5 + number, np.float32)
     for number in range(30)
 }
-NUMBERS = (
-    0,
-    1,
-    8,
-    0xFF,
-    0xFFFF,
-    1 << 32,
-    1 << 40,
-    (1 << 63) - 1,
-    (1 << 64) - 1,
-)
+NUMBERS = [0, 1, 8, 1 << 32, 1 << 40, *((1 << n) - 1 for n in (8, 16, 63, 64))]
 
 
 def stranger(libver, group="", **options):

@@ -30,17 +30,6 @@ def make_strategy(name):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
 
 
-class Losses(keras.callbacks.Callback):
-    """Keeps what is logged after each step."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps.append([logs[name] for name in sorted(logs)])
-
-
 def make_model():
     """A compiled model, and the function that makes its batches."""
     scenes = synthetic.make_scenes(9)
@@ -106,18 +95,24 @@ def fit(strategy, model, make_batches, batch_sizes):
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
         data = make_batches(int(size))
-        logged = Losses()
+        steps = []
         model.fit(
             data.distribute(strategy).dataset,
             steps_per_epoch=data.steps_per_epoch,
             epochs=2,
             shuffle=False,
             verbose=0,
-            callbacks=[logged],
+            callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_end=lambda _, logs, steps=steps: (
+                        steps.append([logs[name] for name in sorted(logs)])
+                    )
+                )
+            ],
         )
         weights = [np.ravel(weight) for weight in model.get_weights()]
         weights = np.concatenate(weights).tolist()
-        yield size, {"losses": logged.steps, "weights": weights}
+        yield size, {"losses": steps, "weights": weights}
 
 
 def main(name, out, *batch_sizes):

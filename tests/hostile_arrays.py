@@ -23,7 +23,6 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t, h5z
 
 CLIPS = np.array([[1.5, 2.0]], np.float32)
-NAN = np.array([[1.0, 2.0], [np.nan, 4.0]])
 SOFT = h5py.SoftLink("/good")
 TERA = 1 << 40
 LZF, BLOSC = 32000, 32001
@@ -258,170 +257,151 @@ def socket(path):
 PLAIN = r".*make one plain file of it: python -c .*plain\.h5"
 NPY = "is not a whole .npy file of numbers: .*"
 UNWRITTEN = "'bad' was not written in whole, .* zeros "
-# By the name of the file: what writes it, and what is said of it.
-CASES = {
-    "x.h5": {
-        "pipe": (os.mkfifo, "regular file, found a pipe"),
-        "device": (device, "regular file, found a device"),
-        "socket": (socket, "regular file, found a socket"),
-        "folder": (os.mkdir, "regular file, found a folder"),
-        # The file as a whole.
-        "empty": (content(b""), "not a whole HDF5 file"),
-        "text": (content(b"clips" * 99), "not a whole HDF5 file"),
-        "cut": (cut(holding(CLIPS)), "not a whole HDF5 file: .*truncated"),
-        "locked": (locked, "being written by another program"),
-        "not closed": (not_closed, "not closed by the program that wrote it"),
-        "name": (holding(CLIPS, b"v\xff"), r"not UTF-8: 'v\\udcff'"),
-        "no names": (hdf5(lambda f: f.pop("good")), "holds no arrays"),
-        "names in a circle": (circle(0), "x.h5: has names that are damaged"),
-        "names of a group": (circle(1), "x.h5: has names that are damaged"),
-        # Numbers that are not in the file.
-        "soft": (holding(SOFT), f"'bad' is a soft link{PLAIN}"),
-        "soft in group": (holding(SOFT, "bad/c3d"), f"is a soft link{PLAIN}"),
-        "external": (
-            holding(h5py.ExternalLink("y.h5", "/a")),
-            f"'bad' is an external link{PLAIN}",
-        ),
-        "virtual": (hdf5(virtual), rf"'bad' .* `virtual_sources\(\)`{PLAIN}"),
-        "external storage": (
-            dataset((1, 2), "f4", external=[("raw", 0, 8)]),
-            f"'bad' is stored in another file{PLAIN}",
-        ),
-        "never written": (dataset((1, 2), "f4"), UNWRITTEN),
-        "no chunk": (dataset((1, 2), "f4", chunks=(1, 1)), UNWRITTEN),
-        "not all chunks": (hdf5(part_written), UNWRITTEN),
-        "terabytes": (
-            dataset((TERA, 2), "f4", chunks=(1024, 2), compression="gzip"),
-            UNWRITTEN,
-        ),
-        # More numbers than there can be.
-        "gigabytes of zeros": (
-            packed(1 << 29, deflated(1)),
-            "'bad' declares 2,147,483,648 bytes and stores 2,0",
-        ),
-        "chunk that goes on": (
-            packed(1 << 20, deflated(1000)),
-            "'bad' has a chunk that is not the 4,194,304 bytes ",
-        ),
-        "chunk too long": (
-            packed(1024, bytes(9000), filters=(LZF,)),
-            "'bad' has a chunk that is not the 4,096 bytes ",
-        ),
-        "packed twice": (
-            packed(2, zlib.compress(bytes(8)), filters=(1, 1)),
-            f"'bad' is packed 2 times over{PLAIN}",
-        ),
-        "shape": (changed((5, 7), (TERA, 7)), "'bad' cannot be read"),
-        "address": (
-            changed(("address", 140), ("end", 140)),
-            "'bad' (cannot be read|declares)",
-        ),
-        # Numbers that cannot be read.
-        "filter": (
-            packed(2, bytes(8), filters=(BLOSC,)),
-            rf"'bad' is packed with filter 32001 .*hdf5plugin{PLAIN}",
-        ),
-        "group in group": (
-            holding(CLIPS, "bad/c3d/fc6"),
-            rf"'bad' must be .* found a group that holds c3d\. {PLAIN}",
-        ),
-        "group of two": (
-            holding(CLIPS, "bad/fc6", "bad/fc7"),
-            rf"'bad' must be .* group that holds fc6, fc7\. {PLAIN}",
-        ),
-        "empty group": (
-            hdf5(lambda f: f.create_group("bad")),
-            rf"'bad' must be .* group that holds nothing\. {PLAIN}",
-        ),
-        "type": (holding(np.dtype("f4")), "'bad' must be a dataset"),
-        "words": (holding("clips"), "'bad' .* found text"),
-        "records": (holding(np.ones(2, [("x", "f4")])), "'bad' .* records"),
-        "lists": (dataset(3, h5py.vlen_dtype("f4")), "'bad' .* found lists"),
-        "booleans": (holding(np.ones((1, 2), bool)), "'bad' .* booleans"),
-        "no shape": (holding(h5py.Empty("f4")), "'bad' has no shape"),
-        "integers": (holding(np.ones(2, int)), "'bad': .* found int64"),
-        "nan": (holding(NAN), "'bad': clip 1, number 0 is nan"),
-        "large": (holding([1.0, 1e300]), "'bad': number 1 is inf"),
-        "scalar": (holding(np.inf), "'bad': is inf"),
-    },
-    "x": {
-        "no files": (os.mkdir, "holds no arrays"),
-        "npy pipe": (npy(os.mkfifo), "bad.npy: .* found a pipe"),
-        "npy folder": (npy(os.mkdir), "bad.npy: .* found a folder"),
-        "npy name": (
-            npy(lambda path: np.save(f"{path[:-7]}v\udcff", CLIPS)),
-            r"not UTF-8: 'v\\udcff'",
-        ),
-        "npy shape": (header(shape=(TERA, TERA)), f"{NPY}bytes, and 8 follow"),
-        "npy sign": (header(shape=(-1, -2)), NPY),
-        "npy cut": (header(data=bytes(7)), f"{NPY}8 bytes, and 7 follow"),
-        "npy goes on": (header(data=bytes(9)), f"{NPY}8 bytes, and 9 follow"),
-        "npy header": (npy(content(b"\x93NUMPY\2\0\xff\xff\xff\xff{")), NPY),
-        "npy long header": (header(2, descr="<f4" * 9999), NPY),
-        "npy deep header": (
-            npy(content(b"\x93NUMPY\1\0\0\x20" + b"(" * 8192)),
-            NPY,
-        ),
-        "npy version": (header(3), rf"{NPY}found \(3, 0\)"),
-        "npy empty": (npy(content(b"")), NPY),
-        "npy objects": (
-            npy(lambda path: np.save(path, np.array([{}]), allow_pickle=True)),
-            f"{NPY}expected numbers, found object",
-        ),
-        "npy text": (header(descr="<U1"), f"{NPY}found <U1"),
-        "pickle": (npy(content(pickle.dumps([1]))), NPY),
-        "npz": (npy(archive), NPY),
-    },
-    "x.tfrecord": {
-        "tfrecord pipe": (os.mkfifo, "found a pipe"),
-        "no records": (content(b""), "holds no records"),
-        "terabyte": (
-            content(start_of_record(TERA) + b"abc"),
-            ":1: is damaged or cut short: it ends after 15 bytes",
-        ),
-        "2 GiB": (
-            sparse_record,
-            ":1: must have at most .* 2,147,483,647 bytes",
-        ),
-        "a million records": (
-            content(record(b"") * 1_000_001),
-            ":1000001: must have at most 1,000,000 records",
-        ),
-        "tfrecord cut": (cut(second()), ":2: is damaged or cut short"),
-        "flipped": (flipped(second()), ":2: is damaged: .*corrupted"),
-        "no examples": (
-            content(record(b"\xff\xff") * 10_000),
-            "(?s):2: is not a tf.train.Example.* and 81 more",
-        ),
-        "id as bytes": (second(video_id=b"\xff"), ":2: .* is not UTF-8"),
-        "id again": (
-            second(video_id=b"good"),
-            ":2: video 'good' is already at .*:1; remove",
-        ),
-        "no id": (second(video_id=None), ":2: `video_id` must be one"),
-        "id as number": (second(video_id=1), ":2: `video_id` must be one"),
-        "other clips": (
-            second(clip_seconds=2.0),
-            "`clip_seconds` 2 is not the 1",
-        ),
-        "videos missing": (
-            second(num_videos=3),
-            ":2: is cut .* 2 of its 3 vid",
-        ),
-        "no array": (second(features=None), ":2: `features` must be one"),
-        "no tfrecord shape": (second(shape=None), r":2: .* 8 bytes, .* \[\]"),
-        "huge": (second(shape=[1 << 62, 1 << 62]), ":2: .* 8 bytes, .* .4611"),
-        "sign": (second(shape=[-1, -2]), r":2: .* 8 bytes, .* \[-1, -2\]"),
-        "long shape": (
-            second(shape=[1] * 3_000_000),
-            ":2: .* 8 bytes, .* .1, 1",
-        ),
-        "tfrecord nan": (
-            second(features=np.array([1, np.nan], "<f4").tobytes()),
-            ":2: 'bad': clip 0, number 1 is nan",
-        ),
-    },
+# What writes a file, and what is said of it.
+HDF5 = {
+    "pipe": (os.mkfifo, "regular file, found a pipe"),
+    "device": (device, "regular file, found a device"),
+    "socket": (socket, "regular file, found a socket"),
+    "folder": (os.mkdir, "regular file, found a folder"),
+    # The file as a whole.
+    "empty": (content(b""), "not a whole HDF5 file"),
+    "text": (content(b"clips" * 99), "not a whole HDF5 file"),
+    "cut": (cut(holding(CLIPS)), "not a whole HDF5 file: .*truncated"),
+    "locked": (locked, "being written by another program"),
+    "not closed": (not_closed, "not closed by the program that wrote it"),
+    "name": (holding(CLIPS, b"v\xff"), r"not UTF-8: 'v\\udcff'"),
+    "no names": (hdf5(lambda f: f.pop("good")), "holds no arrays"),
+    "names in a circle": (circle(0), "x.h5: has names that are damaged"),
+    "names of a group": (circle(1), "x.h5: has names that are damaged"),
+    # Numbers that are not in the file.
+    "soft": (holding(SOFT), f"'bad' is a soft link{PLAIN}"),
+    "soft in group": (holding(SOFT, "bad/c3d"), f"is a soft link{PLAIN}"),
+    "external": (
+        holding(h5py.ExternalLink("y.h5", "/a")),
+        f"'bad' is an external link{PLAIN}",
+    ),
+    "virtual": (hdf5(virtual), rf"'bad' .* `virtual_sources\(\)`{PLAIN}"),
+    "external storage": (
+        dataset((1, 2), "f4", external=[("raw", 0, 8)]),
+        f"'bad' is stored in another file{PLAIN}",
+    ),
+    "never written": (dataset((1, 2), "f4"), UNWRITTEN),
+    "no chunk": (dataset((1, 2), "f4", chunks=(1, 1)), UNWRITTEN),
+    "not all chunks": (hdf5(part_written), UNWRITTEN),
+    "terabytes": (
+        dataset((TERA, 2), "f4", chunks=(1024, 2), compression="gzip"),
+        UNWRITTEN,
+    ),
+    # More numbers than there can be.
+    "gigabytes of zeros": (
+        packed(1 << 29, deflated(1)),
+        "'bad' declares 2,147,483,648 bytes and stores 2,0",
+    ),
+    "chunk that goes on": (
+        packed(1 << 20, deflated(1000)),
+        "'bad' has a chunk that is not the 4,194,304 bytes ",
+    ),
+    "chunk too long": (
+        packed(1024, bytes(9000), filters=(LZF,)),
+        "'bad' has a chunk that is not the 4,096 bytes ",
+    ),
+    "packed twice": (
+        packed(2, zlib.compress(bytes(8)), filters=(1, 1)),
+        f"'bad' is packed 2 times over{PLAIN}",
+    ),
+    "shape": (changed((5, 7), (TERA, 7)), "'bad' cannot be read"),
+    "address": (
+        changed(("address", 140), ("end", 140)),
+        "'bad' (cannot be read|declares)",
+    ),
+    # Numbers that cannot be read.
+    "filter": (
+        packed(2, bytes(8), filters=(BLOSC,)),
+        rf"'bad' is packed with filter 32001 .*hdf5plugin{PLAIN}",
+    ),
+    "group in group": (
+        holding(CLIPS, "bad/c3d/fc6"),
+        rf"'bad' must be .* found a group that holds c3d\. {PLAIN}",
+    ),
+    "group of two": (
+        holding(CLIPS, "bad/fc6", "bad/fc7"),
+        rf"'bad' must be .* group that holds fc6, fc7\. {PLAIN}",
+    ),
+    "empty group": (
+        hdf5(lambda f: f.create_group("bad")),
+        rf"'bad' must be .* group that holds nothing\. {PLAIN}",
+    ),
+    "type": (holding(np.dtype("f4")), "'bad' must be a dataset"),
+    "words": (holding("clips"), "'bad' .* found text"),
+    "records": (holding(np.ones(2, [("x", "f4")])), "'bad' .* records"),
+    "lists": (dataset(3, h5py.vlen_dtype("f4")), "'bad' .* found lists"),
+    "booleans": (holding(np.ones((1, 2), bool)), "'bad' .* booleans"),
+    "no shape": (holding(h5py.Empty("f4")), "'bad' has no shape"),
+    "large": (holding([1.0, 1e300]), "'bad': number 1 is inf"),
+    "scalar": (holding(np.inf), "'bad': is inf"),
 }
+FOLDERS = {
+    "no files": (os.mkdir, "holds no arrays"),
+    "npy pipe": (npy(os.mkfifo), "bad.npy: .* found a pipe"),
+    "npy folder": (npy(os.mkdir), "bad.npy: .* found a folder"),
+    "npy name": (
+        npy(lambda path: np.save(f"{path[:-7]}v\udcff", CLIPS)),
+        r"not UTF-8: 'v\\udcff'",
+    ),
+    "npy shape": (header(shape=(TERA, TERA)), f"{NPY}bytes, and 8 follow"),
+    "npy sign": (header(shape=(-1, -2)), NPY),
+    "npy cut": (header(data=bytes(7)), f"{NPY}8 bytes, and 7 follow"),
+    "npy goes on": (header(data=bytes(9)), f"{NPY}8 bytes, and 9 follow"),
+    "npy header": (npy(content(b"\x93NUMPY\2\0\xff\xff\xff\xff{")), NPY),
+    "npy long header": (header(2, descr="<f4" * 9999), NPY),
+    "npy deep header": (
+        npy(content(b"\x93NUMPY\1\0\0\x20" + b"(" * 8192)),
+        NPY,
+    ),
+    "npy version": (header(3), rf"{NPY}found \(3, 0\)"),
+    "npy empty": (npy(content(b"")), NPY),
+    "npy objects": (
+        npy(lambda path: np.save(path, np.array([{}]), allow_pickle=True)),
+        f"{NPY}expected numbers, found object",
+    ),
+    "npy text": (header(descr="<U1"), f"{NPY}found <U1"),
+    "pickle": (npy(content(pickle.dumps([1]))), NPY),
+    "npz": (npy(archive), NPY),
+}
+TFRECORD = {
+    "tfrecord pipe": (os.mkfifo, "found a pipe"),
+    "no records": (content(b""), "holds no records"),
+    "terabyte": (
+        content(start_of_record(TERA) + b"abc"),
+        ":1: is damaged or cut short: it ends after 15 bytes",
+    ),
+    "2 GiB": (sparse_record, ":1: must have at most .* 2,147,483,647 bytes"),
+    "a million records": (
+        content(record(b"") * 1_000_001),
+        ":1000001: must have at most 1,000,000 records",
+    ),
+    "tfrecord cut": (cut(second()), ":2: is damaged or cut short"),
+    "flipped": (flipped(second()), ":2: is damaged: .*corrupted"),
+    "no examples": (
+        content(record(b"\xff\xff") * 10_000),
+        "(?s):2: is not a tf.train.Example.* and 81 more",
+    ),
+    "id as bytes": (second(video_id=b"\xff"), ":2: .* is not UTF-8"),
+    "id again": (
+        second(video_id=b"good"),
+        ":2: video 'good' is already at .*:1; remove",
+    ),
+    "no id": (second(video_id=None), ":2: `video_id` must be one"),
+    "id as number": (second(video_id=1), ":2: `video_id` must be one"),
+    "other clips": (second(clip_seconds=2.0), "`clip_seconds` 2 is not the 1"),
+    "videos missing": (second(num_videos=3), ":2: is cut .* 2 of its 3 vid"),
+    "no array": (second(features=None), ":2: `features` must be one"),
+    "no tfrecord shape": (second(shape=None), r":2: .* 8 bytes, .* \[\]"),
+    "huge": (second(shape=[1 << 62, 1 << 62]), ":2: .* 8 bytes, .* .4611"),
+    "sign": (second(shape=[-1, -2]), r":2: .* 8 bytes, .* \[-1, -2\]"),
+    "long shape": (second(shape=[1] * 3_000_000), ":2: .* 8 bytes, .* .1, 1"),
+}
+CASES = {"x.h5": HDF5, "x": FOLDERS, "x.tfrecord": TFRECORD}
 FILES = {name: file for file, cases in CASES.items() for name in cases}
 REMEDY = (
     "extract|restore|copy|rename|write it again|write several files|wait|"

@@ -81,18 +81,8 @@ def swap_blocks(files, rng):
 
 
 MUTATIONS = (
-    flip,
-    flip,
-    flip,
-    truncate,
-    cut_between_records,
-    empty,
-    remove,
-    grow,
-    swap_files,
-    swap_records,
-    repeat_record,
-    swap_blocks,
+    *(flip, flip, flip, truncate, cut_between_records, empty, remove, grow),
+    *(swap_files, swap_records, repeat_record, swap_blocks),
 )
 
 

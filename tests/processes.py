@@ -33,17 +33,10 @@ if sys.platform == "linux":  # elsewhere a fork of so much may not run
 
 
 class Started:
-    """A module that runs in a process of its own.
+    """A module, or `-c` and a script, that runs in a process of its own.
 
-    Args:
-        module: Full name of a module, such as `experiments.train`.
-        *arguments: What follows it on the command line, strings or paths.
-        cwd: Folder to run it in.
-        **environment: Variables to set, besides those of this process.
-
-    Attributes:
-        pid: Of the process.
-        kill: Function that ends it at once.
+    It has the arguments, strings or paths, as its command line, and the
+    variables of this process with others besides.
     """
 
     def __init__(self, module, *arguments, cwd=ROOT, **environment):
@@ -90,10 +83,7 @@ class Started:
         return self.printed[0].partition("\n")[0]
 
     def finish(self, timeout=600):
-        """Waits for its end.
-
-        Args:
-            timeout: Float, seconds after which it is killed.
+        """Waits for its end, after the timeout by force.
 
         Returns:
             `subprocess.CompletedProcess`.
@@ -114,61 +104,48 @@ class Started:
             raise TimeoutError(f"{self.args} did not end: {self.printed}")
         return self._done
 
+    def end(self, code=0):
+        """As `finish`; with another code than this, unless `None`, it fails."""
+        done = self.finish()
+        if code is not None:
+            end = done.stderr[-3000:] + done.stdout[-1000:]
+            assert done.returncode == code, end
+        return done
+
 
 def run_module(module, *arguments, code=0, cwd=ROOT, **environment):
-    """Runs a module to its end, and asserts how it ends.
+    """See `Started`: runs it to its end."""
+    return Started(module, *arguments, cwd=cwd, **environment).end(code)
 
-    Args:
-        module: See `Started`, as the others.
-        *arguments: Strings or paths.
-        code: Int, the exit code that is expected; `None` takes any.
-        cwd: Folder to run it in.
-        **environment: Variables to set.
 
-    Returns:
-        `subprocess.CompletedProcess` with `stdout` and `stderr` as text.
+def start_script(script, *arguments, cwd=ROOT):
+    """Starts a few lines of Python in a process that has loaded nothing.
+
+    Returns a `subprocess.Popen`, whose streams are pipes of text.
     """
-    done = Started(module, *arguments, cwd=cwd, **environment).finish()
-    if code is not None:
-        end = done.stderr[-3000:] + done.stdout[-1000:]
-        assert done.returncode == code, end
-    return done
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=cwd,
+        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+        text=True,
+    )
 
 
 def run_script(script, *arguments, cwd=ROOT):
-    """Runs a few lines of Python in a process that has loaded nothing.
-
-    Args:
-        script: String.
-        *arguments: Strings or paths, its `sys.argv[1:]`.
-        cwd: Folder to run it in.
-
-    Returns:
-        What it printed.
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    """As `start_script`, to its end; returns what it printed."""
+    process = start_script(script, *arguments, cwd=cwd)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-3000:]
     # No more is said when objects go, or the process ends.
     for word in ("Traceback", "Exception ignored"):
-        assert word not in done.stderr, done.stderr[-3000:]
-    return done.stdout
+        assert word not in stderr, stderr[-3000:]
+    return stdout
 
 
 def start_workers(module, *arguments):
     """Starts a module as the workers of one training.
 
-    Args:
-        module: See `Started`.
-        *arguments: For each worker a list of its own.
-
-    Returns:
-        List of `Started`.
+    Each has arguments of its own, a list. Returns a list of `Started`.
     """
     with contextlib.ExitStack() as stack:
         sockets = [
@@ -250,4 +227,8 @@ def _run(arguments, cwd, environment, files):
     os.chdir(cwd)
     sys.path.insert(0, cwd)  # as `python -m` does
     sys.argv[:] = arguments
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    if arguments[0] == "-c":
+        del sys.argv[1]
+        exec(arguments[1], {"__name__": "__main__"})
+    else:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

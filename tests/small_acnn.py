@@ -47,14 +47,28 @@ def make_model(clip_dim=CLIP_DIM, **arguments):
     return model
 
 
-def make_index(model, num_videos=40):
-    features = {
-        f"v{number:02d}": RNG.normal(1, 2, size=(length, CLIP_DIM))
-        for number, length in enumerate(RNG.integers(1, 25, num_videos))
+def make_features(num_videos=40, longest=24):
+    """Clips of a second, of videos that are named v00, v01 and so on."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, longest + 1, num_videos)
+    return {
+        f"v{number:02d}": np.float32(rng.normal(1, 2, (length, CLIP_DIM)))
+        for number, length in enumerate(lengths)
     }
-    index = search.MomentIndex(model)
-    index.append(features)
+
+
+def make_index(model, path=None, features=None, **arguments):
+    index = search.MomentIndex(model, path, **arguments)
+    index.append(make_features() if features is None else features)
     return index
+
+
+def encode_shards(model, features, shards, path, only=None, dtype=None):
+    for number, about in enumerate(search.describe_shards(shards)):
+        if only is None or number in only:
+            search.encode_shard(
+                model, features, shards[number], about, path, dtype
+            )
 
 
 def assert_alike(found, expected, atol=1e-4):
@@ -62,12 +76,7 @@ def assert_alike(found, expected, atol=1e-4):
 
     Products of other shapes differ by their last bits, and by which bits
     depends on the processor: moments may change places where their scores are
-    that close.
-
-    Args:
-        found: List of a list of `FoundMoment` for each query.
-        expected: Likewise.
-        atol: Largest difference, of scores and of seconds.
+    that close. Each has a list of `FoundMoment` for each query.
     """
     assert len(found) == len(expected)
     for row, other in zip(found, expected, strict=True):

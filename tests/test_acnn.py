@@ -91,29 +91,38 @@ def compiled(model, optimizer="adam"):
     return model
 
 
-def test_equations_by_hand():
-    # One clip a second, one window length, one kernel, all widths 1 and every
-    # weight set, so that each number can be followed.
-    model = ACNN(
+def by_hand(make, **arguments):
+    """A model, and a video of one clip a second in windows of two seconds."""
+    model = make(
         window_lengths=(2.0,),
         window_overlap=0.5,
-        kernel_sizes=(1, 3),
-        filters=1,
-        embedding_dim=1,
-        hidden_dim=1,
-        position_features=False,
-        scorer_activation=None,
         dilation=1,
+        position_features=False,
+        **arguments,
     )
+    windows = model.grid.windows(4.0)
     inputs = {
-        "clip": np.array([[[1.0], [3.0], [5.0]]], "float32"),
-        "clip_mask": np.ones((1, 3), bool),
-        "segment": model.grid.contexts(model.grid.windows(3.0), 3)[None],
-        "duration": np.array([3.0], "float32"),
+        "clip": np.array([[[1.0], [3.0], [5.0], [7.0]]], "float32"),
+        "clip_mask": np.ones((1, 4), bool),
+        "segment": model.grid.contexts(windows, model.context_size)[None],
+        "duration": np.array([4.0], "float32"),
         "query": np.array([[2.0]], "float32"),
         "positive": np.array([0]),
     }
     model(inputs)
+    return model, inputs
+
+
+def test_equations_by_hand():
+    # All widths 1 and every weight set, so that each number can be followed.
+    model, inputs = by_hand(
+        ACNN,
+        kernel_sizes=(1, 3),
+        filters=1,
+        embedding_dim=1,
+        hidden_dim=1,
+        scorer_activation=None,
+    )
     model.context.set_weights(
         [
             *np.array([2.0, 0.0, 1.0, 1.0]).reshape(4, 1, 1),

@@ -100,8 +100,7 @@ def test_tacos_json_says_its_own_frame_rate_and_may_repeat_a_sentence(read):
 
 def test_charades_sta_lines(read):
     moments, problems = read(
-        "v 24.3 30.0##person turns.\r\n\nv 24.3 30.0##it's on\n",
-        "charades_sta",
+        "v 24.3 30.0##person turns.\r\n\nv 24.3 30.0##it's on\n", "charades_sta"
     )
     assert problems == []
     assert moments[0] == Moment(

@@ -3,15 +3,12 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from acnn_tf.files.atomic import WriteError, replacing, replacing_together
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import start_script
 
 
 @pytest.fixture
@@ -79,18 +76,13 @@ with replacing(sys.argv[1]) as partial:
 @pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
 def test_only_what_a_killed_process_left_is_removed(path):
     other = path.with_name("other")
-    with subprocess.Popen(
-        [sys.executable, "-c", LEAVE, str(other)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
+    with start_script(LEAVE, other) as process:
         process.stdout.readline()
         (left,) = path.parent.glob("other.*.partial")
         with replacing(path) as partial:
             Path(partial).write_text("while it writes")
         assert (left / "other" / "half").exists()
-        process.communicate(b"go\n")
+        process.communicate("go\n")
     assert process.returncode == -signal.SIGKILL
     assert (left / "other" / "half").exists()
     # Of another host, or of somebody who likes the name.
@@ -113,11 +105,9 @@ for number in range(100):
 
 
 def test_many_writers_of_one_file_end_with_one_whole_file(path):
-    processes = [
-        subprocess.Popen([sys.executable, "-c", MANY, str(path)], cwd=ROOT)
-        for _ in range(4)
-    ]
-    assert [process.wait() for process in processes] == [0] * 4
+    for process in [start_script(MANY, path) for _ in range(4)]:
+        process.communicate()
+        assert process.returncode == 0
     assert path.read_text() == f"{99:<5}" * 1000
     assert os.listdir(path.parent) == ["notes.txt"]
 
@@ -143,10 +133,14 @@ def test_errors_of_a_writer_can_be_named(path):
         write_half(path, ArithmeticError("odd"))
 
 
-def test_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(WriteError, match=r"create the folder .*none"):
-        with replacing(tmp_path / "none" / "file") as partial:
-            Path(partial).touch()
+def test_folder_that_is_not_there_or_none_is_named(path):
+    for name, message in (
+        ("none", r"create the folder .*none"),
+        (path.name, r"notes.txt/file could not be written"),
+    ):
+        with pytest.raises(WriteError, match=message):
+            with replacing(path.parent / name / "file") as partial:
+                Path(partial).touch()
 
 
 def test_error_of_a_file_that_is_read_meanwhile_stays_as_it_is(path):

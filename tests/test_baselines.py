@@ -10,7 +10,13 @@ from acnn_tf.data import batches, pair_batches
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.windows import pool_clips
 from acnn_tf.models import ACNN, ACRN, CTRL, load_model, save_model
-from tests.test_acnn import clips, compiled, training_batch, video_inputs
+from tests.test_acnn import (
+    by_hand,
+    clips,
+    compiled,
+    training_batch,
+    video_inputs,
+)
 
 RNG = np.random.default_rng(0)
 ACNN_SIZE = {"kernel_sizes": (1, 3, 5), "filters": 6}
@@ -82,29 +88,7 @@ def pairs(model):
     return query, window
 
 
-# Equations by hand: one clip a second, windows of two seconds, one second
-# apart, so that clips 1, 3, 5, 7 pool to windows 2, 4, 6.
-
-
-def by_hand(make, **arguments):
-    model = make(
-        window_lengths=(2.0,),
-        window_overlap=0.5,
-        dilation=1,
-        position_features=False,
-        **arguments,
-    )
-    windows = model.grid.windows(4.0)
-    inputs = {
-        "clip": np.array([[[1.0], [3.0], [5.0], [7.0]]], "float32"),
-        "clip_mask": np.ones((1, 4), bool),
-        "segment": model.grid.contexts(windows, model.context_size)[None],
-        "duration": np.array([4.0], "float32"),
-        "query": np.array([[2.0]], "float32"),
-        "positive": np.array([0]),
-    }
-    model(inputs)
-    return model, inputs
+# Equations by hand: clips 1, 3, 5, 7 pool to windows 2, 4, 6.
 
 
 def test_ctrl_by_hand():

@@ -90,20 +90,22 @@ def corpus(tmp_path_factory):
     durations = {video: float(len(clip)) for video, clip in clips.items()}
     shards = search.assign_videos(durations, 16, model.grid)
     features = open_features(path / "clips.hdf5")
-    for one, about in zip(shards, search.describe_shards(shards), strict=True):
-        search.encode_shard(model, features, one, about, path / "whole")
+    small_acnn.encode_shards(model, features, shards, path / "whole")
     return path
+
+
+def encode_into(path, corpus, num_shards):
+    """The command that encodes the clips of a corpus."""
+    return (
+        "experiments.encode_corpus",
+        *(f"--workdir={corpus}", f"--features={corpus / 'clips.hdf5'}"),
+        *(f"--out={path}", f"--num_shards={num_shards}"),
+    )
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(corpus, tmp_path):
     path = tmp_path / "corpus"
-    command = (
-        "experiments.encode_corpus",
-        f"--workdir={corpus}",
-        f"--features={corpus / 'clips.hdf5'}",
-        f"--out={path}",
-        "--num_shards=16",
-    )
+    command = encode_into(path, corpus, 16)
     process = Started(*command)
     while process.returncode is None:
         if len(list(path.glob("shard-*-of-00016"))) >= 4:
@@ -139,13 +141,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(corpus, tmp_path):
 
 
 def test_what_cannot_be_encoded_ends_with_one_line(corpus):
-    command = (
-        "experiments.encode_corpus",
-        f"--workdir={corpus}",
-        f"--features={corpus / 'clips.hdf5'}",
-        f"--out={corpus / 'whole'}",
-        "--num_shards=12",
-    )
+    command = encode_into(corpus / "whole", corpus, 12)
     told = run_module(*command, code=2).stderr
     last = told.splitlines()[-1]
     assert last.startswith("IndexFileError: ")
@@ -154,7 +150,7 @@ def test_what_cannot_be_encoded_ends_with_one_line(corpus):
 
 
 def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
-    scenes = synthetic.make_scenes(8, split="val")
+    scenes = synthetic.make_scenes(4, split="val")
     words = sorted({w for m in scenes.moments for w in m.query.split()})
     dim = next(iter(scenes.features.values())).shape[1]
     model = small_acnn.make_model(
@@ -164,7 +160,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     data = (
         f"--workdir={tmp_path}",
         "--dataset=synthetic",
-        "--num_scenes=40",
+        "--num_scenes=20",
         "--suppression=per_threshold",
     )
     whole = run_module("experiments.evaluate", *data, "--timelines=0").stdout

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from acnn_tf import callbacks, evaluation, losses
+from acnn_tf import callbacks, evaluation
 from acnn_tf.data import batches
 from acnn_tf.data.annotations import Moment
 from acnn_tf.models import ACNN, load_model
+from tests.test_acnn import compiled
 
 RNG = np.random.default_rng(0)
 MOMENTS = [
@@ -20,7 +21,7 @@ FEATURES = {
 VECTORS = {m.query_id: RNG.normal(size=4).astype("float32") for m in MOMENTS}
 
 
-def make_model(**optimizer):
+def make_model():
     keras.utils.set_random_seed(0)
     model = ACNN(
         window_lengths=(3.0, 5.0),
@@ -30,16 +31,8 @@ def make_model(**optimizer):
         hidden_dim=4,
         dropout=0.3,
     )
-    model.compile(
-        keras.optimizers.AdamW(
-            0.01, use_ema=True, ema_momentum=0.9, **optimizer
-        ),
-        loss={
-            "score": losses.VideoAlignmentLoss(),
-            "offset": losses.OffsetLoss(),
-            "batch_score": losses.AlignmentLoss(),
-        },
-        jit_compile=False,
+    compiled(
+        model, keras.optimizers.AdamW(0.01, use_ema=True, ema_momentum=0.9)
     )
     model(next(iter(data(model).dataset))[0])
     return model
@@ -48,12 +41,7 @@ def make_model(**optimizer):
 def data(model, first_epoch=0):
     queries = np.stack([VECTORS[moment.query_id] for moment in MOMENTS])
     return batches.training_videos(
-        MOMENTS,
-        queries,
-        FEATURES,
-        model,
-        batch_size=4,
-        first_epoch=first_epoch,
+        MOMENTS, queries, FEATURES, model, batch_size=4, first_epoch=first_epoch
     )
 
 
@@ -70,10 +58,6 @@ def fit(model, epochs, first_epoch=0, **kwargs):
     ).history
 
 
-def numbers(model):
-    return [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
-
-
 def validation(**kwargs):
     return callbacks.Validation(
         MOMENTS, FEATURES, sentence_vectors=VECTORS, **kwargs
@@ -86,7 +70,7 @@ def fitted(tmp_path_factory):
     path = tmp_path_factory.mktemp("fitted") / "model.keras"
     model, checked = make_model(), validation(path=path)
     other = validation(monitor=None, prefix="train_")
-    history = fit(model, 5, callbacks=[checked, other])
+    history = fit(model, 3, callbacks=[checked, other])
     return model, model.get_weights(), history, checked, other
 
 
@@ -127,7 +111,7 @@ def test_of_equally_good_models_the_first_is_kept(tmp_path, monkeypatch):
 
 def test_validation_leaves_the_weights_as_they_were(fitted):
     model = make_model()
-    fit(model, 5)
+    fit(model, 3)
     for one, other in zip(fitted[1], model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -136,11 +120,11 @@ def test_averages_are_lent_and_given_back(fitted):
     model = fitted[0]
     # `fit` ends on the averages; one more step parts the two.
     model.train_on_batch(*next(iter(data(model).dataset)))
-    own = numbers(model)
+    own = model.get_weights()
     with callbacks.averaged_weights(model):
-        lent = numbers(model)
+        lent = model.get_weights()
     assert any((a != b).any() for a, b in zip(own, lent))
-    for before, after in zip(own, numbers(model)):
+    for before, after in zip(own, model.get_weights()):
         np.testing.assert_array_equal(before, after)
 
 

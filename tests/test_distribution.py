@@ -8,19 +8,9 @@ import pytest
 import tensorflow as tf
 
 from tests.keras_faults import Line, NoBuild, X
-from tests.processes import Started, start_workers
+from tests.processes import Started, run_module, start_workers
 
 pytestmark = pytest.mark.slow
-
-
-def finish(*started):
-    """What they printed, once all have ended well."""
-    printed = []
-    for process in started:
-        done = process.finish()
-        printed.append(done.stdout + done.stderr)
-        assert done.returncode == 0, printed[-1][-3000:]
-    return printed
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +23,10 @@ def find(tmp_path_factory):
             main = "tests.distributed_fit"
             if name in WORKERS:
                 own = [("multi_worker", folder / one, "7") for one in WORKERS]
-                finish(*start_workers(main, *own))
+                for worker in start_workers(main, *own):
+                    worker.end()
             else:
-                finish(Started(main, name, folder / name, "7", "43"))
+                run_module(main, name, folder / name, "7", "43")
         return json.loads((folder / name).read_text(encoding="utf-8"))
 
     return by_name
@@ -77,7 +68,10 @@ def test_replicas_that_share_the_videos_find_the_same(find, name):
 FAULTS = {"build", "weighting", "clipping"}
 
 
-@pytest.mark.parametrize("name", ["mirrored2", "multi_worker"])
+@pytest.mark.parametrize(
+    "name",
+    ["mirrored2", pytest.param("multi_worker", marks=pytest.mark.soak)],
+)
 def test_keras_still_needs_each_workaround(name):
     """If this fails, a method of `MomentModel` can go."""
     if name == "mirrored2":
@@ -85,7 +79,7 @@ def test_keras_still_needs_each_workaround(name):
     else:
         started = start_workers("tests.keras_faults", [name], [name])
         expected = FAULTS | {"logs"}
-    for text in finish(*started):
+    for text in [process.end().stdout for process in started]:
         assert set(re.findall("FAULT (.+)", text)) == expected, text[-3000:]
 
 

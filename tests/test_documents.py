@@ -16,7 +16,7 @@ import keras_tuner
 
 from experiments.sweeps.grid import read_grid
 from experiments.sweeps.spaces import check_space, load_space
-from tests.processes import run_module
+from tests.processes import run_script
 from tests.test_project import assert_none, module_of, name_of, text_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,15 +45,39 @@ COMMAND = re.compile(
 )
 
 
-@functools.cache
-def help_of(module):
+# A fork for each main: none has loaded what another has.
+HELP = """
+import os, runpy, sys
+for main in sys.argv[1:]:
+    if os.fork():
+        os.wait()
+        continue
     # argparse, of the one main that uses it, knows no --helpfull.
-    for flag in ("--helpfull", "--help"):
-        done = run_module(module, flag, code=None)
-        # absl leaves with 1 after printing help, but so does a traceback.
-        if done.returncode in (0, 1) and done.stdout:
-            return done.stdout
-    raise AssertionError(done.stderr)
+    sys.argv = [main, "--help" + "full" * (main != "export.client")]
+    try:
+        runpy.run_module(main, run_name="__main__", alter_sys=True)
+    except SystemExit:
+        pass
+    heavy = sorted({"tensorflow", "keras", "torch"} & set(sys.modules))
+    print("\\nIMPORTED", main, *heavy, flush=True)
+    os._exit(0)
+"""
+
+
+@functools.cache
+def printed_help():
+    """The help of every main, each with what it has imported for it."""
+    text = run_script(HELP, *MAINS)
+    return re.findall(r"([\s\S]*?)\nIMPORTED (.*)\n", text)
+
+
+def help_of(module):
+    return printed_help()[list(MAINS).index(module)][0]
+
+
+def test_help_waits_for_no_tensorflow():
+    assert [imported for _, imported in printed_help()] == list(MAINS)
+    assert len(MAINS) > 10
 
 
 @functools.cache

@@ -305,22 +305,6 @@ def test_a_size_is_just_covered(subtests):
             )
 
 
-def test_clip_sees_what_transformers_shows_it():
-    transformers = pytest.importorskip("transformers.models.clip")
-    try:
-        processor = transformers.CLIPImageProcessorPil()
-    except (AttributeError, ImportError):
-        pytest.skip("this transformers has no processor by Pillow")
-    for size in ((360, 640), (270, 480), (501, 334), (224, 231), (64, 48)):
-        (frame,) = random_frames(1, *size)
-        (expected,) = processor(frame, return_tensors="np")["pixel_values"]
-        np.testing.assert_allclose(
-            clip.normalize(pictures.cover(frame, (224, 224))),
-            expected.transpose(1, 2, 0),
-            atol=1e-5,
-        )
-
-
 def test_the_message_says_what_to_install(encoders, specs, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'acnn_tf\[video\]'"):

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from acnn_tf import evaluation
+from acnn_tf import evaluation, segments
 from acnn_tf.data.annotations import Moment, read_moments
 from acnn_tf.data.predictions import read_predictions, write_predictions
-from acnn_tf.data.windows import WindowGrid, pool_clips
+from acnn_tf.data.windows import WindowGrid
+from tests import slow_ranking
+from tests.test_search import BrightnessModel
 
 PROTOCOLS = ("none", "fixed", "per_threshold")
 
@@ -30,12 +32,6 @@ def _random_split(rng, num_queries=60, num_found=40):
     return moments, predictions
 
 
-def _plain_iou(a, b):
-    shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-    union = (a[1] - a[0]) + (b[1] - b[0]) - shared
-    return shared / union if union > 0 else 0.0
-
-
 def _plain_results(moments, predictions, protocol, nms_threshold):
     """R@n, IoU=m and mIoU, the slow way."""
     limits = {
@@ -48,23 +44,20 @@ def _plain_results(moments, predictions, protocol, nms_threshold):
         for n in (1, 5, 10):
             hits = 0
             for moment, found in zip(moments, predictions, strict=True):
-                kept = []
-                for result in sorted(found.tolist(), key=lambda r: -r[2]):
-                    if all(
-                        _plain_iou(result, other) <= limits[protocol](m)
-                        for other in kept
-                    ):
-                        kept.append(result)
-                for result in kept[:n]:
-                    if any(_plain_iou(result, s) >= m for s in moment.segments):
-                        hits += 1
-                        break
+                kept = slow_ranking.nms(
+                    found[:, :2], found[:, 2], limits[protocol](m), n
+                )
+                hits += any(
+                    segments.iou(found[place, :2], segment) >= m
+                    for place in kept
+                    for segment in moment.segments
+                )
             results[f"R@{n},IoU={m}"] = hits / len(moments)
     total = 0.0
     for moment, found in zip(moments, predictions, strict=True):
         if len(found):
-            best = sorted(found.tolist(), key=lambda r: -r[2])[0]
-            total += max(_plain_iou(best, s) for s in moment.segments)
+            best = found[np.argmax(found[:, 2]), :2]
+            total += max(segments.iou(best, s) for s in moment.segments)
     results["mIoU"] = total / len(moments)
     return results
 
@@ -88,14 +81,7 @@ def test_protocols_worked_by_hand():
     # C, .6 with D).
     moment = _moment("q", [(0.0, 10.0)])
     found = np.array(
-        [
-            [20, 30, 5],
-            [21, 30, 4],
-            [0, 6, 3],
-            [0, 8, 2],
-            [2, 10, 1],
-        ],
-        float,
+        [[20, 30, 5], [21, 30, 4], [0, 6, 3], [0, 8, 2], [2, 10, 1]], float
     )
     results = {
         protocol: evaluation.score_predictions(
@@ -119,6 +105,32 @@ def test_protocols_worked_by_hand():
     # At .5: limit .45, A, C, E; at .7: limit .65, A, C, E as well.
     assert [first_hit("per_threshold", m) for m in (0.5, 0.7)] == [2, 3]
     assert all(result["mIoU"] == 0.0 for result in results.values())
+
+
+def test_each_query_by_hand():
+    one = [(0.0, 10.0)]
+    moments = [
+        _moment("hit", one),
+        _moment("second", one),
+        _moment("nothing found", one),
+        _moment("either", [(0.0, 4.0), (10.0, 20.0)]),
+    ]
+    predictions = [
+        [[0, 8, 0.9]],  # IoU 8 / 10
+        [[0, 10, 0.1], [10, 20, 0.9]],  # ranked: 0, then 1
+        [],
+        [[10, 16, 0.5]],  # 6 / 10 of the second segment
+    ]
+    found = evaluation.query_hits(
+        moments, predictions, ns=(1, 2), ious=(0.5, 0.7)
+    )
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "R@1,IoU=0.5": [True, False, False, True],
+        "R@2,IoU=0.5": [True, True, False, True],
+        "R@1,IoU=0.7": [True, False, False, False],
+        "R@2,IoU=0.7": [True, True, False, False],
+        "iou": [0.8, 0.0, 0.0, 0.6],
+    }
 
 
 def test_counts_of_any_parts_add_up_to_the_whole_to_the_last_bit():
@@ -157,7 +169,7 @@ def test_no_queries_are_an_error():
         evaluation.score_predictions([], [])
 
 
-class PlantedModel:
+class PlantedModel(BrightnessModel):
     """Finds the stretch of a video that shows what the query asks for.
 
     A clip shows one of several things (one-hot), a query asks for one. Scores
@@ -165,35 +177,15 @@ class PlantedModel:
     not trivial.
     """
 
-    vocabulary = None
-    context_size = 1
-    clip_seconds = 1.0
-    offset_unit = "seconds"
-    consensus_iou = decay_sigma = None
-    grid = WindowGrid((4.0, 8.0), overlap=0.8)
-
     def __init__(self, noise=0.0):
+        super().__init__(grid=WindowGrid((4.0, 8.0), overlap=0.8))
         self.noise, self.rng = noise, np.random.default_rng(7)
 
-    def encode_windows(self, inputs):
-        batch = zip(
-            inputs["clip"], inputs["clip_mask"], inputs["segment"], strict=True
-        )
-        return np.stack(
-            [
-                pool_clips(clip[mask], seg[:, 0], 1.0)
-                for clip, mask, seg in batch
-            ]
-        )
-
-    def encode_queries(self, query):
-        return np.asarray(query, np.float32)
-
     def match(self, query, window):
-        score = query @ np.swapaxes(window, -1, -2)
-        score = score + self.noise * self.rng.normal(size=score.shape)
-        offset = self.noise * self.rng.normal(size=(*score.shape, 2))
-        return {"score": score, "offset": offset}
+        return {
+            name: exact + self.noise * self.rng.normal(size=exact.shape)
+            for name, exact in super().match(query, window).items()
+        }
 
 
 @pytest.fixture

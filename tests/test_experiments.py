@@ -164,6 +164,12 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
     table = run(*scoring).stdout
     assert "fixed: NMS keeps results of IoU <= 0.5" in table
     assert re.search(r"R@1 +[\d. ]+", table)
+    window = lines[0] | {"pred_relevant_windows": [[0, np.nan, 1]]}
+    out.write_text(json.dumps(window))
+    done = run(*scoring, "--json", code=2)
+    assert done.stdout == ""
+    assert "predictions.jsonl:1: a window must be" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -184,12 +190,13 @@ def test_two_replicas_train_on_pairs_and_evaluate_as_one(
         "--epochs=1",
         *SMALL,
         *mirrored,
-        "--checkpoint_steps=3",
+        *("--checkpoint_steps=3", "--overlap=0.5"),
     )
     assert [row["epoch"] for row in history(tmp_path)] == ["0"]
 
 
-def test_search_prints_moments_of_all_videos(data_dir, workdir):
+def test_search_prints_moments_of_all_videos(data_dir, workdir, tmp_path):
+    (tmp_path / "queries.txt").write_text("a circle\n\na zebra\n")
     arguments = (
         "search",
         f"--workdir={workdir}",
@@ -198,12 +205,16 @@ def test_search_prints_moments_of_all_videos(data_dir, workdir):
         "--top=3",
     )
     assert "scene_" in run(*arguments).stdout
-    found = json.loads(run(*arguments, "--json").stdout)
-    assert found["query"] == "the red circle moves left"
-    scores = [moment["score"] for moment in found["moments"]]
-    assert len(scores) == 3
-    assert scores == sorted(scores, reverse=True)
-    assert all(m["start"] < m["end"] for m in found["moments"])
+    file = f"--queries_file={tmp_path / 'queries.txt'}"
+    lines = run(*arguments, file, "--json").stdout.splitlines()
+    answers = {a["query"]: a["moments"] for a in map(json.loads, lines)}
+    queries = ["the red circle moves left", "a circle", "a zebra"]
+    assert list(answers) == queries
+    for moments in answers.values():
+        scores = [moment["score"] for moment in moments]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 <= m["start"] < m["end"] for m in moments)
 
 
 def test_bad_input_is_named_and_leaves_nothing_behind(data_dir, tmp_path):
@@ -295,9 +306,10 @@ def test_training_finds_the_planted_moments(tmp_path):
         "train",
         *("--dataset=synthetic", "--num_scenes=120", f"--workdir={tmp_path}"),
         *("--window_seconds=3,4.5,6.5,9", "--epochs=8", "--learning_rate=3e-3"),
-        *("--ema_momentum=0", "--crop=0", "--word_dim=32", "--filters=64"),
+        *("--ema_momentum=0", "--crop=0", "--word_dim=32", "--filters=32"),
         *("--query_encoder=mean", "--embedding_dim=32", "--hidden_dim=64"),
-        *("--dropout=0.1", "--clip_dropout=0.1"),
+        *("--dropout=0.1", "--clip_dropout=0.1", "--overlap=0.5"),
+        "--kernel_sizes=1,3",
     )
     flags = f"--workdir={tmp_path}", "--shuffled", "--json", "--timelines=0"
     found = json.loads(run("evaluate", *flags).stdout)

@@ -1,18 +1,19 @@
 """The exported folder: complete, or not there; and what reads it."""
 
 import os
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from acnn_tf import search, servable
+from acnn_tf import servable
 from acnn_tf.files.atomic import WriteError
 from acnn_tf.files.locks import locked
 from tests import c_runner, small_acnn
+from tests.disks import full_disk
 from tests.processes import run_module
+from tests.test_servable import assert_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,16 +24,10 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     model = small_acnn.make_model()
     model.save(folder / "model.keras")
-    rng = np.random.default_rng(0)
-    features = {
-        f"v{number:02}": rng.normal(1, 2, (length, small_acnn.CLIP_DIM))
-        for number, length in enumerate(rng.integers(1, 25, 40))
-    }
     (folder / "clips").mkdir()
-    for video_id, clip in features.items():
-        np.save(folder / "clips" / f"{video_id}.npy", np.float32(clip))
-    index = search.MomentIndex(model)
-    index.append(features)
+    for video_id, clip in small_acnn.make_features().items():
+        np.save(folder / "clips" / f"{video_id}.npy", clip)
+    index = small_acnn.make_index(model)
     (folder / "models" / "acnn" / "9").mkdir(parents=True)
     (folder / "models" / "acnn" / "11.partial").mkdir()
     first = run_export(folder)
@@ -91,17 +86,10 @@ def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
 
 def test_nothing_stays_of_an_export_that_finds_no_room(tmp_path):
     model = small_acnn.make_model(query_encoder="mean")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = r"/1 could not be written: .* bytes were wanted"
     for room in (100, 20_000):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-        try:
-            with pytest.raises(
-                WriteError,
-                match=r"/1 could not be written: .* bytes were wanted",
-            ):
-                servable.export(model, tmp_path / "acnn" / "1")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with full_disk(room), pytest.raises(WriteError, match=told):
+            servable.export(model, tmp_path / "acnn" / "1")
         assert os.listdir(tmp_path / "acnn") == []
 
 
@@ -113,9 +101,7 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
             return tf.ensure_shape(own, query.shape)
 
     model = WithPython(
-        vocabulary=small_acnn.WORDS,
-        query_encoder="mean",
-        window_lengths=(2.0,),
+        vocabulary=small_acnn.WORDS, query_encoder="mean", window_lengths=(2.0,)
     )
     model.build({"clip": (None, None, 4), "query": (None, None)})
     with pytest.raises(servable.ExportError, match="PyFunc"):
@@ -123,7 +109,7 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_c_program_gets_the_numbers_of_keras(exported, program):
+def test_the_c_api_gets_the_numbers_of_keras(exported):
     # All that TensorFlow Serving stands on is the C++ behind this.
     model, index, path = exported
     requests, expected = [], []
@@ -134,17 +120,9 @@ def test_a_c_program_gets_the_numbers_of_keras(exported, program):
             name = "search" if signature == "serving_default" else signature
             requests.append((signature, inputs[name]))
             expected.append(outputs[name])
-    answers = c_runner.run(program, path, requests)
+    answers = c_runner.run(path, requests)
     for (signature, _), answer, outputs in zip(requests, answers, expected):
-        assert set(answer) == set(outputs)
-        for key, value in outputs.items():
-            if key == "video_id":
-                found = [[name.decode() for name in row] for row in answer[key]]
-                assert found == value.tolist()
-            else:
-                np.testing.assert_allclose(
-                    answer[key], value, rtol=1e-4, atol=1e-5, err_msg=signature
-                )
+        assert_outputs(answer, outputs, signature)
 
 
 def test_the_command_numbers_versions_and_touches_none_that_is_there(exported):

@@ -185,20 +185,19 @@ def test_head_equals_the_literal_outer_product(
     )
 
 
-def assert_same_gradients(head, literal, query, window):
+def assert_same_gradients(layer, literal, *inputs):
+    """Forward and backward, in float64."""
     results = []
-    for forward in (head, literal):
+    for forward in (layer, literal):
         with tf.GradientTape() as tape:
-            outputs = forward(query, window)
-            total = ops.sum(outputs["score"] ** 2) + ops.sum(
-                ops.sin(outputs["offset"])
-            )
-        sources = [query, window, *[w.value for w in head.weights]]
+            outputs = forward(*inputs)
+            total = sum(ops.sum(ops.sin(x)) for x in tf.nest.flatten(outputs))
+        sources = [*inputs, *[weight.value for weight in layer.weights]]
         gradients = tape.gradient(total, sources)
         results.append(flat(outputs) + [np.array(g) for g in gradients])
-    for folded, expected in zip(*results):
+    for ours, expected in zip(*results, strict=True):
         scale = np.abs(expected).max()
-        np.testing.assert_allclose(folded, expected, atol=1e-12 * scale)
+        np.testing.assert_allclose(ours, expected, atol=1e-12 * scale)
 
 
 # ElementwiseHead

@@ -7,18 +7,15 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from acnn_tf.files import locks
 from acnn_tf.files.locks import FolderInUseError, locked
+from tests.processes import start_script
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
 HOLD = """
 import sys
@@ -39,20 +36,10 @@ for _ in range(40):
 """
 
 
-def start(script, folder):
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(folder)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture
 def other(tmp_path):
     """A process that has the folder until it is told to end."""
-    with start(HOLD, tmp_path) as process:
+    with start_script(HOLD, tmp_path) as process:
         assert process.stdout.readline() == "locked\n"
         yield process
         process.kill()
@@ -109,10 +96,10 @@ def test_who_waits_says_so_once_and_goes_on(
 
 
 def test_no_update_is_lost_among_many(tmp_path):
-    processes = [start(COUNT, tmp_path) for _ in range(4)]
+    processes = [start_script(COUNT, tmp_path) for _ in range(4)]
     for process in processes:
-        assert process.wait() == 0
         process.communicate()
+        assert process.returncode == 0
     assert (tmp_path / "number").read_text() == "160"
     assert os.listdir(tmp_path) == ["number"]
 

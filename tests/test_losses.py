@@ -49,9 +49,7 @@ def test_video_alignment_loss_by_hand():
     # Targets 0.4 : 0.2, so 2/3 and 1/3; softmax 1/2, 1/4, 1/8, 1/8.
     expected = -(2 / 3 * np.log(1 / 2) + 1 / 3 * np.log(1 / 4))
     np.testing.assert_allclose(
-        losses.VideoAlignmentLoss(min_iou=0.5)(iou, scores),
-        expected,
-        rtol=1e-5,
+        losses.VideoAlignmentLoss(min_iou=0.5)(iou, scores), expected, rtol=1e-5
     )
 
 

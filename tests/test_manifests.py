@@ -11,12 +11,7 @@ import pytest
 
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.files.manifests import (
-    check_file,
-    manifest_path,
-    replacing_with_manifest,
-    save_manifest,
-)
+from acnn_tf.files.manifests import check_file, manifest_path, save_manifest
 from acnn_tf.files.problems import DataError, FeatureError
 from tests.processes import run_script
 
@@ -190,16 +185,10 @@ def test_npy_too_many_is_told_at_once(tmp_path):
         open_features(tmp_path / "npy")
 
 
-def test_new_file_does_not_meet_the_manifest_of_the_old_one(notes):
-    with replacing_with_manifest(notes, records=2) as partial:
-        Path(partial).write_text("longer than before\n")
-    assert check_file(notes, records=2) == []
-
-
 KILLED = """
 import os, shutil, sys
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
-from tests.kills import kill_everywhere
+from tests.disks import kill_everywhere
 
 folder = sys.argv[1]
 path = os.path.join(folder, "train.jsonl")

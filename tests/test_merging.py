@@ -106,27 +106,20 @@ def save(model, index, path, names):
 @pytest.mark.slow
 def test_two_servers_of_shards_answer_as_one_index(tmp_path, capsys):
     model = small_acnn.make_model(query_encoder="mean")
-    rng = np.random.default_rng(7)
-    features = {
-        f"v{number:02d}": rng.normal(1, 2, (length, small_acnn.CLIP_DIM))
-        for number, length in enumerate(rng.integers(1, 25, 40))
-    }
+    features = small_acnn.make_features()
     durations = {video: float(len(clip)) for video, clip in features.items()}
     shards = search.assign_videos(durations, 2, model.grid)
     servers = []
     try:
-        for number, shard in enumerate(search.describe_shards(shards)):
-            search.encode_shard(
-                model, features, shards[number], shard, tmp_path / "corpus"
-            )
+        small_acnn.encode_shards(model, features, shards, tmp_path / "corpus")
+        for number in range(2):
             path = tmp_path / "corpus" / shard_name(number, 2)
             folder = tmp_path / f"models-{number}"
             index = search.MomentIndex(model, path)
             names = ("search",) if number else ("search", "localize")
             save(model, index, folder / "1", names)
             servers.append(Server(folder))
-        whole = search.MomentIndex(model)
-        whole.append(features)
+        whole = small_acnn.make_index(model)
         expected = whole.search(
             Vocabulary(model.vocabulary).encode(QUERIES), top_n=7
         )

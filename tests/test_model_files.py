@@ -1,7 +1,6 @@
 """Saving and loading models; hostile files are in test_untrusted_archives."""
 
 import os
-import resource
 import zipfile
 
 import keras
@@ -12,7 +11,8 @@ from acnn_tf import layers, losses
 from acnn_tf.files.atomic import WriteError
 from acnn_tf.models import ModelFileError, load_model, save_model
 from acnn_tf.optimizers import FusedAdam
-from tests.processes import run_script
+from tests.disks import full_disk
+from tests.processes import run_module
 from tests.small_acnn import make_model
 
 
@@ -58,8 +58,8 @@ def test_a_new_process_reads_a_compiled_model_by_keras(tmp_path):
         },
     )
     save_model(model, tmp_path / "model.keras")
-    printed = run_script(COMPILED_WITH, tmp_path / "model.keras")
-    assert printed.splitlines() == [
+    done = run_module("-c", COMPILED_WITH, tmp_path / "model.keras")
+    assert done.stdout.splitlines() == [
         "ACNN FusedAdam",
         "AlignmentLoss OffsetLoss VideoAlignmentLoss",
     ]
@@ -131,16 +131,11 @@ def test_a_full_disk_keeps_the_old_model(model, tmp_path):
     path = tmp_path / "model.keras"
     save_model(model, path)
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     wanted = r"bytes were wanted, [\d,]+ were"
     for share in (0.01, 0.5, 0.99):
         room = int(len(before) * share)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-        try:
-            with pytest.raises(WriteError, match=wanted):
-                save_model(model, path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with full_disk(room), pytest.raises(WriteError, match=wanted):
+            save_model(model, path)
         assert path.read_bytes() == before
         assert os.listdir(tmp_path) == ["model.keras"]
 

@@ -2,9 +2,6 @@
 
 import collections.abc
 import itertools
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.pair_batches import training_pairs
 from acnn_tf.data.windows import WindowGrid, pool_clips, video_pairs
 from acnn_tf.models import ACNN
+from tests.processes import run_script
 
 RNG = np.random.default_rng(0)
 # Seven videos; some moments have a second segment, and some two sentences.
@@ -343,7 +341,7 @@ from tests import test_pair_batches as own
 class Slow(own.Watched):
     def __getitem__(self, video):
         print("starts", flush=True)
-        time.sleep(0.3)
+        time.sleep(0.1)
         print("ends", flush=True)
         return super().__getitem__(video)
 
@@ -351,12 +349,5 @@ made = own.make(features=Slow(), batch_size=4, videos_in_memory=2)
 batches = iter(made.dataset)
 next(batches)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).resolve().parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    assert done.stdout.count("starts") == done.stdout.count("ends") > 2
+    printed = run_script(script)
+    assert printed.count("starts") == printed.count("ends") > 2

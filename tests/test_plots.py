@@ -23,6 +23,12 @@ def drawn(monkeypatch):
     return figures
 
 
+def timeline(folder, **given):
+    """Draws one: of a video of five seconds, without moments."""
+    plain = {"query": "q", "duration": 5.0, "truth": [], "predictions": []}
+    return plots.timeline(folder / "timeline.png", **plain | given)
+
+
 def texts(figure):
     """Everything that can be read in a figure."""
     return [
@@ -61,9 +67,8 @@ def test_timeline_shows_truth_and_predictions_in_order(tmp_path, drawn):
 
 def test_timeline_shows_frames_and_attention(tmp_path, drawn):
     centre = np.array([1.0, 3.0, 5.0, 3.0])
-    plots.timeline(
-        tmp_path / "timeline.png",
-        query="q",
+    timeline(
+        tmp_path,
         duration=6.0,
         truth=[(0, 2), (4, 6)],
         predictions=[(0, 2, 0.5)],
@@ -89,14 +94,7 @@ def test_timeline_shows_frames_and_attention(tmp_path, drawn):
 
 
 def test_timeline_without_predictions_says_so(tmp_path, drawn):
-    path = plots.timeline(
-        tmp_path / "timeline.png",
-        query="q",
-        duration=5.0,
-        truth=[],
-        predictions=[],
-        frames=np.zeros((1, 4, 4, 3), np.uint8),
-    )
+    path = timeline(tmp_path, frames=np.zeros((1, 4, 4, 3), np.uint8))
     assert path.stat().st_size > 0
     assert "no predictions" in texts(drawn[0])
 
@@ -111,27 +109,15 @@ def test_timeline_takes_any_sentence(subtests, tmp_path):
         "l" * 300,
     ):
         with subtests.test(query):
-            path = plots.timeline(
-                tmp_path / "timeline.png",
-                query=query,
-                duration=5.0,
-                truth=[(0, 1)],
-                predictions=[(0, 1, 0.0)],
-            )
+            found = {"truth": [(0, 1)], "predictions": [(0, 1, 0.0)]}
+            path = timeline(tmp_path, query=query, **found)
             assert matplotlib.image.imread(path).shape[1] == 1350
 
 
 def test_timeline_names_attention_of_the_wrong_shape(tmp_path):
     attention = {"centre": [1, 2], "kernel_sizes": [1, 3], "weights": [[1, 0]]}
     with pytest.raises(ValueError, match=r"\(2, 2\). Received: \(1, 2\)"):
-        plots.timeline(
-            tmp_path / "timeline.png",
-            query="q",
-            duration=5.0,
-            truth=[],
-            predictions=[],
-            attention=attention,
-        )
+        timeline(tmp_path, attention=attention)
 
 
 def test_recall_curve_shows_lines_and_chance(tmp_path, drawn):

@@ -1,12 +1,9 @@
-"""Files of predictions: written, read, and scored by the main."""
-
-import json
+"""Files of predictions, whole and broken."""
 
 import pytest
 
-from acnn_tf.data.annotations import DataError, Moment, write_jsonl
+from acnn_tf.data.annotations import DataError, Moment
 from acnn_tf.data.predictions import read_predictions
-from tests.processes import run_module
 
 MOMENTS = [
     Moment("1", "a man", "v1", 10.0, ((0.0, 5.0),)),
@@ -87,32 +84,3 @@ def test_queries_without_predictions_are_an_error_unless_allowed(tmp_path):
 def test_annotations_must_tell_queries_apart(tmp_path):
     with pytest.raises(ValueError, match="2 queries with 1 ids"):
         read_predictions(tmp_path / "none", [MOMENTS[0], MOMENTS[0]])
-
-
-def test_main_scores_a_file_of_predictions(tmp_path):
-    annotations = tmp_path / "annotations.jsonl"
-    second = Moment("2", "b", "v2", 10.0, ((5.0, 9.0), (0.0, 1.0)))
-    write_jsonl([MOMENTS[0], second], annotations)
-    predictions = tmp_path / "predictions.jsonl"
-    predictions.write_text(
-        _line() + "\n" + _line("2", "[[0, 1, 0.1], [0, 4, 0.2]]", '"v2"')
-    )
-    arguments = [
-        "--dataset=jsonl",
-        f"--annotations={annotations}",
-        f"--predictions={predictions}",
-        "--suppression=fixed",
-        "--json",
-    ]
-    results = json.loads(run_module("experiments.evaluate", *arguments).stdout)
-    assert results["num_queries"] == 2
-    assert results["R@1,IoU=0.5"] == 0.5
-    assert results["R@5,IoU=0.5"] == 1.0  # .25 with the first: both stay
-    assert results["mIoU"] == (1.0 + 0.25) / 2
-    assert "NMS" in results["protocol"]
-
-    predictions.write_text(_line(windows="[[0, NaN, 1]]"))
-    done = run_module("experiments.evaluate", *arguments, code=2)
-    assert done.stdout == ""
-    assert "predictions.jsonl:1: a window must be" in done.stderr
-    assert "Traceback" not in done.stderr

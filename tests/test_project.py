@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("acnn_tf", "experiments", "export", "demo")
 SOURCES = sorted(
@@ -179,6 +181,22 @@ def test_package_reads_neither_flags_nor_environment():
     )
 
 
+def test_only_mains_read_flags():
+    # How mains read them; the second checks those of other processes.
+    own = ("export/command.py", "experiments/sweeps/training_flags.py")
+    assert_none(
+        name
+        for name in map(name_of, SOURCES)
+        if name.startswith(("experiments/", "export/"))
+        and name not in own
+        and "FLAGS" in text_of(ROOT / name)
+        and (
+            "benchmarks" in name
+            or 'if __name__ == "__main__"' not in text_of(ROOT / name)
+        )
+    )
+
+
 def test_layers_and_losses_know_no_tensorflow():
     assert_none(
         imports_within(["acnn_tf.layers", "acnn_tf.losses"], ["tensorflow"])
@@ -260,29 +278,22 @@ heavy = {"h5py", "keras", "numpy", "tensorflow"} & set(sys.modules)
 assert not heavy, f"`import acnn_tf` imports {heavy}"
 import keras
 before = set(sys.modules)
-out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+out, own = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), os.dup(2)
 os.dup2(out, 1)
 os.dup2(out, 2)
 start = time.process_time()
 for module in sys.argv[2:]:
     importlib.import_module(module)
 seconds = time.process_time() - start
+os.dup2(own, 2)
 extras = {"matplotlib", "tensorflow_io"} & (set(sys.modules) - before)
 assert not extras, f"imports what is optional: {extras}"
 assert seconds < 2, f"takes {seconds} seconds of CPU"
 """
     printed = tmp_path / "printed.txt"
     modules = [name for name in MODULES if is_within(name, "acnn_tf")]
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(printed), *modules],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert printed.exists(), done.stderr
+    run_script(script, printed, *modules)
     assert printed.read_text(encoding="utf-8") == ""
-    assert done.returncode == 0
 
 
 def test_public_names_are_there():

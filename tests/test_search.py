@@ -1,16 +1,12 @@
 """From encoded windows to ranked moments."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 
 from acnn_tf import search
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.features import write_features
 from acnn_tf.data.windows import WindowGrid, pool_clips
-from tests.processes import run_module
 from tests.small_acnn import make_model
 
 
@@ -243,35 +239,6 @@ def test_padding_in_a_batch_does_not_change_a_video():
         assert segments.min() >= 0.0
         assert segments.max() <= video.duration
         assert (segments[..., 0] < segments[..., 1]).all()
-
-
-@pytest.mark.slow
-def test_main_prints_the_best_moments_of_a_feature_file(tmp_path):
-    model = make_model(clip_dim=1, vocabulary=["a", "man"])
-    model.save(tmp_path / "model.keras")
-    write_features(tmp_path / "features.hdf5", FEATURES, 1.0)
-    queries = tmp_path / "queries.txt"
-    queries.write_text("a man\n\na zebra\n")
-    done = run_module(
-        "experiments.search",
-        f"--workdir={tmp_path}",
-        f"--features={tmp_path / 'features.hdf5'}",
-        f"--queries_file={queries}",
-        "--query=the man",
-        "--top=2",
-        "--json",
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["query"] for answer in answers] == [
-        "the man",
-        "a man",
-        "a zebra",
-    ]
-    for answer in answers:
-        first, second = answer["moments"]
-        assert first["score"] >= second["score"]
-        assert 0 <= first["start"] < first["end"] <= 8
-        assert first["video_id"] in FEATURES
 
 
 def test_features_of_another_width_are_named():

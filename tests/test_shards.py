@@ -11,24 +11,15 @@ from acnn_tf import search
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.search.shards import shard_name
 from tests import small_acnn
+from tests.small_acnn import encode_shards
 
-RNG = np.random.default_rng(0)
-FEATURES = {
-    f"v{number:02d}": RNG.normal(1, 2, size=(length, small_acnn.CLIP_DIM))
-    for number, length in enumerate(RNG.integers(1, 25, 30))
-}
+FEATURES = small_acnn.make_features(30)
 DURATIONS = {video: float(len(clip)) for video, clip in FEATURES.items()}
 
 
-def encode(model, path, num_shards=4, only=None, durations=None, dtype=None):
-    durations = durations or DURATIONS
+def encode(model, path, num_shards=4, durations=DURATIONS, **options):
     shards = search.assign_videos(durations, num_shards, model.grid)
-    described = search.describe_shards(shards)
-    for number in range(num_shards) if only is None else only:
-        search.encode_shard(
-            model, FEATURES, shards[number], described[number], path, dtype
-        )
-    return shards
+    encode_shards(model, FEATURES, shards, path, **options)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +68,7 @@ def test_more_shards_than_videos_are_refused():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_shards_find_what_their_encodings_hold(model, dtype, tmp_path):
     encode(model, tmp_path / "corpus", dtype=dtype)
-    whole = search.MomentIndex(model, dtype=dtype)
-    whole.append(FEATURES)
+    whole = small_acnn.make_index(model, features=FEATURES, dtype=dtype)
     sharded = search.MomentIndex(model, tmp_path / "corpus")
     assert len(sharded) == len(whole)
     assert sharded.num_windows == whole.num_windows
@@ -117,11 +107,10 @@ def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
     clip = FEATURES["v03"]
     copies = dict.fromkeys(names, clip)
     shards = [{name: float(len(clip))} for name in names]
-    encode_each(model, copies, shards, tmp_path)
+    encode_shards(model, copies, shards, tmp_path)
     sharded = search.MomentIndex(model, tmp_path)
     assert sharded.video_ids == names
-    whole = search.MomentIndex(model)
-    whole.append(copies)
+    whole = small_acnn.make_index(model, features=copies)
     ids = np.array([[1, 2], [3, 4]])
     for top_n in (3, 5):  # also where a tie is cut
         found = sharded.search(ids, top_n=top_n)
@@ -131,14 +120,9 @@ def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
             assert len({moment[1:] for moment in row}) == 1
 
 
-def encode_each(model, features, shards, path):
-    for one, about in zip(shards, search.describe_shards(shards), strict=True):
-        search.encode_shard(model, features, one, about, path)
-
-
 def test_a_video_in_two_shards_is_told(model, tmp_path):
     features = {"a": FEATURES["v03"][:3]}
-    encode_each(model, features, [{"a": 3.0}, {"a": 3.0}], tmp_path)
+    encode_shards(model, features, [{"a": 3.0}, {"a": 3.0}], tmp_path)
     with pytest.raises(search.IndexFileError, match="a video in two shards"):
         search.MomentIndex(model, tmp_path)
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from acnn_tf import layers
+from tests.test_layers import assert_same_gradients
 
 RNG = np.random.default_rng(0)
 
@@ -53,31 +54,21 @@ def test_context_equals_the_plain_sum_over_taps(num_windows, dilation):
         sizes, filters=3, dilation=dilation, dtype="float64"
     )
     window = tf.Variable(RNG.normal(size=(2, num_windows, 4)))
-    target = RNG.normal(size=(2, num_windows, len(sizes), 3))
     layer(window)
 
     def plain(window):
         reach = 3 * dilation
         padded = tf.pad(window, ((0, 0), (reach, reach), (0, 0)))
         outputs = []
-        for size, taps in zip(sizes, layer.kernels):
-            total = 0.0
+        for size, taps, total in zip(sizes, layer.kernels, layer.biases):
             for tap in range(size):
                 first = reach + (tap - size // 2) * dilation
                 seen = padded[:, first : first + num_windows]
-                total += seen @ taps[tap]
+                total = total + seen @ taps[tap]
             outputs.append(total)
         return tf.stack(outputs, axis=2)
 
-    results = []
-    for forward in (layer, plain):
-        with tf.GradientTape() as tape:
-            outputs = forward(window)
-            total = tf.reduce_sum(outputs * target)
-        kernels = [tap.value for taps in layer.kernels for tap in taps]
-        results.append([outputs, *tape.gradient(total, [window, *kernels])])
-    for ours, expected in zip(*results):
-        np.testing.assert_allclose(ours, expected, atol=1e-12)
+    assert_same_gradients(layer, plain, window)
 
 
 @pytest.mark.parametrize("dilation", [1, 2])

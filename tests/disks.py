@@ -1,24 +1,31 @@
-"""Kills a process at every change that it makes to the disk, one by one."""
+"""A disk that is full, and a process killed at every change that it makes."""
 
+import contextlib
 import itertools
 import os
+import resource
 import signal
 
 _CHANGES = ("fsync", "mkdir", "open", "remove", "replace", "rmdir")
 
 
+@contextlib.contextmanager
+def full_disk(size):
+    """Lets no file grow beyond a size: it then fails as on a full disk."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
 def kill_everywhere(prepare, act, look):
     """Runs `act` until it is killed, each time one change later.
 
-    For a script of its own: each time the process is forked.
-
-    Args:
-        prepare: Function that makes the disk as it was before.
-        act: Function that is killed, but for the last time.
-        look: Function that says what there is now.
-
-    Returns:
-        List of what `look` returned, each time.
+    For a script of its own: each time the process is forked. `prepare` makes
+    the disk as it was before, `look` says what there is now; returns what it
+    said each time.
     """
     found = []
     for number in itertools.count():
