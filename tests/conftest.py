@@ -1,6 +1,7 @@
 """What every test file shares: quiet logs, fixed seeds, the real data."""
 
 import contextlib
+import gc
 import os
 import random
 import sys
@@ -14,6 +15,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Thousands of graphs live as long as their tests' process. With its own
+# thresholds Python looks through all of them with every new one.
+gc.set_threshold(100_000, 50, 50)
 
 # The same examples on every machine, and no verdict on how fast it is: the
 # first call of a TensorFlow function traces it.

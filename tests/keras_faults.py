@@ -33,16 +33,12 @@ class Line(MomentModel):
         return self.dense(x)
 
 
-class NoBuild(Line):
-    _maybe_symbolic_build = keras.Model._maybe_symbolic_build
+def without(name):
+    """A `Line` that has the method of Keras in place of ours."""
+    return type(name, (Line,), {name: getattr(keras.Model, name)})
 
 
-class NoFunction(Line):
-    _make_function = keras.Model._make_function
-
-
-class NoStep(Line):
-    train_step = keras.Model.train_step
+NoBuild = without("_maybe_symbolic_build")
 
 
 def weight(strategy, model_class, **optimizer):
@@ -62,9 +58,9 @@ CASES = {
     "none": (Line, SLOPE, {}),
     "none, clipping": (Line, 1.0, {"clipnorm": 1.0}),
     "build": (NoBuild, SLOPE, {}),
-    "logs": (NoFunction, SLOPE, {}),
-    "weighting": (NoStep, SLOPE, {}),
-    "clipping": (NoStep, 1.0, {"clipnorm": 1.0}),
+    "logs": (without("_make_function"), SLOPE, {}),
+    "weighting": (without("train_step"), SLOPE, {}),
+    "clipping": (without("train_step"), 1.0, {"clipnorm": 1.0}),
 }
 
 

@@ -15,10 +15,48 @@ import sys
 import threading
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from acnn_tf.data.batches import Batches
+from acnn_tf.models.moment_model import MomentModel
 from acnn_tf.training import ResumableTraining
-from tests import distributed_fit, noisy_line
+from tests import distributed_fit
+
+EPOCHS, STEPS, BATCH_SIZE = 3, 3, 5
+X = np.random.default_rng(0).normal(size=(STEPS * BATCH_SIZE, 4)).astype("f4")
+
+
+class NoisyLine(MomentModel):
+    """y = w x, with dropout in between."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.dropout = keras.layers.Dropout(0.5)
+        self.dense = keras.layers.Dense(width)
+
+    def call(self, x, training=False):
+        return self.dense(self.dropout(x, training=training))
+
+
+def make_model(width=4):
+    """Built and compiled; Adam has moments, and averages the weights."""
+    model = NoisyLine(width)
+    model(X)
+    optimizer = keras.optimizers.AdamW(0.1, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "mse", metrics=["mae"])
+    return model
+
+
+def make_batches(epoch, steps=STEPS):
+    """Batches from an epoch on; the epoch decides on their order."""
+    orders = [
+        np.random.default_rng(number).permutation(len(X))
+        for number in range(epoch, EPOCHS + 1)
+    ]
+    rows = X[np.concatenate(orders)]
+    data = tf.data.Dataset.from_tensor_slices((rows, np.sin(rows)))
+    return Batches(data.batch(BATCH_SIZE), len(X), steps)
 
 
 def limit_files(size):
@@ -65,12 +103,12 @@ def fit(folder, every, how=None, step=0):
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
     with strategy.scope():
-        model = noisy_line.make_model()
+        model = make_model()
     stop = Stop(folder, how, int(step))
     try:
         ResumableTraining(model, folder, int(every)).fit(
-            noisy_line.make_batches,
-            epochs=noisy_line.EPOCHS,
+            make_batches,
+            epochs=EPOCHS,
             verbose=0,
             callbacks=[stop],
         )

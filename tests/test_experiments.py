@@ -172,7 +172,7 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_replicas_train_on_pairs_and_evaluate_as_one(
     data_dir, workdir, tmp_path
 ):

@@ -144,16 +144,10 @@ def test_bad_bound_is_refused():
 
 def test_a_training_weighs_each_loss_and_pair_by_its_own_flag():
     rng = np.random.default_rng(0)
-    truth = {
-        "score": rng.random((2, 3)),
-        "batch_score": np.arange(2),
-        "offset": np.ones((2, 3, 3)),
-    }
-    found = {
-        "score": rng.normal(size=(2, 3)),
-        "batch_score": rng.normal(size=(2, 2)),
-        "offset": rng.normal(size=(2, 3, 2)),
-    }
+    truth = {"score": rng.random((2, 3)), "batch_score": np.arange(2)}
+    truth["offset"] = np.ones((2, 3, 3))
+    shapes = {"score": (2, 3), "batch_score": (2, 2), "offset": (2, 3, 2)}
+    found = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     parts = {
         "score": losses.VideoAlignmentLoss(0.2),
         "batch_score": losses.AlignmentLoss(7.0, 0.5),
@@ -161,15 +155,15 @@ def test_a_training_weighs_each_loss_and_pair_by_its_own_flag():
     }
     terms = [float(one(truth[n], found[n])) for n, one in parts.items()]
     model = ACNN(vocabulary=["a"])
-    names = ("video_weight", "batch_weight", "offset_weight")
-    for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (2.0, 3.0, 5.0)):
-        losses_and_optimizer.compile_model(
-            model,
-            num_steps=10,
-            target_iou=0.2,
-            positive_weight=7.0,
-            negative_weight=0.5,
-            **dict(zip(names, weights)),
-        )
-        loss = model.compute_loss(None, truth, found)
-        assert float(loss) == pytest.approx(np.dot(weights, terms), rel=1e-5)
+    losses_and_optimizer.compile_model(
+        model,
+        num_steps=10,
+        target_iou=0.2,
+        positive_weight=7.0,
+        negative_weight=0.5,
+        video_weight=2.0,
+        batch_weight=3.0,
+        offset_weight=5.0,
+    )
+    loss = float(model.compute_loss(None, truth, found))
+    assert loss == pytest.approx(np.dot((2, 3, 5), terms), rel=1e-5)

@@ -12,12 +12,9 @@ WORKERS = ["host0:2222", "host1:2222"]
 
 
 def config(workers=WORKERS, index=0, kind="worker", **cluster):
-    return json.dumps(
-        {
-            "cluster": {"worker": workers, **cluster},
-            "task": {"type": kind, "index": index},
-        }
-    )
+    cluster = {"worker": workers, **cluster}
+    task = {"type": kind, "index": index}
+    return json.dumps({"cluster": cluster, "task": task})
 
 
 @pytest.fixture

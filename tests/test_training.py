@@ -14,9 +14,8 @@ import tensorflow as tf
 
 from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.training import TERMINATED, ResumableTraining
-from tests import noisy_line
-from tests.noisy_line import EPOCHS, STEPS, make_batches
 from tests.processes import Started, start_workers
+from tests.resumed_fit import EPOCHS, STEPS, make_batches, make_model
 
 
 class Stopped(Exception):
@@ -56,7 +55,7 @@ def train(folder, every=None, stop=0, data=make_batches, callbacks=()):
     """Trains in one go, or until stopped: weights, history, best and CSV."""
     # The seed of one that goes on must not matter.
     keras.utils.set_random_seed(int(any(folder.glob("ckpt*"))))
-    model, best = noisy_line.make_model(), Best()
+    model, best = make_model(), Best()
     table = folder / "history.csv"
     resume = ResumableTraining(model, folder, every, history_path=table)
     history = resume.fit(
@@ -128,7 +127,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
 
 
 def test_checkpoints_that_do_not_fit_are_refused(begun):
-    other = ResumableTraining(noisy_line.make_model(width=7), begun)
+    other = ResumableTraining(make_model(width=7), begun)
     with pytest.raises(ValueError, match="does not fit this model"):
         other.fit(make_batches, epochs=1)
     with pytest.raises(ValueError, match=r"3 steps in an epoch; now .* 4"):
@@ -167,7 +166,7 @@ def test_what_is_not_finite_is_not_saved(whole, tmp_path, spoil, what):
 def test_a_second_training_is_refused_and_the_first_unharmed(whole, tmp_path):
     class Second(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            second = ResumableTraining(noisy_line.make_model(), tmp_path)
+            second = ResumableTraining(make_model(), tmp_path)
             with pytest.raises(
                 FolderInUseError, match=f"{tmp_path} is in use by process"
             ):
@@ -180,7 +179,7 @@ def test_a_second_training_is_refused_and_the_first_unharmed(whole, tmp_path):
 
 def test_what_is_asked_of_every_is_checked(tmp_path):
     with pytest.raises(ValueError, match="`every` must be at least 1"):
-        ResumableTraining(noisy_line.make_model(), tmp_path, 0)
+        ResumableTraining(make_model(), tmp_path, 0)
 
 
 def test_sigterm_during_validation_loses_nothing(whole, tmp_path):
@@ -190,7 +189,7 @@ def test_sigterm_during_validation_loses_nothing(whole, tmp_path):
             time.sleep(1)
 
     keras.utils.set_random_seed(0)
-    model = noisy_line.make_model()
+    model = make_model()
     with pytest.raises(SystemExit) as ended:
         ResumableTraining(model, tmp_path, grace=1e6).fit(
             make_batches,
@@ -303,7 +302,7 @@ def fit_on_workers(folder, every, *how):
 
 
 def test_a_worker_that_is_gone_is_told(tmp_path):
-    training = ResumableTraining(noisy_line.make_model(), tmp_path)
+    training = ResumableTraining(make_model(), tmp_path)
     for replicas, error in ((1, tf.errors.OpError), (2, ConnectionError)):
         training._strategy = types.SimpleNamespace(
             num_replicas_in_sync=replicas

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from acnn_tf.models import save_model
-from tests import hostile_archives, hostile_configs
+from tests import hostile_archives
 from tests.archive_canary import MAX_BYTES
 from tests.hostile_archives import CONFIG, WEIGHTS
 from tests.processes import Started
@@ -25,7 +25,7 @@ def write_files(folder):
     config = json.loads(members[CONFIG])
     (folder / "hostile").mkdir()
     changes = {
-        CONFIG: hostile_configs.configs(config, str(secret)),
+        CONFIG: hostile_archives.configs(config, str(secret)),
         WEIGHTS: hostile_archives.weights(members[WEIGHTS], secret),
     }
     for name, variants in changes.items():
@@ -34,7 +34,7 @@ def write_files(folder):
             hostile_archives.pack(path, {**members, name: data}.items())
     hostile_archives.archives(members, folder / "hostile")
     # Keras would make objects of what is not looked at here.
-    objects = list(hostile_configs.objects(str(secret)).values())
+    objects = list(hostile_archives.objects(str(secret)).values())
     compiled = {"optimizer": objects[0], "loss": objects}
     config |= {"module": "os", "compile_config": compiled}
     members |= {CONFIG: json.dumps(config), "metadata.json": b"?"}
