@@ -35,7 +35,7 @@ class Line(MomentModel):
 
 def without(name):
     """A `Line` that has the method of Keras in place of ours."""
-    return type(name, (Line,), {name: getattr(keras.Model, name)})
+    return type("Line", (Line,), {name: getattr(keras.Model, name)})
 
 
 NoBuild = without("_maybe_symbolic_build")

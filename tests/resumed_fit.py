@@ -74,7 +74,10 @@ class Stop(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.steps == self.step and self.how == "save":
-            threading.Thread(target=self.kill_in_save, daemon=True).start()
+            before = set(os.listdir(self.folder))
+            threading.Thread(
+                target=self.kill_in_save, args=[before], daemon=True
+            ).start()
         if self.steps == self.step and self.how == "full":
             entries = os.scandir(self.folder)
             limit = max(entry.stat().st_size for entry in entries) // 2
@@ -87,8 +90,7 @@ class Stop(keras.callbacks.Callback):
         if self.steps == self.step and self.how == "term":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def kill_in_save(self):
-        before = set(os.listdir(self.folder))
+    def kill_in_save(self, before):
         while True:
             new = set(os.listdir(self.folder)) - before
             if any("ckpt-" in name for name in new):
