@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Thousands of graphs live as long as their tests' process. With its own
-# thresholds Python looks through all of them with every new one.
+# The graphs of all tests live on: Python shall look through them less often.
 gc.set_threshold(100_000, 50, 50)
 
 # The same examples on every machine, and no verdict on how fast it is: the
@@ -41,7 +40,6 @@ LONGEST = (
     "test_untrusted_archives",
     "test_semi_synthetic",
     "test_servable",
-    "test_benchmark",
 )
 
 
