@@ -28,8 +28,6 @@ X = np.random.default_rng(0).normal(size=(STEPS * BATCH_SIZE, 4)).astype("f4")
 
 
 class NoisyLine(MomentModel):
-    """y = w x, with dropout in between."""
-
     def __init__(self, width=4):
         super().__init__()
         self.dropout = keras.layers.Dropout(0.5)
