@@ -22,6 +22,7 @@ from importlib import metadata
 
 from absl import flags
 
+from acnn_tf.files.atomic import write_text
 from export import command
 
 FLAGS = flags.FLAGS
@@ -135,8 +136,7 @@ def run():
     if FLAGS.out:
         os.makedirs(FLAGS.out, exist_ok=True)
         path = os.path.join(FLAGS.out, "benchmark.json")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({"machine": about, "rows": rows}, file, indent=1)
+        write_text(path, json.dumps({"machine": about, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

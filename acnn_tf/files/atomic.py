@@ -53,9 +53,12 @@ def replacing(path, *, size=None, errors=()):
 
 def write_text(path, text):
     """Replaces a text file, in UTF-8, whole or not at all; see `replacing`."""
-    with replacing(path) as partial:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+    data = text.encode()
+    with (
+        replacing(path, size=len(data)) as partial,
+        open(partial, "wb") as file,
+    ):
+        file.write(data)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import ml_dtypes  # which TensorFlow, JAX and Keras require
 import numpy as np
 
 from acnn_tf.files import locks
-from acnn_tf.files.atomic import replacing
+from acnn_tf.files.atomic import replacing, write_text
 from acnn_tf.files.manifests import (
     Manifest,
     manifest_path,
@@ -292,10 +292,7 @@ class IndexFiles:
         about["videos"] = [
             {key: getattr(video, key) for key in _KEYS} for video in videos
         ]
-        text = json.dumps(about)
-        with replacing(list_path, size=len(text)) as partial:
-            with open(partial, "w", encoding="ascii") as file:
-                file.write(text)
+        write_text(list_path, json.dumps(about))
         return {path: total, list_path: len(videos)}
 
     def _remove_unlisted(self, number):
