@@ -357,9 +357,10 @@ def _agreement(candidates, truth, moment):
 def _chance(rank, left, counts, need, budget):
     """Chance that the ranks which are still needed sum up to the budget.
 
-    The next `rank` is given to one of the candidates that are `left` without;
-    `counts` are the annotators of each of these that anybody chose. So many
-    ranks are still needed, and `budget` is their largest sum.
+    Ranks are given one after the other. `rank` is the next one, and `left`
+    candidates have none yet. `counts` tells how many annotators chose each of
+    these, where anybody did. `need` ranks must still be found, and their sum
+    may be `budget` at most.
     """
     if need == 0:
         return 1.0

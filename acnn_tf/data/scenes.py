@@ -1,7 +1,7 @@
 """Small videos of moving shapes: what happens in them, and how that looks.
 
-A shape appears, does one thing or
-two, and leaves; so do others meanwhile. Each thing that it does is an event.
+A shape appears, does one thing or two, and leaves; so do others meanwhile.
+Each thing that it does is an event.
 
 A video follows from its id alone: the same id always gives the same events
 and the same pixels.
