@@ -6,7 +6,6 @@ import numpy as np
 from acnn_tf import search
 from acnn_tf.models import ACNN
 
-RNG = np.random.default_rng(0)
 WORDS = ["a", "person", "opens", "the", "door", "'s", "café", "việt", "s"]
 CLIP_DIM = 6
 # Settings that differ in what a servable has to do.
@@ -25,8 +24,10 @@ MODELS = {
 }
 
 
-def make_model(clip_dim=CLIP_DIM, **arguments):
+def make_model(clip_dim=CLIP_DIM, seed=0, **arguments):
+    """The same model for a seed, whatever has been made before."""
     keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(seed)
     settings = {
         "window_lengths": (2.0, 4.0, 7.0),
         "window_overlap": 0.5,
@@ -41,9 +42,9 @@ def make_model(clip_dim=CLIP_DIM, **arguments):
     model = ACNN(**{**settings, **arguments})
     query = (None, None) if model.vocabulary else (None, 9)
     model.build({"clip": (None, None, clip_dim), "query": query})
-    model.adapt(RNG.normal(1, 2, size=(50, clip_dim)))
+    model.adapt(rng.normal(1, 2, size=(50, clip_dim)))
     for weight in model.head.weights:  # scores and offsets worth a search
-        weight.assign(0.4 * RNG.normal(size=weight.shape))
+        weight.assign(0.4 * rng.normal(size=weight.shape))
     return model
 
 
