@@ -18,7 +18,6 @@ QUERIES = RNG.normal(size=(20, 9)).astype("float32")
 
 
 def make_model(**arguments):
-    """Of sentence vectors."""
     return small_acnn.make_model(
         vocabulary=None, query_encoder="mean", **arguments
     )
