@@ -92,13 +92,14 @@ class Checkpoints:
                 found[int(match[1])] = path.removesuffix(".index")
         return [found[number] for number in sorted(found, reverse=True)]
 
-    def _files(self):
-        return glob.glob(os.path.join(glob.escape(self.folder), "ckpt-*"))
+    def _files(self, name="ckpt-*"):
+        return glob.glob(os.path.join(glob.escape(self.folder), name))
 
     def _sweep(self):
         """Removes every part of a checkpoint that is not one of those kept."""
         kept = self._manager.checkpoints
-        for path in self._files():
+        # The second: TensorFlow's list of checkpoints, before it is renamed.
+        for path in self._files() + self._files("checkpoint.tmp*"):
             name = re.fullmatch(r"(.*ckpt-\d+)(\.index|\.data-\S+)", path)
             if name and name[1] in kept:
                 continue
