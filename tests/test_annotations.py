@@ -130,7 +130,7 @@ def test_didemo_pieces_are_five_seconds_and_the_most_chosen_comes_first(read):
         [PIECES | {"times": times}], "didemo", durations=None
     )
     assert problems == []
-    assert (moment.query_id, moment.duration) == ("7", 30.0)
+    assert (moment.query_id, moment.duration) == (7, 30.0)
     assert moment.segments == ((5.0, 15.0), (0.0, 5.0), (15.0, 20.0))
     assert moment.num_annotators == (3, 1, 1)
 
@@ -151,7 +151,7 @@ def test_jsonl_may_leave_durations_to_another_file(read):
     (moment,), problems = read(content, "jsonl", durations={"v.avi": 12})
     assert problems == []
     assert moment.duration == 12.0
-    assert moment.query_id == "1"
+    assert moment.query_id == 1
 
 
 def test_byte_order_mark_is_not_part_of_the_first_video(read):
@@ -304,8 +304,8 @@ BAD_RECORDS = {
         (LINE + "v 1", 2, "expected"),
         (LINE + "v 1 2##", 2, "sentence"),
         (LINE + "v 1 2 3##a", 2, "expected"),
-        (LINE + "v nan 2##a", 2, "finite"),
-        (LINE + "v 1 inf##a", 2, "finite"),
+        (LINE + "v nan 2##a", 2, "expected a number, found 'nan'"),
+        (LINE + "v 1 inf##a", 2, "expected a number, found 'inf'"),
         (LINE.encode() + b"v 1 2##\xff", 2, "UTF"),
         (LINE + LINE, 2, "duplicate of"),
         (LINE + "w 1 2##a", 2, "'w' has no"),
@@ -435,7 +435,11 @@ def test_long_lists_of_problems_are_counted_in_the_message():
     problems = [Problem("a.txt", line, "bad") for line in range(1, 31)]
     error = DataError(problems)
     assert error.problems == problems
-    assert str(error).endswith("a.txt:20: bad\n... and 10 more")
+    assert str(error) == (
+        "a.txt:1: bad (and 29 more like this: line 2, line 3, line 4, ...)"
+    )
+    kinds = [Problem(f"{name}.txt", 1, "bad") for name in range(25)]
+    assert str(DataError(kinds)).endswith("\n... and 5 other kinds")
 
 
 def test_bad_durations_name_their_own_file(subtests, tmp_path):

@@ -33,6 +33,8 @@ _DURATIONS = (
 )
 _NUM_FRAMES = ("num_frames.json",)
 
+# Seconds, or frames: what is shorter is a slip of the pen.
+_SHORTEST = 1e-3
 # An end past the video's end is mostly a matter of decoding. But a moment so
 # much longer than its video belongs to another video, or another unit.
 _LONGER = 1.1
@@ -43,7 +45,8 @@ class Moment:
     """A sentence and where in its video it is true: an annotation.
 
     Args:
-        query_id: Id of the query, one of its kind in its file.
+        query_id: Id of the query, one of its kind in its file: text, or a
+            whole number where the file has numbers.
         query: The sentence.
         video_id: Id of the video.
         duration: Of the video, seconds.
@@ -55,7 +58,7 @@ class Moment:
             several were asked (DiDeMo).
     """
 
-    query_id: str
+    query_id: str | int
     query: str
     video_id: str
     duration: float
@@ -357,7 +360,7 @@ def _within_video(record, length, unit):
         moment = f"moment {start:g} to {end:g} {unit}"
         if start < 0:
             raise ValueError(f"{moment} starts before its video does")
-        if end == start:
+        if 0 <= end - start < _SHORTEST:
             raise ValueError(f"{moment} has no length")
         if end < start:
             raise ValueError(f"{moment} ends before it starts")

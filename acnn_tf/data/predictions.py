@@ -16,7 +16,7 @@ import numpy as np
 
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.problems import DataError, Problem
-from acnn_tf.files.text import is_number, text_lines
+from acnn_tf.files.text import is_number, parse_json, text_lines
 
 
 def write_predictions(path, moments, predictions):
@@ -69,7 +69,8 @@ def read_predictions(path, moments, allow_missing=False):
     >>> read_predictions(path, [moment])
     [array([[3.2 , 9.  , 0.91]])]
     """
-    by_id = {moment.query_id: moment for moment in moments}
+    # Their text: other libraries write 7 for "7", and the other way round.
+    by_id = {str(moment.query_id): moment for moment in moments}
     if len(by_id) < len(moments):
         raise ValueError(
             "Predictions are told apart by query id, but the annotations "
@@ -103,18 +104,13 @@ def read_predictions(path, moments, allow_missing=False):
         problems.append(Problem(path, None, message))
     if problems:
         raise DataError(problems)
-    return [
-        predictions.get(moment.query_id, np.zeros((0, 3))) for moment in moments
-    ]
+    return [predictions.get(query_id, np.zeros((0, 3))) for query_id in by_id]
 
 
 def _parse(text):
     if isinstance(text, ValueError):  # not UTF-8
         raise text
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}") from None
+    record = parse_json(text)
     if not isinstance(record, dict):
         raise ValueError(
             f"expected a JSON object, found {type(record).__name__}"

@@ -6,6 +6,7 @@ one reading finds all there is to mend.
 
 import csv
 import json
+import math
 import os
 import re
 import unicodedata
@@ -127,7 +128,7 @@ def json_items(path, kind):
 def _scan(text, kind):
     """Yields `(place, item)`; the standard decoder would lose the places."""
     opening, closing = "{}" if kind is dict else "[]"
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
 
     def skip(place, expected):
         place = _SPACE.match(text, place).end()
@@ -153,6 +154,62 @@ def _scan(text, kind):
     place = _SPACE.match(text, place).end()
     if place != len(text):
         raise json.JSONDecodeError("expected the end", text, place)
+
+
+def parse_json(text):
+    """What a line of JSON holds.
+
+    Args:
+        text: String.
+
+    Raises:
+        ValueError: If it is not JSON, or an object in it has one key twice,
+            of which JSON's own readers keep the last without a word.
+
+    Example:
+
+    >>> parse_json('{"qid": 7, "vid": "v1"}')
+    {'qid': 7, 'vid': 'v1'}
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}; found {text[:60]!r}") from None
+
+
+def _object(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(
+            f"expected each key of an object once, found {twice!r:.40} twice; "
+            "remove one of the two"
+        )
+    return found
+
+
+def parse_number(text):
+    """A finite number of a text file.
+
+    Args:
+        text: String, as `12`, `0.5` or `1e-3`; Python itself would also take
+            `1_0` for ten, and `nan`.
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+
+    >>> parse_number("24.3")
+    24.3
+    """
+    if not re.fullmatch(r"\s*[-+]?[\d.]+([eE][-+]?\d+)?\s*", text, re.ASCII):
+        raise ValueError(f"expected a number, found {text!r:.40}")
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number, found {text!r:.40}")
+    return number
 
 
 def _too_large(what, limit):
@@ -227,7 +284,7 @@ def _csv_items(path):
             continue
         entry = dict(zip(columns, row, strict=False))
         try:
-            number = float(entry["length"])
+            number = parse_number(entry["length"])
         except (KeyError, ValueError):
             number = entry.get("length")
         yield line, (entry.get("id", ""), number)

@@ -4,14 +4,14 @@ Its lines are `VIDEO START END##sentence`.
 """
 
 from acnn_tf.data.datasets.records import Dataset, Record, check_moment
-from acnn_tf.files.text import text_lines
+from acnn_tf.files.text import parse_number, text_lines
 
 
 def _line(text):
     head, _, sentence = text.partition("##")
     try:
         video, start, end = head.split()
-        times = [(float(start), float(end))]
+        times = [(parse_number(start), parse_number(end))]
         check_moment(times, sentence)
     except ValueError as error:
         raise ValueError(

@@ -11,6 +11,7 @@ from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
+    id_of,
     positive,
     values_of,
 )
@@ -22,6 +23,7 @@ PIECE_SECONDS = 5
 def _query(entry):
     keys = ("annotation_id", "video", "description", "times")
     query_id, video, sentence, times = values_of(entry, keys)
+    query_id = id_of(query_id, "annotation_id")
     place = f"annotation {query_id}"
     check_moment(times, sentence, place)
     num_pieces = positive(entry, "num_segments", place)
@@ -31,7 +33,7 @@ def _query(entry):
     chosen = collections.Counter(map(tuple, times)).most_common()
     record = Record(
         sentence.strip(),
-        str(video),
+        str(id_of(video, "video", place)),
         [
             # An end before the start stays one.
             (first * PIECE_SECONDS, (last + (last >= first)) * PIECE_SECONDS)
@@ -39,10 +41,10 @@ def _query(entry):
         ],
         num_pieces * PIECE_SECONDS,
         piece=PIECE_SECONDS,
-        query_id=str(query_id),
+        query_id=query_id,
         num_annotators=tuple(count for _, count in chosen),
     )
-    return record.query_id, [record]
+    return str(query_id), [record]
 
 
 DATASET = Dataset(

@@ -13,10 +13,11 @@ from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
+    id_of,
     positive,
     values_of,
 )
-from acnn_tf.files.text import text_lines
+from acnn_tf.files.text import parse_json, text_lines
 
 
 def to_line(moment):
@@ -32,12 +33,10 @@ def to_line(moment):
 
 
 def _line(text):
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}; found {text[:60]!r}") from None
+    entry = parse_json(text)
     keys = ("qid", "vid", "query", "relevant_windows")
     query_id, video, sentence, times = values_of(entry, keys)
+    query_id = id_of(query_id, "qid")
     place = f"query {query_id}"
     check_moment(times, sentence, place)
     duration = None
@@ -45,12 +44,13 @@ def _line(text):
         duration = positive(entry, "duration", place)
     record = Record(
         sentence.strip(),
-        str(video),
+        str(id_of(video, "vid", place)),
         [tuple(window) for window in times],
         duration,
-        query_id=str(query_id),
+        query_id=query_id,
     )
-    return record.query_id, [record]
+    # Names of files and of vectors are its text: 1 and "1" would be one.
+    return str(query_id), [record]
 
 
 DATASET = Dataset(text_lines, _line, lambda split: [f"{split}.jsonl"])

@@ -6,6 +6,7 @@ in `acnn_tf.data.annotations`, once for all datasets.
 
 import collections.abc
 import dataclasses
+import re
 
 from acnn_tf.files.text import is_number, json_items
 
@@ -64,7 +65,7 @@ class Record:
     duration: float | None = None
     frame_rate: float | None = None
     piece: float = 0.0
-    query_id: str | None = None
+    query_id: str | int | None = None
     num_annotators: tuple | None = None
 
 
@@ -114,6 +115,23 @@ def values_of(entry, keys):
             f"expected an object with {', '.join(keys)}; found {found!r:.80}"
         )
     return [entry[key] for key in keys]
+
+
+def id_of(value, key, place=""):
+    """The id of a query or a video, which is text or a whole number.
+
+    It stays what it is: public evaluators tell `7` and `"7"` apart.
+    """
+    is_text = isinstance(value, str) and value.strip()
+    if is_text and re.search("[\ud800-\udfff]", value):
+        is_text = False
+    if not is_text and type(value) is not int:
+        place = place and f"{place}: "
+        raise ValueError(
+            f"{place}`{key}` must be text or a whole number, found "
+            f"{value!a:.40}"
+        )
+    return value
 
 
 def positive(entry, key, place):
