@@ -14,20 +14,23 @@ annotated moment makes a pair with each sentence of that moment. Records that
 cannot be used are left out of every count. With --write_manifests, files
 without problems (with --skip_bad, also text files with some) get a manifest.
 
-Exit code: 0 if there is nothing wrong, 2 if there is, 1 if a file or a flag is
-missing. With --skip_bad it is 0 as long as a query is left.
+Problems of one kind are one line, with their number. A note (an end that was
+cut at its video's, clips a little longer than their video) leaves nothing out.
+
+Exit code: 0 if there is nothing wrong but notes, 2 if there is, 1 if a file or
+a flag is missing. With --skip_bad it is 0 as long as a query is left.
 """
 
 import json
 import sys
 
-from absl import app, flags
+from absl import flags
 
 import acnn_tf
 from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, SPLITS, find_files, read_moments
 from acnn_tf.data.windows import WindowGrid
-from acnn_tf.files.problems import FeatureError
+from acnn_tf.files.problems import FeatureError, summarize
 from experiments import model_flags, splits
 from export import command
 
@@ -110,8 +113,8 @@ def load(annotations, features=None, **others):
     return moments, problems, dropped, features
 
 
-def main(_):
-    """Reads, counts, prints; returns the exit code."""
+def run():
+    """Reads, counts and prints."""
     try:
         grid = window_grid()
         if not FLAGS.dataset or not (FLAGS.annotations or FLAGS.data_dir):
@@ -141,21 +144,32 @@ def main(_):
             counts["manifests"] = len(written)
     except (OSError, ValueError) as error:
         print(f"inspect_data: {error}", file=sys.stderr)
-        return 1
+        sys.exit(1)
+    found = {
+        "problems": [problem for problem in problems if problem.dropped],
+        "notes": [problem for problem in problems if not problem.dropped],
+    }
     if FLAGS.json:
-        listed = [
-            {"path": p.path, "line": p.line, "message": p.message}
-            for p in problems
-        ]
-        print(json.dumps({**counts, "problems": listed}, indent=1))
+        listed = {
+            kind: [
+                {"path": p.path, "line": p.line, "message": p.message}
+                for p in some
+            ]
+            for kind, some in found.items()
+        }
+        print(json.dumps(counts | listed, indent=1))
     else:
-        for problem in problems:
-            print(problem)
-        for name, number in {**counts, "problems": len(problems)}.items():
+        for line in summarize(found["problems"]):
+            print(line)
+        for line in summarize(found["notes"]):
+            print(f"note: {line}")
+        counts |= {kind: len(some) for kind, some in found.items()}
+        for name, number in counts.items():
             number = "not counted" if number is None else f"{number:,}"
             print(f"{name.replace('_', ' '):<16}{number:>12}")
-    return 2 if not moments or (problems and not FLAGS.skip_bad) else 0
+    if not moments or (found["problems"] and not FLAGS.skip_bad):
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(run)

@@ -14,11 +14,17 @@ def with_usable_features(moments, features):
     """Keeps the moments whose videos have features that can be used.
 
     Reads every video once. Returns them with a list of `Problem`: one for each
-    video whose features are bad, and each moment whose video has none.
+    video whose features are bad, or do not fit its duration, and each moment
+    whose video has none.
     """
-    bad = features.problems()
-    problems = list(bad.values())
-    usable = []
+    durations = {
+        moment.video_id: moment.duration
+        for moment in moments
+        if moment.num_annotators is None  # else they are of pieces
+    }
+    found = features.problems(durations)
+    problems, usable = list(found.values()), []
+    bad = {video for video, problem in found.items() if problem.dropped}
     for moment in moments:
         if moment.video_id not in features:
             path, _, line = moment.source.rpartition(":")

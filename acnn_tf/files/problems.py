@@ -2,10 +2,15 @@
 
 import dataclasses
 import os
+import re
 
 # What to do about a damaged file of features.
 AGAIN = "restore the file, or extract its features again"
 _SHOWN = 20
+# Problems of a kind that are told one by one.
+_FEW = 4
+# What tells problems of one kind apart: names and numbers.
+_VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d.,]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +41,61 @@ class Problem:
         return f"{place}: {self.message}"
 
 
+def summarize(problems):
+    """One line for each kind of problem in a file, where there are many.
+
+    Args:
+        problems: List of `Problem`.
+
+    Returns:
+        List of strings, in the order of the first of each kind.
+
+    Example:
+
+    >>> missing = [Problem("f.h5", None, f"no video '{v}'") for v in "abcde"]
+    >>> summarize(missing)
+    ["f.h5: no video 'a' (and 4 more like this: 'b', 'c', 'd', ...)"]
+    """
+    kinds = {}
+    for problem in problems:
+        kind = problem.path, problem.dropped, _VARIES.sub("", problem.message)
+        kinds.setdefault(kind, []).append(problem)
+    lines = []
+    for group in kinds.values():
+        if len(group) <= _FEW:
+            lines += map(str, group)
+            continue
+        first, *others = group
+        shown = ", ".join(_told_apart(first, p) for p in others[:3])
+        lines.append(
+            f"{first} (and {len(others):,} more like this: {shown}, ...)"
+        )
+    return lines
+
+
+def _told_apart(first, problem):
+    """What tells a problem from the first of its kind."""
+    if problem.line is not None:
+        return f"line {problem.line}"
+    pairs = zip(
+        _VARIES.findall(first.message), _VARIES.findall(problem.message)
+    )
+    return next((new for old, new in pairs if new != old), "the same again")
+
+
 class DataError(ValueError):
     """A data file that cannot be used as it is.
 
     Args:
         problems: Sequence of `Problem`, all of which `.problems` keeps and
-            the first of which the message shows.
+            the message shows by their kinds, see `summarize`.
     """
 
     def __init__(self, problems):
         self.problems = list(problems)
-        lines = [str(problem) for problem in self.problems[:_SHOWN]]
-        if len(self.problems) > _SHOWN:
-            lines.append(f"... and {len(self.problems) - _SHOWN} more")
+        lines = summarize(self.problems)
+        if len(lines) > _SHOWN:
+            lines[_SHOWN:] = [f"... and {len(lines) - _SHOWN} other kinds"]
         super().__init__("\n".join(lines))
 
 
