@@ -165,7 +165,9 @@ def evaluate(
     )
     rows, durations = evaluation.rows_by_video(moments)
     predictions = [None] * len(moments)
-    for video in search.encode_videos(model, features, durations, GRID):
+    for video in search.encode_videos(
+        model, features, durations, GRID, is_exact=False
+    ):
         asked = rows[video.video_id]
         segments, scores = search.candidates(
             model, queries[asked], video, refined=False

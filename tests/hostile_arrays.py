@@ -384,7 +384,7 @@ TFRECORD = {
     "flipped": (flipped(second()), ":2: is damaged: .*corrupted"),
     "no examples": (
         content(record(b"\xff\xff") * 10_000),
-        "(?s):2: is not a tf.train.Example.* and 81 more",
+        "(?s):1: is not a tf.train.Example.*and 99 more",
     ),
     "id as bytes": (second(video_id=b"\xff"), ":2: .* is not UTF-8"),
     "id again": (

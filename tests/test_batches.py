@@ -19,8 +19,8 @@ MOMENTS = [
 QUERIES = np.arange(8.0, dtype="float32").reshape(4, 2)
 FEATURES = {
     "v1": np.arange(60.0, dtype="float32").reshape(20, 3),
-    # Three clips more than its 9.5 s hold.
-    "v2": np.arange(39.0, dtype="float32").reshape(13, 3) + 100,
+    # A clip more than its 9.5 s hold.
+    "v2": np.arange(33.0, dtype="float32").reshape(11, 3) + 100,
 }
 
 

@@ -313,7 +313,7 @@ def test_missing_video_is_told_before_training(tmp_path):
     write_features(tmp_path / "f.hdf5", some, 1.0)
     with open_features(tmp_path / "f.hdf5") as features:
         for videos_in_memory in (None, 2):
-            with pytest.raises(KeyError, match="has no video 'v2'"):
+            with pytest.raises(KeyError, match="have no video 'v2'"):
                 make(features=features, videos_in_memory=videos_in_memory)
 
 

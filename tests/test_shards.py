@@ -90,12 +90,16 @@ def test_shards_find_what_their_encodings_hold(model, dtype, tmp_path):
     same._files.append(iter(videos), sharded.num_windows)
     ids = np.arange(1, 9).reshape(4, 2)
     for top_n in (1, 7, 200):
-        found = sharded.search(ids, top_n=top_n)
-        shortlist = sharded.search(ids, top_n=top_n, shortlist="bfloat16")
-        small_acnn.assert_alike(found, same.search(ids, top_n=top_n))
+        found = sharded.search_queries(ids, top_n=top_n)
+        shortlist = sharded.search_queries(
+            ids, top_n=top_n, shortlist="bfloat16"
+        )
+        small_acnn.assert_alike(found, same.search_queries(ids, top_n=top_n))
         small_acnn.assert_alike(shortlist, found)
         if dtype == "float32":
-            small_acnn.assert_alike(found, whole.search(ids, top_n=top_n))
+            small_acnn.assert_alike(
+                found, whole.search_queries(ids, top_n=top_n)
+            )
 
 
 def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
@@ -113,8 +117,8 @@ def test_equal_scores_are_ranked_by_video_wherever_it_lies(tmp_path):
     whole = small_acnn.make_index(model, features=copies)
     ids = np.array([[1, 2], [3, 4]])
     for top_n in (3, 5):  # also where a tie is cut
-        found = sharded.search(ids, top_n=top_n)
-        assert found == whole.search(ids, top_n=top_n)
+        found = sharded.search_queries(ids, top_n=top_n)
+        assert found == whole.search_queries(ids, top_n=top_n)
         for row in found:
             assert [moment.video_id for moment in row] == sorted(names)[:top_n]
             assert len({moment[1:] for moment in row}) == 1
@@ -129,7 +133,7 @@ def test_a_video_in_two_shards_is_told(model, tmp_path):
 
 def test_encodings_of_shards_stay_on_the_disk(model, corpus):
     index = search.MomentIndex(model, corpus)
-    index.search(np.array([[1, 2]]), top_n=3)
+    index.search_queries(np.array([[1, 2]]), top_n=3)
     files = index._files
     for part in files._parts:
         assert isinstance(part, np.memmap)
@@ -143,7 +147,7 @@ def test_a_shard_alone_is_an_index_of_its_videos(model, corpus):
     shards = search.assign_videos(DURATIONS, 4, model.grid)
     one = search.MomentIndex(model, corpus / shard_name(2, 4))
     assert set(one.video_ids) == set(shards[2])
-    (found,) = one.search(np.array([[2, 3]]), top_n=1)
+    (found,) = one.search_queries(np.array([[2, 3]]), top_n=1)
     assert found[0].video_id in shards[2]
 
 

@@ -7,14 +7,19 @@ the same keys, so that one model and one set of losses take both.
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.windows import check_clips
+from acnn_tf.files.problems import UnknownIdError
 
 # Batches over which examples are sorted by their number of windows.
 _GROUP = 8
+# What the shares of clips in windows, `[B, W, C, T]`, may take.
+_MOST_BYTES = 8 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +134,102 @@ def window_targets(windows, moment_segments, offset_unit, frame_rate, min_iou):
     return overlap.astype(np.float32), offset.astype(np.float32)
 
 
+def check_examples(moments, queries, features, model):
+    """Refuses what could not be trained on, before anything is trained.
+
+    Args:
+        moments: See `training_videos`, as the others.
+        queries: Likewise.
+        features: Likewise. Those in memory, in a dictionary, are looked at; a
+            reader of files looks itself.
+        model: Likewise.
+
+    Returns:
+        `queries` as an array.
+
+    Raises:
+        UnknownIdError: If videos have no features.
+        ValueError: If a number, width, length or type does not fit; says what
+            was received.
+    """
+    if not len(moments):
+        raise ValueError("`moments` must not be empty. Received: []")
+    queries = check_queries(queries, model.vocabulary)
+    if len(queries) != len(moments):
+        raise ValueError(
+            f"`queries` must have a row for each of the {len(moments)} "
+            f"moments. Received: {len(queries)} rows"
+        )
+    durations = {m.video_id: known_duration(m) for m in moments}
+    missing = [video_id for video_id in durations if video_id not in features]
+    if missing:
+        raise UnknownIdError(
+            f"`features` have no video {missing[0]!r} ({len(missing)} of "
+            f"{len(durations)} are missing); extract their features, or leave "
+            "out their moments"
+        )
+    if isinstance(features, dict):
+        for video_id, duration in durations.items():
+            check_clips(model, features[video_id], video_id, duration)
+    return queries
+
+
+def known_duration(moment):
+    """Seconds of the video of a `Moment`; `None` if they are of pieces."""
+    return moment.duration if moment.num_annotators is None else None
+
+
+def _check_memory(moments, model, batch_size):
+    """Refuses videos of hours, all windows of which are pooled at once."""
+    longest = max(moment.duration for moment in moments)
+    shares = (
+        len(model.grid.windows(longest))
+        * model.context_size
+        * math.ceil(longest / model.clip_seconds)
+        * min(batch_size, len(moments))
+    )
+    if 4 * shares > _MOST_BYTES:
+        raise ValueError(
+            f"A batch of {batch_size} videos of {longest:,.0f} s, the longest, "
+            f"would take {4 * shares / 2**30:,.0f} GiB to pool all their "
+            "windows. Train on pairs of windows and queries, which are pooled "
+            "one video at a time (`training_pairs`, or --batches=pairs), or in "
+            "smaller batches."
+        )
+
+
+def check_queries(queries, vocabulary):
+    """What a model's `encode_queries` takes, if these are that.
+
+    Args:
+        queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
+        vocabulary: List of words, or `None` for sentence vectors.
+
+    Returns:
+        An array.
+
+    Raises:
+        ValueError: If ids are no whole numbers from 0 to those of the last
+            word, or vectors not finite.
+    """
+    queries = np.asarray(queries)
+    if vocabulary is None:
+        kind = "finite floats [Q, E]"
+        fit = np.issubdtype(queries.dtype, np.floating)
+        fit = fit and np.isfinite(queries).all()
+    else:
+        most = len(vocabulary) + 1
+        kind = f"word ids [Q, L], whole numbers from 0 to {most}"
+        fit = np.issubdtype(queries.dtype, np.integer)
+        fit = fit and ((queries >= 0) & (queries <= most)).all()
+    if queries.ndim == 2 and fit:
+        return queries
+    raise ValueError(
+        f"`queries` must be {kind}. Received: {queries.dtype} of shape "
+        f"{queries.shape}, {queries.ravel()[:4]!s:.60}"
+    )
+
+
 def training_videos(
     moments,
     queries,
@@ -166,6 +267,8 @@ def training_videos(
         `[B, W]` (IoU, -1 for padding), `"offset"` `[B, W, 3]` and
         `"batch_score"` `[B]` (moment ids).
     """
+    queries = check_examples(moments, queries, features, model)
+    _check_memory(moments, model, batch_size)
     ids = moment_ids(moments)
     clip_seconds = model.clip_seconds
     frame_rate = model.grid.frame_rate
@@ -173,6 +276,7 @@ def training_videos(
     def example(index, rng):
         moment = moments[index]
         clip = features[moment.video_id]
+        check_clips(model, clip, moment.video_id, known_duration(moment))
         truth = np.array(moment.segments)
         duration = moment.duration
         if rng.random() < crop:
@@ -228,7 +332,6 @@ def training_videos(
     def spec(*shape, dtype=tf.float32):
         return tf.TensorSpec((None, *shape), dtype)
 
-    queries = np.asarray(queries)
     dim = next(iter(features.values())).shape[1]
     inputs = {
         "clip": spec(None, dim),

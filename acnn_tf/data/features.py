@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from acnn_tf.data.windows import clips_problem
 from acnn_tf.files.arrays import Arrays, NpyFolder, open_arrays, write_npy
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.hdf5 import HDF5File, write_hdf5
@@ -17,7 +18,12 @@ from acnn_tf.files.manifests import (
     save_manifest,
 )
 from acnn_tf.files.names import check_file_name
-from acnn_tf.files.problems import FeatureError, UnknownIdError, fail
+from acnn_tf.files.problems import (
+    FeatureError,
+    Problem,
+    UnknownIdError,
+    fail,
+)
 from acnn_tf.files.tfrecord import TFRecordFiles, write_tfrecord
 
 # Videos whose width is compared before any is trusted.
@@ -155,19 +161,42 @@ class ClipFeatures(collections.abc.Mapping):
                 "extract all of them alike",
             )
 
-    def problems(self):
+    def problems(self, durations=None):
         """Reads everything and returns all that is wrong with it.
+
+        Args:
+            durations: Dictionary from video id to seconds, which clips are
+                compared with (`acnn_tf.data.windows.clips_problem`).
 
         Returns:
             Dictionary from video id to `Problem`. Videos of another width
-            than most count as wrong.
+            than most count as wrong; clips that are all alike are a note.
         """
-        problems, dims = {}, {}
+        problems, dims, durations = {}, {}, durations or {}
         for video_id in self:
             try:
-                dims[video_id] = self._read(video_id).shape[1]
+                clips = self._read(video_id)
             except FeatureError as error:
                 problems[video_id] = error.problems[0]
+                continue
+            dims[video_id] = clips.shape[1]
+            message, is_note = None, True
+            if video_id in durations:
+                message, is_note = clips_problem(
+                    video_id,
+                    len(clips),
+                    self.clip_seconds,
+                    durations[video_id],
+                )
+            alike = len(clips) > 1 and (clips == clips[0]).all()
+            if is_note and (alike or not clips.any()):
+                message = (
+                    f"video {video_id!r}: its {len(clips):,} clips are all "
+                    "alike, so that no moment stands out; is that meant?"
+                )
+            if message:
+                path, record = self._arrays.place(video_id)
+                problems[video_id] = Problem(path, record, message, not is_note)
         if dims:
             self._dim = collections.Counter(dims.values()).most_common(1)[0][0]
         for video_id, dim in dims.items():
@@ -251,6 +280,7 @@ def write_features(path, features, clip_seconds):
             # What the readers find no fault with, they will read again.
             with ClipFeatures(Arrays(read(partial)), clip_seconds) as written:
                 problems = list(written.problems().values())
+            problems = [problem for problem in problems if problem.dropped]
             if problems:
                 raise FeatureError(problems)
         except FeatureError as error:

@@ -13,8 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.batches import Batches, moment_ids, pad, window_targets
-from acnn_tf.data.windows import pool_clips, video_pairs
+from acnn_tf.data.batches import (
+    Batches,
+    check_examples,
+    known_duration,
+    moment_ids,
+    pad,
+    window_targets,
+)
+from acnn_tf.data.windows import check_clips, pool_clips, video_pairs
 
 
 def training_pairs(
@@ -75,6 +82,7 @@ def training_pairs(
             "`videos_in_memory` must be at least 1, or None. "
             f"Received: {videos_in_memory}"
         )
+    queries = check_examples(moments, queries, features, model)
     pairs = _Pairs(
         moments,
         model,
@@ -86,10 +94,6 @@ def training_pairs(
     num_videos, num_pairs = len(pairs.videos), len(pairs.moment)
     group_size = videos_in_memory or num_videos
     num_groups = -(-num_videos // group_size)
-    # A video that is missing is told here, not in the middle of an epoch.
-    for video_id in pairs.videos:
-        if video_id not in features:
-            features[video_id]
     dim = features[pairs.videos[0]].shape[1]
     held = table = None
     if videos_in_memory is None:
@@ -220,7 +224,8 @@ class _Pairs:
 
     def __init__(self, moments, model, every_window, **thresholds):
         self.videos, self._distinct = [], []
-        self._clip_seconds = model.clip_seconds
+        self._model = model
+        self._durations = {m.video_id: known_duration(m) for m in moments}
         windows, contexts, rows, window, moment = [], [], [], [], []
         total = 0
         for video_id, own, window_index, moment_index in video_pairs(
@@ -274,14 +279,16 @@ class _Pairs:
         Returns `(table [N, D], first_row [V])`: row r of video v is
         `table[first_row[v] + r]`.
         """
-        table = [
-            pool_clips(
-                features[self.videos[video]],
-                self._distinct[video],
-                self._clip_seconds,
+        table = []
+        for video in videos:
+            video_id = self.videos[video]
+            clips = features[video_id]
+            check_clips(self._model, clips, video_id, self._durations[video_id])
+            table.append(
+                pool_clips(
+                    clips, self._distinct[video], self._model.clip_seconds
+                )
             )
-            for video in videos
-        ]
         first_row = np.zeros(len(self.videos), np.int64)
         first_row[videos[1:]] = np.cumsum([len(rows) for rows in table[:-1]])
         return np.concatenate(table), first_row

@@ -7,6 +7,9 @@ import numpy as np
 
 from acnn_tf import segments as segments_lib
 
+# Windows of a video: a whole day has half a million of the default lengths.
+MAX_WINDOWS = 2**22
+
 
 @dataclasses.dataclass(frozen=True)
 class WindowGrid:
@@ -118,9 +121,17 @@ class WindowGrid:
         Returns:
             `float64 [W, 2]` in seconds, by length and then by start.
         """
-        if not duration > 0:
+        if not 0 < duration < math.inf:
             raise ValueError(
-                f"`duration` must be positive. Received: {duration}"
+                f"`duration` must be positive and finite. Received: {duration}"
+            )
+        step = (1 - self.overlap) * self.lengths[0] / (self.frame_rate or 1)
+        if duration / step > MAX_WINDOWS:
+            raise ValueError(
+                f"A video of {duration:g} s has {duration / step:,.0f} windows "
+                f"of the shortest length, {self.lengths[0]:g}; it may have "
+                f"{MAX_WINDOWS:,}. Is the duration in seconds? Else choose "
+                "longer windows, or less overlap."
             )
         if self.frame_rate is not None:
             num_frames = round(duration * self.frame_rate)
@@ -265,6 +276,70 @@ def _intervals(moment, grid):
         tuple(second * grid.frame_rate for second in segment)
         for segment in moment.segments
     ]
+
+
+def clips_problem(video_id, num_clips, clip_seconds, duration):
+    """How the clips of a video and its duration disagree.
+
+    Decoders round: a difference of less than a clip is none, and one of two
+    clips or of 2 % of the duration, whichever is more, only a note.
+
+    Args:
+        video_id: The video, for the message.
+        num_clips: Int.
+        clip_seconds: Float, seconds of a clip.
+        duration: Float, seconds of the video.
+
+    Returns:
+        `(message, is_note)`; the message is `None` where they agree.
+
+    Example:
+
+    >>> clips_problem("v1", 20, 2.0, 20.0)[0]
+    "video 'v1': 20 clips of 2 s are 40 s, its duration is 20 s; check ..."
+    >>> clips_problem("v1", 20, 1.0, 19.2)
+    (None, True)
+    """
+    seconds = num_clips * clip_seconds
+    difference = abs(seconds - duration) - 1e-6
+    if difference <= clip_seconds:
+        return None, True
+    message = (
+        f"video {video_id!r}: {num_clips:,} clips of {clip_seconds:g} s are "
+        f"{seconds:g} s, its duration is {duration:g} s; check clip_seconds "
+        "and the duration"
+    )
+    return message, difference <= max(2 * clip_seconds, 0.02 * duration)
+
+
+def check_clips(model, clips, video_id, duration=None, path=None):
+    """Refuses clip features that are not those of this model and video.
+
+    Args:
+        model: Its `clip_dim` and `clip_seconds` count.
+        clips: `[T, D]`.
+        video_id: The video.
+        duration: Float, its seconds, if they are known.
+        path: File of the features, for the message.
+
+    Raises:
+        ValueError: If they have another rank or width, or another length, see
+            `clips_problem`.
+    """
+    shape, place = np.shape(clips), f"{path}, " if path else ""
+    dim = getattr(model, "clip_dim", None) or shape[-1]
+    if len(shape) != 2 or not shape[0] or shape[1] != dim:
+        raise ValueError(
+            f"{place}video {video_id!r}: has features of shape {shape}, but "
+            f"the model learned from clips x {dim}."
+        )
+    if duration is None:
+        return
+    message, is_note = clips_problem(
+        video_id, shape[0], model.clip_seconds, duration
+    )
+    if message and not is_note:
+        raise ValueError(place + message)
 
 
 def pool_clips(clips, segments, clip_seconds):

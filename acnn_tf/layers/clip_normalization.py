@@ -55,7 +55,8 @@ class ClipNormalization(keras.layers.Layer):
                 one at a time is in memory.
 
         Raises:
-            ValueError: If there are no features, or of another rank.
+            ValueError: If there are no features, or of another rank, or not
+                all are finite.
         """
         if isinstance(features, np.ndarray) and features.ndim == 2:
             features = [features]
@@ -66,6 +67,11 @@ class ClipNormalization(keras.layers.Layer):
                 raise ValueError(
                     "`features` must be [N, D], or arrays of that rank. "
                     f"Received one of shape: {rows.shape}"
+                )
+            if not np.isfinite(rows).all():
+                raise ValueError(
+                    "`features` must be finite. Received: NaN or infinity in "
+                    f"an array of shape {rows.shape}"
                 )
             count += len(rows)
             total = total + rows.sum(axis=0)

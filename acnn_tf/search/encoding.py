@@ -5,6 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 
+from acnn_tf.data.windows import check_clips
+from acnn_tf.files.problems import UnknownIdError
+
 # Clips beyond which a video is encoded in pieces.
 _LONG = 1024
 
@@ -26,7 +29,9 @@ class EncodedVideo:
     encoding: np.ndarray
 
 
-def encode_videos(model, features, durations, grid=None, max_windows=2048):
+def encode_videos(
+    model, features, durations, grid=None, max_windows=2048, *, is_exact=True
+):
     """Encodes every window of every video, once.
 
     Videos of similar duration go through the model together, padded; padding
@@ -41,9 +46,16 @@ def encode_videos(model, features, durations, grid=None, max_windows=2048):
             one that the paper tests with.
         max_windows: Windows of a batch, padding included, unless one video
             has more. Bounds memory.
+        is_exact: Bool: whether the durations are those of the videos, which
+            clips then have to fit; not those of pieces of them, as DiDeMo's.
 
     Yields:
         `EncodedVideo`, by rising duration.
+
+    Raises:
+        UnknownIdError: If a video has no features.
+        ValueError: If its clips are not those that the model learned from, or
+            do not fit its duration; see `acnn_tf.data.windows.check_clips`.
     """
     grid = grid or model.grid
     clip_seconds = getattr(features, "clip_seconds", model.clip_seconds)
@@ -53,20 +65,36 @@ def encode_videos(model, features, durations, grid=None, max_windows=2048):
             f"{clip_seconds:g} s, those that the model learned from "
             f"{model.clip_seconds:g} s."
         )
+    missing = [video_id for video_id in durations if video_id not in features]
+    if missing:
+        raise UnknownIdError(
+            f"{getattr(features, 'path', '`features`')} has no video "
+            f"{missing[0]!r} ({len(missing)} of {len(durations)} are missing); "
+            "extract their features, or leave them out"
+        )
     batch = {}
     for video_id in sorted(durations, key=durations.get):
         windows = grid.windows(durations[video_id])
         most = max([len(windows), *map(len, batch.values())])
         if batch and most * (len(batch) + 1) > max_windows:
-            yield from _encode_batch(model, grid, features, durations, batch)
+            yield from _encode_batch(
+                model, grid, features, durations, batch, is_exact
+            )
             batch = {}
         batch[video_id] = windows
     if batch:
-        yield from _encode_batch(model, grid, features, durations, batch)
+        yield from _encode_batch(
+            model, grid, features, durations, batch, is_exact
+        )
 
 
-def _encode_batch(model, grid, features, durations, batch):
-    clips = {video_id: _clips(model, features, video_id) for video_id in batch}
+def _encode_batch(model, grid, features, durations, batch, is_exact):
+    clips = {
+        video_id: _clips(
+            model, features, video_id, durations[video_id] if is_exact else None
+        )
+        for video_id in batch
+    }
     first = next(iter(batch))
     if len(batch) == 1 and len(clips[first]) > _LONG:
         encodings = [
@@ -117,16 +145,11 @@ def _encode_long(model, grid, clip, duration, windows):
     return encodings
 
 
-def _clips(model, features, video_id):
-    clip = np.asarray(features[video_id])
-    expected = getattr(model, "clip_dim", None)
-    if expected is not None and clip.shape[1] != expected:
-        raise ValueError(
-            f"{getattr(features, 'path', 'these features')}, video "
-            f"{video_id!r}: has {clip.shape[1]} features a clip, but the "
-            f"model learned from {expected}."
-        )
-    return clip
+def _clips(model, features, video_id, duration=None):
+    clips = np.asarray(features[video_id])
+    path = getattr(features, "path", None)
+    check_clips(model, clips, video_id, duration, path)
+    return clips
 
 
 def encoder_inputs(model, features, durations, windows, grid=None):
