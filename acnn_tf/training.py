@@ -31,11 +31,12 @@ class ResumableTraining(keras.callbacks.Callback):
 
     Saves weights, optimizer, random states, the position in the data, the sums
     behind the metrics and the history: every so many steps, at the end of each
-    epoch before its validation, when the process is told to end (SIGTERM), and
-    when all is done. The order of the data follows from seed and epoch. So a
-    training that was killed, at whatever moment, and is started again ends
-    with the weights, to the last bit, of one that was not; at most `every`
-    steps are done twice. (TensorFlow must be told to be deterministic:
+    epoch before its validation, when the process is told to end (SIGTERM, or
+    Ctrl-C, whose KeyboardInterrupt follows), and when all is done. The order
+    of the data follows from seed and epoch. So a training that was killed, at
+    whatever moment, and is started again ends with the weights, to the last
+    bit, of one that was not; at most `every` steps are done twice. (TensorFlow
+    must be told to be deterministic:
     `tf.config.experimental.enable_op_determinism`.)
 
     Under a strategy of several workers all of them read the checkpoints, so
@@ -60,6 +61,7 @@ class ResumableTraining(keras.callbacks.Callback):
 
     Attributes:
         history: List of the logs of each epoch, those of earlier runs too.
+        num_epochs: Int, how many of them this object has ended itself.
     """
 
     def __init__(self, model, folder, every=None, history_path=None, grace=8.0):
@@ -73,6 +75,7 @@ class ResumableTraining(keras.callbacks.Callback):
         self.every = every
         self.grace = grace
         self.history = []
+        self.num_epochs = 0
         self.history_path = history_path
         self._strategy = model.distribute_strategy
         self._chief = self._strategy.extended.should_checkpoint
@@ -216,6 +219,7 @@ class ResumableTraining(keras.callbacks.Callback):
 
     def _end_epoch(self, epoch, logs):
         self._epoch, self._step = epoch + 1, 0
+        self.num_epochs += 1
         self.history.append({name: float(v) for name, v in logs.items()})
         self._write_history()
 
@@ -275,27 +279,31 @@ class ResumableTraining(keras.callbacks.Callback):
         if threading.current_thread() is not threading.main_thread():
             yield  # Python takes no signals elsewhere.
             return
-        before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {n: signal.signal(n, self._on_signal) for n in numbers}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def _on_sigterm(self, *_):
-        self._terminated = True
+    def _on_signal(self, number, _):
+        self._terminated = number
         # What waits for other workers, which may be gone, will not end.
-        timer = threading.Timer(self.grace, os._exit, [TERMINATED])
+        timer = threading.Timer(self.grace, os._exit, [128 + number])
         timer.daemon = True
         timer.start()
         if self._saved:
             self._leave()
 
     def _leave(self):
-        _LOG.warning(
-            "Told to end. Saved after step %d of epoch %d; run again to go on.",
-            self._step,
-            self._epoch + 1,
+        message = (
+            f"Told to end. Saved after step {self._step} of epoch "
+            f"{self._epoch + 1}; run again to go on."
         )
+        if self._terminated == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        _LOG.warning(message)
         sys.exit(TERMINATED)
 
     @contextlib.contextmanager

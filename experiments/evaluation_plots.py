@@ -35,7 +35,7 @@ def draw_evaluation(
         moment, predicted = split.moments[index], predictions[index]
         path = plots.timeline(
             os.path.join(
-                workdir, "timelines", file_name(moment.query_id, ".png")
+                workdir, "timelines", file_name(str(moment.query_id), ".png")
             ),
             query=moment.query,
             duration=moment.duration,

@@ -1,13 +1,12 @@
 """Splits of datasets: the flags that name their files, and how to load them."""
 
-import os
 import sys
 import typing
 
 import acnn_tf
 from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, find_files, read_moments
-from experiments import argument_flags
+from experiments import argument_flags, run_settings
 
 # Arguments of `load_split` that differ from one split to the next.
 FILES = ("annotations", "durations", "num_frames", "features")
@@ -133,14 +132,29 @@ def settings_of_run(workdir, split):
     They are arguments of `load_split`. A training has no files of its own for
     the split `"test"`: it has those of `data_dir` alone.
     """
-    with open(os.path.join(workdir, "flags.txt"), encoding="utf-8") as lines:
-        used = dict(line.strip()[2:].partition("=")[::2] for line in lines)
-    kinds = {"dataset": str, "data_dir": str, "sentence_vectors": str}
-    kinds |= {"num_scenes": int, "clip_seconds": float}
+    used = run_settings.read_flags(workdir)
+    kinds = {"dataset": str, "num_scenes": int, "clip_seconds": float}
     settings = {n: kind(used[n]) for n, kind in kinds.items() if n in used}
-    settings["skip_bad"] = "skip_bad" in used
+    settings["skip_bad"] = used.get("skip_bad") == "True"
+    paths = {name: name for name in ("data_dir", "sentence_vectors")}
     prefix = {"train": "", "val": "val_"}.get(split)
-    for name in FILES:
-        if prefix is not None and prefix + name in used:
-            settings[name] = used[prefix + name]
+    if prefix is not None:
+        paths |= {name: prefix + name for name in FILES}
+    for name, flag in paths.items():
+        if flag in used:
+            settings[name] = run_settings.find(used[flag], workdir)
     return settings
+
+
+def files_of(split, *, dataset=None, data_dir=None, annotations=None, **others):
+    """The files of one split, which `load_split` of these arguments reads.
+
+    Returns:
+        Dictionary from their kind to their path; empty for built-in scenes.
+    """
+    if dataset == "synthetic" and not (data_dir or annotations):
+        return {}
+    files = {name: others[name] for name in FILES if others.get(name)}
+    return find_files(
+        dataset, data_dir, split, annotations=annotations, **files
+    )

@@ -22,11 +22,11 @@ import sys
 from absl import flags
 
 import acnn_tf
-from acnn_tf.files.atomic import write_text
 from experiments import (
     argument_flags,
     losses_and_optimizer,
     model_flags,
+    run_settings,
     splits,
     strategies,
     training_batches,
@@ -115,12 +115,19 @@ def train(strategy):
 
     # Data.
     data = command.flag_values(splits)
+    files = splits.files_of("train", **data)
+    for name in ("sentence_vectors", "word_vectors"):
+        if FLAGS[name].value:
+            files[name] = FLAGS[name].value
+    val_data = data | {n: FLAGS[f"val_{n}"].value for n in splits.FILES}
+    for name, path in splits.files_of("val", **val_data).items():
+        files[f"val_{name}"] = path
+    words = command.flag_words(sys.argv[0])
+    run_settings.check_same(FLAGS.workdir, words, files)
     split = splits.load_split("train", **data)
     if FLAGS.videos_in_memory is None:
         split = splits.preload(split)
-    for name in splits.FILES:
-        data[name] = FLAGS[f"val_{name}"].value
-    val = splits.preload(splits.load_split("val", **data))
+    val = splits.preload(splits.load_split("val", **val_data))
     if FLAGS.smoke:
         split = split._replace(moments=split.moments[:64])
         val = val._replace(moments=val.moments[:64])
@@ -175,8 +182,7 @@ def train(strategy):
         )
 
     def save_flags(_):
-        lines = [*command.flag_words(sys.argv[0]), ""]
-        write_text(in_workdir("flags.txt"), "\n".join(lines))
+        run_settings.write_flags(FLAGS.workdir, words, files)
 
     log = [
         # Not before: a folder of another model keeps the flags of its own run.
@@ -198,6 +204,15 @@ def train(strategy):
         epochs=epochs,
         callbacks=[validation, *watch, *(log if is_chief else [])],
     )
+    if not resume.num_epochs:
+        print(
+            f"All {epochs} epochs were done before. A larger --epochs goes on."
+        )
+    if is_chief and not os.path.exists(in_workdir("model.keras")):
+        raise FileNotFoundError(
+            f"{in_workdir('model.keras')} is gone, and with it the weights of "
+            "the best epoch. Bring it back, or train in an empty --workdir."
+        )
     print(
         f"Best {FLAGS.monitor}: {validation.best:.4f}. "
         f"Model: {in_workdir('model.keras')}"

@@ -216,6 +216,23 @@ def _size(path, data=None):
         return file.tell()
 
 
+def digest(path):
+    """The SHA-256 of a file, or of the names and digests of a folder's files.
+
+    Args:
+        path: File or folder.
+
+    Returns:
+        String of 64 hexadecimal digits.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        return _digest(path)
+    names = sorted(os.listdir(path))
+    inside = [(n, digest(os.path.join(path, n))) for n in names]
+    return _digest(path, json.dumps(inside).encode())
+
+
 def _digest(path, data=None):
     if data is not None:
         return hashlib.sha256(data).hexdigest()
