@@ -6,7 +6,7 @@ import numpy as np
 
 from acnn_tf import metrics, replicas, search
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.sentences import query_inputs
+from acnn_tf.data.sentences import Vocabulary, query_inputs
 
 NS = (1, 5, 10)
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
@@ -56,11 +56,23 @@ def evaluate(
         `(results, predictions)`: what `score_predictions` returns, and for
         each moment `float64 [N, 3]`: start, end and score, best first, within
         `[0, duration]`; all that the protocol ranks, so that scoring them
-        again gives the same results.
+        again gives the same results. A sentence of which the model knows no
+        word is a miss, without predictions; `"num_unknown"` of the results is
+        their number.
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
+    if not len(moments):
+        raise ValueError("`moments` must not be empty. Received: []")
     queries = encode_sentences(model, moments, sentence_vectors, shuffle_seed)
+    is_known = np.ones(len(moments), bool)
+    if model.vocabulary is not None:
+        sentences = [moment.query for moment in moments]
+        is_known[:] = Vocabulary(model.vocabulary).read(sentences).is_known
+    if shuffle_seed is not None:
+        is_known = is_known[derangement(len(moments), shuffle_seed)]
     rows, durations = rows_by_video(moments)
+    # The annotators of DiDeMo saw pieces of videos.
+    is_exact = all(moment.num_annotators is None for moment in moments)
     videos = sorted(durations, key=durations.get)
     count = strategy.num_replicas_in_sync if strategy else 1
     shares = [videos[i::count] for i in range(count)]  # of similar length
@@ -69,11 +81,17 @@ def evaluate(
     def search_share(share):
         found = {}
         share = {video: durations[video] for video in share}
-        for video in search.encode_videos(model, features, share, grid):
+        for video in search.encode_videos(
+            model, features, share, grid, is_exact=is_exact
+        ):
             asked = rows[video.video_id]
             results = _search(model, queries[asked], video, thresholds, ns)
             found |= zip(asked, results)
-        return found
+        nothing = np.zeros((0, 3))
+        return {
+            row: result if is_known[row] else nothing
+            for row, result in found.items()
+        }
 
     found = {}
     for _, part in replicas.map_shares(strategy, search_share, shares):
@@ -84,8 +102,10 @@ def evaluate(
     )
     everywhere = replicas.gather_arrays(strategy, [list(counts.values())])
     counts = add_counts(dict(zip(counts, map(int, c))) for c in everywhere)
+    results = fractions(counts, **protocol)
+    results["num_unknown"] = int(np.count_nonzero(~is_known))
     return (
-        fractions(counts, **protocol),
+        results,
         _gather_predictions(strategy, found, len(moments)),
     )
 
@@ -398,6 +418,11 @@ def format_table(results, ns=NS, ious=IOUS, title=""):
         row = (results[f"R@{n},IoU={m:g}"] for m in ious)
         lines.append(f"{f'R@{n}':<6}" + "".join(f"{v:9.3f}" for v in row))
     lines.append(f"{'mIoU':<6}{results['mIoU']:9.3f}")
+    if results.get("num_unknown"):
+        lines.append(
+            f"{results['num_unknown']} queries, of which the model knows no "
+            "word, count as misses."
+        )
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ the chosen model does not have is refused.
 """
 
 import functools
+import sys
 import typing
 
 import numpy as np
@@ -197,6 +198,11 @@ def make_model(
         return make(vocabulary=words, **arguments)
     # Common words besides: others will ask with words that these do not.
     known, vectors = acnn_tf.data.read_glove(word_vectors, words)
+    print(
+        f"{word_vectors} has {len(known):,} of the {len(words):,} words of the "
+        "sentences; the others start at random.",
+        file=sys.stderr,
+    )
     common = acnn_tf.data.read_glove(word_vectors, max_words=20_000)
     there = set(words)
     new = [i for i, word in enumerate(common[0]) if word not in there]

@@ -118,12 +118,19 @@ def run():
     if not len(index):
         raise ValueError(f"{FLAGS.index} has no videos yet: give --features.")
     found = index.search(
-        acnn_tf.data.Vocabulary(model.vocabulary).encode(queries),
+        queries,
         top_n=FLAGS.top,
         **command.given("nms_threshold", "shortlist"),
     )
     for query, moments in zip(queries, found, strict=True):
         print_answer(query, moments, FLAGS.json)
+    if refused := [moments.query for moments in found if not moments]:
+        raise ValueError(
+            "The model knows no word of "
+            + ", ".join(map(repr, refused))
+            + ". It was trained on other words; say it in those, and check the "
+            "spelling."
+        )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from export.protocol import tensors
 from export.protocol.errors import ServingError
 from export.protocol.merging import (
     FoundMoment,
+    FoundMoments,
     MergingClient,
     check_queries,
     print_answer,
@@ -103,7 +104,7 @@ class Client:
             queries: List of sentences.
 
         Returns:
-            For each query its list of `FoundMoment`s.
+            For each query its `FoundMoments`, a list of `FoundMoment`s.
         """
         check_queries(queries)
         if not len(queries):
@@ -121,7 +122,7 @@ class Client:
             durations: Seconds of each video. Default: as long as its clips.
 
         Returns:
-            For each query its list of `FoundMoment`s, without a `video_id`.
+            For each query its `FoundMoments`, without a `video_id`.
         """
         check_queries(queries)
         clips = [np.asarray(video, np.float32) for video in clips]
@@ -284,8 +285,9 @@ def _run(args):
             client = clients[0]  # any of them can
             for query in args.query:
                 (moments,) = client.localize([clips], [query], [args.duration])
-                moments = [m._replace(video_id=video_id) for m in moments]
-                print_answer(query, moments, args.json)
+                found = [m._replace(video_id=video_id) for m in moments]
+                found = FoundMoments(found, moments.unknown_words)
+                print_answer(query, found, args.json)
         elif args.query:
             answers = merging.search(args.query)
             for query, moments in zip(args.query, answers, strict=True):

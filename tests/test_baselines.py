@@ -376,7 +376,7 @@ def test_it_is_searched_and_served_with_the_numbers_of_match(models, tmp_path):
     index = search.MomentIndex(model)
     index.append(features)
     queries = RNG.normal(size=(2, 8)).astype("float32")
-    for query, found in zip(queries, index.search(queries, top_n=3)):
+    for query, found in zip(queries, index.search_queries(queries, top_n=3)):
         query = model.encode_queries(query[None])
         best = [
             scores.max()

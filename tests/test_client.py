@@ -212,6 +212,7 @@ def test_command_localizes_in_files(address, tmp_path, capsys):
         moment = FoundMoment(video, 0, seconds, seconds)
         assert json.loads(capsys.readouterr().out) == {
             "query": "door",
+            "unknown_words": [],
             "moments": [moment._asdict()],
         }
 

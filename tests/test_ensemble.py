@@ -164,7 +164,7 @@ def test_it_is_searched_and_served_as_one_model(tmp_path):
     index = search.MomentIndex(model)
     index.append({"v": floats(12, 4)}, {"v": 12.0})
     words = np.array([[2, 3, 4]])
-    ((best, *_),) = index.search(words, top_n=3)
+    ((best, *_),) = index.search_queries(words, top_n=3)
     (video,) = index.videos()
     _, scores = search.candidates(model, model.encode_queries(words), video)
     np.testing.assert_allclose(best.score, scores.max(), rtol=1e-5)

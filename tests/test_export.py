@@ -78,7 +78,7 @@ def test_the_default_is_localize_where_there_are_no_videos(without_videos):
 
 def test_nothing_stays_of_an_export_that_fails(tmp_path, monkeypatch):
     model = small_acnn.make_model(query_encoder="mean")
-    monkeypatch.setattr(servable.verification, "_TOLERANCE", -1.0)
+    monkeypatch.setitem(servable.verification._TOLERANCES, "float32", -1.0)
     with pytest.raises(servable.ExportError, match="is off by"):
         servable.export(model, tmp_path / "acnn" / "1")
     assert os.listdir(tmp_path / "acnn") == []

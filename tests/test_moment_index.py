@@ -70,33 +70,33 @@ def test_finds_what_a_loop_over_all_windows_finds(arguments):
     index = filled(model)
     expected = slow_search(model, QUERIES, 2000, max_iou=0.4)
     for top_n in (1, 2000):
-        found = index.search(QUERIES, top_n=top_n, nms_threshold=0.4)
+        found = index.search_queries(QUERIES, top_n=top_n, nms_threshold=0.4)
         assert_alike(found, [row[:top_n] for row in expected])
 
 
 def test_a_rough_first_pass_changes_nothing():
     for consensus_iou in (None, 0.3):
         index = filled(make_model(consensus_iou=consensus_iou))
-        exact = index.search(QUERIES, top_n=4)
-        rough = index.search(QUERIES, top_n=4, shortlist="bfloat16")
+        exact = index.search_queries(QUERIES, top_n=4)
+        rough = index.search_queries(QUERIES, top_n=4, shortlist="bfloat16")
         assert_alike(rough, exact)
 
 
 def test_without_suppression_all_windows_are_results(index):
-    (found,) = index.search(QUERIES[:1], top_n=9999, suppression="none")
+    (found,) = index.search_queries(QUERIES[:1], top_n=9999, suppression="none")
     assert len(found) == index.num_windows
     expected = slow_search(index.model, QUERIES[:1], 9999, max_iou=1.0)
     assert_alike([found], expected)
 
 
 def test_tiles_chunks_and_blocks_change_nothing(index, monkeypatch):
-    whole = index.search(QUERIES, top_n=3)
+    whole = index.search_queries(QUERIES, top_n=3)
     monkeypatch.setattr(moment_index, "_CHUNK", 50)
     monkeypatch.setattr(best_moments, "_WINDOWS", 100)
     monkeypatch.setattr(moment_index, "_QUERIES", 3)
     monkeypatch.setattr(scoring, "TILE", 1)
     # Of a new index, whose graphs are new.
-    assert_alike(filled(index.model).search(QUERIES, top_n=3), whole)
+    assert_alike(filled(index.model).search_queries(QUERIES, top_n=3), whole)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -111,7 +111,7 @@ def test_a_folder_holds_what_memory_holds(dtype, tmp_path):
     expected = slow_search(model, QUERIES, 3, max_iou=0.5, rounded=dtype)
     saved = tmp_path / "saved"
     filled(model, dtype=dtype).save(saved)
-    assert_alike(index.search(QUERIES, top_n=3), expected)
+    assert_alike(index.search_queries(QUERIES, top_n=3), expected)
     found = {video.video_id: video for video in index.videos()}
     for folder in (path, saved):
         one = search.MomentIndex(model, folder)
@@ -129,7 +129,7 @@ def test_an_empty_index_finds_nothing_and_is_filled_window_by_window(tmp_path):
     told = []
     index = search.MomentIndex(make_model(), tmp_path / "index")
     index.append({})
-    assert index.search(QUERIES[:2]) == [[], []]
+    assert index.search_queries(QUERIES[:2]) == [[], []]
     assert index.num_windows == 0
     index.append(FEATURES, progress=lambda *counts: told.append(counts))
     assert len(told) == len(FEATURES)
@@ -154,7 +154,7 @@ def test_what_fails_half_way_leaves_the_index_as_it_was(in_folder, tmp_path):
     model = make_model()
     path = tmp_path / "index" if in_folder else None
     index = filled(model, path)
-    before = index.search(QUERIES, top_n=3)
+    before = index.search_queries(QUERIES, top_n=3)
     files = sorted(p.name for p in tmp_path.rglob("*"))
     more = {f"w{n}": RNG.normal(size=(400, 6)) for n in range(9)}
     more = Spoilt({**more, "last": np.ones((500, 6))})
@@ -162,7 +162,7 @@ def test_what_fails_half_way_leaves_the_index_as_it_was(in_folder, tmp_path):
     with pytest.raises(OSError, match="the disk is gone"):
         index.append(more, durations)
     assert sorted(p.name for p in tmp_path.rglob("*")) == files
-    assert index.search(QUERIES, top_n=3) == before
+    assert index.search_queries(QUERIES, top_n=3) == before
     index.append({"w0": more["w0"]})
     assert len(index) == len(FEATURES) + 1
 
@@ -194,11 +194,11 @@ def test_bad_arguments_are_named(index, tmp_path):
     with pytest.raises(ValueError, match=r"`dtype`.*float8"):
         search.MomentIndex(index.model, dtype="float8")
     with pytest.raises(ValueError, match="`top_n`"):
-        index.search(QUERIES, top_n=0)
+        index.search_queries(QUERIES, top_n=0)
     with pytest.raises(ValueError, match="`shortlist`"):
-        index.search(QUERIES, shortlist="int8")
+        index.search_queries(QUERIES, shortlist="int8")
     with pytest.raises(ValueError, match="not finite"):
-        index.search(np.full((1, 9), np.nan, "float32"))
+        index.search_queries(np.full((1, 9), np.nan, "float32"))
     with pytest.raises(FileExistsError):
         index.save(tmp_path)
 

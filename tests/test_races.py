@@ -43,7 +43,7 @@ def expected(run_folder):
         for name in names:
             with open_features(run_folder / f"{name}.hdf5") as features:
                 index.append(features)
-        return index.search(queries, top_n=20)
+        return index.search_queries(queries, top_n=20)
 
     return model, search_in
 

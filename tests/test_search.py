@@ -79,7 +79,7 @@ QUERY = np.ones((1, 1), np.float32)
 def search_all(model, features, queries, durations=None, **arguments):
     index = search.MomentIndex(model)
     index.append(features, durations)
-    return index.search(queries, **arguments)
+    return index.search_queries(queries, **arguments)
 
 
 def _candidates(model, video_id="a", features=FEATURES, durations=DURATIONS):
@@ -244,5 +244,7 @@ def test_padding_in_a_batch_does_not_change_a_video():
 def test_features_of_another_width_are_named():
     model = BrightnessModel()
     model.clip_dim = 5
-    with pytest.raises(ValueError, match=r"'v': has 3 features a clip.*from 5"):
+    with pytest.raises(
+        ValueError, match=r"'v': has features of shape .*, 3.*clips x 5"
+    ):
         list(search.encode_videos(model, {"v": np.ones((8, 3))}, {"v": 8.0}))

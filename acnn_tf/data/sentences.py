@@ -1,7 +1,11 @@
 """Sentences -> words, words -> ids; word vectors and sentence vectors."""
 
+import codecs
 import collections
 import os
+import re
+import typing
+import unicodedata
 import warnings
 
 import numpy as np
@@ -68,7 +72,7 @@ class Vocabulary:
     """
 
     def __init__(self, words):
-        self.words = [str(word) for word in words]
+        self.words = list_of_strings(words, "words")
         self._ids = {
             word: number
             for number, word in enumerate(self.words, start=_FIRST_WORD)
@@ -105,26 +109,83 @@ class Vocabulary:
             sentences: List of strings, `[Q]`.
 
         Raises:
-            ValueError: If `normalize` refuses one.
+            ValueError: If it is no list, or `normalize` refuses a sentence.
 
         Returns:
             `int32 [Q, L]`, padded with 0 to the longest; `[1]` for a sentence
             without words.
         """
-        rows = [
-            [self._ids.get(word, UNKNOWN) for word in words] or [UNKNOWN]
-            for words in _words(sentences)
+        return self.read(sentences).queries
+
+    def read(self, sentences):
+        """The ids of sentences, and which of their words have none.
+
+        Args:
+            sentences: List of strings, `[Q]`.
+
+        Returns:
+            `ReadSentences`.
+
+        Raises:
+            ValueError: See `encode`.
+
+        Example:
+
+        >>> read = Vocabulary(["a", "man"]).read(["A dog and a man", "?!"])
+        >>> read.unknown_words, read.is_known
+        ([['dog', 'and'], []], [True, False])
+        """
+        words = _words(sentences)
+        longest = max([1, *map(len, words)])
+        queries = np.full((len(words), longest), PADDING, np.int32)
+        for row, own in zip(queries, words, strict=True):
+            row[0] = UNKNOWN  # where there are no words
+            row[: len(own)] = [self._ids.get(word, UNKNOWN) for word in own]
+        unknown = [
+            list(dict.fromkeys(word for word in own if word not in self._ids))
+            for own in words
         ]
-        longest = max(map(len, rows), default=1)
-        ids = np.full((len(rows), longest), PADDING, np.int32)
-        for row, encoded in zip(ids, rows, strict=True):
-            row[: len(encoded)] = encoded
-        return ids
+        is_known = (queries > UNKNOWN).any(axis=1).tolist()
+        return ReadSentences(queries, unknown, is_known)
+
+
+class ReadSentences(typing.NamedTuple):
+    """Sentences as a model takes them.
+
+    Attributes:
+        queries: What its `encode_queries` takes, a row for each.
+        unknown_words: For each a list of the words that it does not know.
+        is_known: For each whether it knows any word; if not, there is nothing
+            to search for.
+    """
+
+    queries: np.ndarray
+    unknown_words: list
+    is_known: list
+
+
+def list_of_strings(values, name):
+    """The values as a list; a lone string is none, though it has letters.
+
+    Raises:
+        ValueError: If it is a string, or holds something else than strings.
+    """
+    if isinstance(values, (str, bytes)):
+        raise ValueError(
+            f"`{name}` must be a list of strings. Received: {values!r:.60}"
+        )
+    values = list(values)
+    if wrong := [value for value in values if not isinstance(value, str)]:
+        raise ValueError(
+            f"`{name}` must be strings. Received: {wrong[0]!r:.60}"
+        )
+    return values
 
 
 def _words(sentences):
     sentences = [
-        _normalized(row, sentence) for row, sentence in enumerate(sentences)
+        _normalized(row, sentence)
+        for row, sentence in enumerate(list_of_strings(sentences, "sentences"))
     ]
     if not sentences:
         return []
@@ -172,8 +233,13 @@ def query_inputs(moments, vocabulary=None, vectors=None):
 def read_glove(path, words=None, max_words=None):
     r"""Reads word vectors from a text file, a word and its numbers a line.
 
+    Words are written in one way (Unicode NFC), as `normalize` writes those of
+    sentences. Of two lines whose words then are one, the first counts.
+
     Args:
-        path: File as GloVe publishes them, UTF-8.
+        path: File as GloVe publishes them, UTF-8; a first line with the
+            numbers of words and of columns, as word2vec and fastText write
+            it, is left out, and so are blank lines.
         words: Take only these words (default: all).
         max_words: Take only so many, from the top of the file.
 
@@ -183,8 +249,9 @@ def read_glove(path, words=None, max_words=None):
 
     Raises:
         FeatureError: Lists every line that is not UTF-8, repeats a word, or
-            does not hold as many finite numbers as the first one. Lines of
-            words that were not asked for are not read through.
+            does not hold as many finite numbers as the first one; or if the
+            file has none of `words`. Lines of words that were not asked for
+            are not read through.
 
     Example:
 
@@ -197,49 +264,86 @@ def read_glove(path, words=None, max_words=None):
     (['the', 'of'], [[0.5, 1.0], [-1.0, 2.0]])
     """
     path = os.fspath(path)
-    wanted = None if words is None else {word.encode() for word in words}
+    wanted = None if words is None else _spellings(words)
     found, vectors, problems, dim = {}, [], [], None
-    line = None
-    with open(path, "rb") as file:
-        for line, data in enumerate(file, start=1):
-            if max_words is not None and len(found) >= max_words:
-                break
-            data = data.rstrip(b" \r\n")
-            word, _, numbers = data.partition(b" ")
-            count = data.count(b" ")
-            if dim is None:
-                dim = count
-            try:
-                if count > dim:
-                    word, numbers = _long_word(data, dim)
-                elif not word or count < dim or not dim:
-                    raise ValueError(
-                        f"expected a word and {dim or 'its'} numbers, found "
-                        f"{count} numbers in {data[:40]!r}; is the file cut "
-                        "short?"
-                    )
-                if wanted is not None and word not in wanted:
-                    continue
-                name = word.decode("utf-8")
-                if name in found:
-                    raise ValueError(
-                        f"word {name!r} is already on line {found[name]}; "
-                        "remove one of the two"
-                    )
-                vectors.append(_vector(numbers, name, dim))
+    seen, line = {}, None
+    for line, data in _vector_lines(path):
+        if max_words is not None and len(found) >= max_words:
+            break
+        word, _, numbers = data.partition(b" ")
+        count = data.count(b" ")
+        if dim is None:
+            dim = count
+        try:
+            if count > dim:
+                word, numbers = _long_word(data, dim)
+            elif not word or count < dim or not dim:
+                raise ValueError(
+                    f"expected a word and {dim or 'its'} numbers, found "
+                    f"{count} numbers in {data[:40]!r}; is the file cut short?"
+                )
+            if wanted is not None and word not in wanted:
+                continue
+            name = unicodedata.normalize("NFC", word.decode("utf-8"))
+            if word in seen:
+                raise ValueError(
+                    f"word {name!r} is already on line {seen[word]}; remove "
+                    "one of the two"
+                )
+            seen[word] = line
+            vector = _vector(numbers, name, dim)
+            if name not in found:
                 found[name] = line
-            except UnicodeDecodeError:
-                message = f"is not UTF-8: {word[:40]!r}"
-                problems.append(Problem(path, line, message))
-            except ValueError as error:
-                problems.append(Problem(path, line, str(error)))
+                vectors.append(vector)
+        except UnicodeDecodeError:
+            message = f"is not UTF-8: {word[:40]!r}"
+            problems.append(Problem(path, line, message))
+        except ValueError as error:
+            problems.append(Problem(path, line, str(error)))
     if line is None:
         problems.append(Problem(path, 1, "the file holds no records"))
+    elif wanted and not found and not problems:
+        message = (
+            f"has none of the {len(words):,} words, such as "
+            f"{', '.join(map(repr, list(words)[:3]))}; are they of another "
+            "language, or the file no text of word vectors?"
+        )
+        problems.append(Problem(path, None, message))
     if problems:
         raise FeatureError(problems)
     return list(found), np.array(vectors, np.float32).reshape(
         len(vectors), dim or 0
     )
+
+
+def _spellings(words):
+    """The words in UTF-8, in the ways in which Unicode can write them."""
+    return {
+        unicodedata.normalize(form, word).encode()
+        for word in words
+        for form in ("NFC", "NFD")
+    }
+
+
+def _vector_lines(path):
+    """Yields `(line, data)` of lines with a word, with single spaces."""
+    with open(path, "rb") as file:
+        lines = enumerate(map(_single_spaces, file), start=1)
+        lines = ((line, data) for line, data in lines if data)
+        line, first = next(lines, (1, b""))
+        first = first.removeprefix(codecs.BOM_UTF8)
+        second = next(lines, None)
+        # The header of word2vec: how many words there are, and how wide.
+        header = re.fullmatch(rb"\d+ (\d+)", first)
+        if not (header and second) or second[1].count(b" ") != int(header[1]):
+            yield from [(line, first)] if first else []
+        yield from [second] if second else []
+        yield from lines
+
+
+def _single_spaces(data):
+    data = data.replace(b"\t", b" ").strip()
+    return b" ".join(data.split()) if b"  " in data else data
 
 
 def _long_word(data, dim):
@@ -294,9 +398,9 @@ class SentenceVectors:
         self.dim = self._read(self._arrays.names[0]).shape[1]
 
     def __getitem__(self, query_id):
-        name, row = query_id, "0"
+        name, row = str(query_id), "0"
         if name not in self._known:
-            name, _, row = query_id.rpartition("_")
+            name, _, row = name.rpartition("_")
         if name not in self._known or not row.isdecimal():
             raise UnknownIdError(
                 f"{self.path} has no vector for query {query_id!r}, nor for "
@@ -309,7 +413,9 @@ class SentenceVectors:
                 f"expected {self.dim} numbers as in the others, found "
                 f"{vectors.shape[1]}",
             )
-        if int(row) >= len(vectors) or (name == query_id and len(vectors) > 1):
+        if int(row) >= len(vectors) or (
+            name == str(query_id) and len(vectors) > 1
+        ):
             self._arrays.fail(
                 name, f"holds {len(vectors)} vectors, wanted for {query_id!r}"
             )

@@ -55,7 +55,7 @@ class Ensemble(MomentModel):
 
     def __init__(self, network, members=3, **settings):
         own = {k: settings.pop(k) for k in OF_KERAS if k in settings}
-        super().__init__(autocast=False, **own)
+        super().__init__(**own)
         if not (isinstance(network, type) and issubclass(network, WindowModel)):
             raise ValueError(
                 "`network` must be a class of models such as ACNN. "

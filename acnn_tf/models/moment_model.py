@@ -1,6 +1,8 @@
 """The training step of all models, on one replica or several."""
 
 import contextlib
+import functools
+import os
 
 import keras
 
@@ -43,6 +45,76 @@ class MomentModel(keras.Model):
     ...     model.compile(...)
     >>> model.fit(batches.distribute(strategy).dataset, ...)  # doctest: +SKIP
     """
+
+    def __init__(self, **kwargs):
+        # Autocast would round seconds to half precision.
+        super().__init__(autocast=False, **kwargs)
+        if self.variable_dtype in ("float16", "bfloat16"):
+            raise ValueError(
+                f"Seconds do not fit {self.variable_dtype}. For half precision "
+                "leave `keras.config.floatx` at 'float32', and give "
+                f"`dtype='mixed_{self.variable_dtype}'`. "
+                f"Received: dtype={self.dtype_policy.name!r}"
+            )
+
+    def encode_sentences(self, sentences):
+        """Encodes sentences: `encode_queries` of what `read_sentences` returns.
+
+        Args:
+            sentences: List of strings, `[Q]`.
+
+        Returns:
+            `[Q, t]`.
+        """
+        return self.encode_queries(self.read_sentences(sentences).queries)
+
+    def read_sentences(self, sentences):
+        """What `encode_queries` takes, from sentences, by the vocabulary.
+
+        Args:
+            sentences: List of strings, `[Q]`.
+
+        Returns:
+            `acnn_tf.data.sentences.ReadSentences`.
+
+        Raises:
+            ValueError: If the model takes vectors of sentences, which it
+                cannot make.
+        """
+        if self.vocabulary is None:
+            raise ValueError(
+                "This model takes vectors of sentences, not words. Encode them "
+                "as those that it was trained on, for `encode_queries`. "
+                f"Received: {sentences!r:.60}"
+            )
+        return self._words_by_id.read(sentences)
+
+    @functools.cached_property
+    def _words_by_id(self):
+        from acnn_tf.data.sentences import Vocabulary
+
+        return Vocabulary(self.vocabulary)
+
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save`, to a `.keras` file."""
+        if not os.fspath(filepath).endswith(".keras"):
+            raise ValueError(
+                "`filepath` must end in .keras; HDF5 could not be loaded again."
+                f" Received: {os.fspath(filepath)}"
+            )
+        return super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """Refused: Keras's export has no sentences, nor videos of any length.
+
+        Raises:
+            ValueError: Always; says what exports this model.
+        """
+        raise ValueError(
+            "Write `acnn_tf.servable.export(model, path)`, which serves "
+            "sentences and videos of any length and is verified; Keras's own "
+            f"export would not. Received: {filepath}"
+        )
 
     def train_step(self, *args, **kwargs):
         context = replicas.replica_context()

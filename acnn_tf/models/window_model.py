@@ -1,6 +1,7 @@
 """What the models share: their settings, their queries and their methods."""
 
 import inspect
+import math
 
 import keras
 import numpy as np
@@ -59,7 +60,8 @@ class WindowModel(MomentModel):
         inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
             makes it: what `encode_windows` takes, `"query"`, and
             `"positive"`, int `[B]`, the index of the window of each example
-            that the other examples of the batch are compared with.
+            that the other examples of the batch are compared with; without
+            it, they are not.
 
     Returns:
         `"score": [B, W]` and `"offset": [B, W, 2]` of each query with the
@@ -96,8 +98,7 @@ class WindowModel(MomentModel):
         decay_sigma=None,
         **kwargs,
     ):
-        # Autocast would round seconds to half precision.
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.window_lengths = tuple(window_lengths)
         self.window_overlap = window_overlap
         self.frame_rate = frame_rate
@@ -134,6 +135,15 @@ class WindowModel(MomentModel):
         if decay_sigma is not None and not decay_sigma > 0:
             raise ValueError(
                 f"`decay_sigma` must be positive. Received: {decay_sigma}"
+            )
+        if not 0 < clip_seconds < math.inf:
+            raise ValueError(
+                f"`clip_seconds` must be positive. Received: {clip_seconds}"
+            )
+        if isinstance(vocabulary, str):
+            raise ValueError(
+                "`vocabulary` must be a list of words. "
+                f"Received: {vocabulary!r:.60}"
             )
         self.grid = WindowGrid(
             self.window_lengths, window_overlap, frame_rate, dilation
@@ -320,7 +330,18 @@ class WindowModel(MomentModel):
         Returns:
             `[Q, t]`.
         """
+        if not hasattr(query, "dtype"):
+            query = np.asarray(query)
         mask = None
+        is_float = keras.backend.is_float_dtype(
+            keras.backend.standardize_dtype(query.dtype)
+        )
+        if is_float == (self.words is not None):
+            raise ValueError(
+                "`query` must be word ids, ints [Q, L], if the model has a "
+                "`vocabulary`, else vectors, floats [Q, E]. Received: "
+                f"{query.dtype} of shape {tuple(query.shape)}"
+            )
         if self.words is not None:
             mask = ops.not_equal(query, 0)
             query = self.words(query)
@@ -377,6 +398,9 @@ class WindowModel(MomentModel):
     def call(self, inputs, training=None):
         window = self.encode_windows(inputs, training=training)  # [B, W, N]
         query = self.encode_queries(inputs["query"], training=training)
+        if "positive" not in inputs:  # `predict`
+            output = self.match(query[:, None], window, training=training)
+            return {name: value[:, 0] for name, value in output.items()}
         # One product compares each query with the windows of its own video and
         # with the positive windows of the whole batch, of all replicas.
         index = inputs["positive"][:, None, None]

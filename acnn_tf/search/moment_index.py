@@ -28,6 +28,21 @@ class FoundMoment(typing.NamedTuple):
     score: float
 
 
+class FoundMoments(list):
+    """The moments of one sentence, best first: a list of `FoundMoment`.
+
+    Attributes:
+        query: The sentence.
+        unknown_words: Its words that the model does not know. If it knows
+            none of them, it has no moments.
+    """
+
+    def __init__(self, moments, query, unknown_words):
+        super().__init__(moments)
+        self.query = query
+        self.unknown_words = unknown_words
+
+
 class MomentIndex:
     """Finds the best moments over all videos for a sentence.
 
@@ -60,8 +75,7 @@ class MomentIndex:
 
     >>> index = MomentIndex(model, "runs/index")  # doctest: +SKIP
     >>> index.append(open_features("clips.hdf5"))  # doctest: +SKIP
-    >>> queries = vocabulary.encode(["a man runs"])  # doctest: +SKIP
-    >>> index.search(queries, top_n=1)  # doctest: +SKIP
+    >>> index.search(["a man runs"], top_n=1)  # doctest: +SKIP
     [[FoundMoment(video_id='v7', start=4.5, end=9.0, score=3.2)]]
     """
 
@@ -186,19 +200,47 @@ class MomentIndex:
         """
         self._files.save(path)
 
-    def search(self, queries, **options):
-        """The best moments over all videos, for each query.
+    def search(self, sentences, **settings):
+        """The best moments over all videos, for each sentence.
 
         Args:
-            queries: What `model.encode_queries` takes: `[Q, L]` word ids or
-                `[Q, E]` sentence vectors.
-            **options: See `search_encoded`.
+            sentences: List of strings, `[Q]`.
+            **settings: `top_n` and the others of `search_encoded`.
 
         Returns:
-            For each query a list of `FoundMoment`, best first; equal scores by
-            video and start.
+            For each sentence `FoundMoments`, a list of `FoundMoment`, best
+            first; equal scores by video and start. It is empty, and its
+            `unknown_words` say why, for a sentence of which the model knows
+            no word.
+
+        Raises:
+            ValueError: If the model takes vectors of sentences: see
+                `search_queries`.
         """
-        return self.search_encoded(self._encode(queries), **options)
+        read = self.model.read_sentences(sentences)
+        known = np.flatnonzero(read.is_known)
+        found = {}
+        if len(known):
+            queries = self._encode(read.queries[known])
+            found = dict(zip(known, self.search_encoded(queries, **settings)))
+        return [
+            FoundMoments(found.get(row, []), sentence, unknown)
+            for row, (sentence, unknown) in enumerate(
+                zip(sentences, read.unknown_words, strict=True)
+            )
+        ]
+
+    def search_queries(self, queries, **settings):
+        """`search` for what the model's `encode_queries` takes.
+
+        Args:
+            queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
+            **settings: As for `search`.
+
+        Returns:
+            For each query a list of `FoundMoment`, as `search`.
+        """
+        return self.search_encoded(self._encode(queries), **settings)
 
     def search_encoded(
         self,
@@ -222,7 +264,7 @@ class MomentIndex:
                 largest error seen. Default: exact from the start.
 
         Returns:
-            As `search`.
+            For each query a list of `FoundMoment`, as `search`.
         """
         if top_n < 1:
             raise ValueError(f"`top_n` must be positive. Received: {top_n}")

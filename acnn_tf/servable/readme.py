@@ -29,7 +29,7 @@ is `serving_default` as well.
   {nms_threshold:g}. Where there are fewer than {top_n}, the row ends on
   moments with `start = end = 0`: leave those out.
 - `score`: higher is better. Scores compare the moments of one query; they are
-  no probabilities, and those of two queries do not compare.
+  no probabilities, and those of two queries do not compare.{unknown_words}
 - `window`, `segment`, `num_windows`: the encoded windows of a video, their
   start and end in seconds, and how many of the row are real. With `query` of
   `encode_queries` they are what a larger index is made of.
@@ -57,7 +57,7 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
         query = (
             "a vector for each sentence, of the kind the model learned from."
         )
-        sentence = "[0.1, ...]"
+        sentence, unknown_words = "[0.1, ...]", ""
     else:
         query = (
             "a sentence each, UTF-8 text of at most "
@@ -65,6 +65,11 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
             "accents are encoded make no difference."
         )
         sentence = '"a person opens the door"'
+        unknown_words = (
+            "\n- `unknown_words`: the words of the sentence that the model "
+            "does not know. If it\n  knows none of them, the row holds no "
+            "moments."
+        )
     if index is None:
         corpus = (
             "It holds no videos: `localize`, which is the default, takes their "
@@ -85,6 +90,7 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
         corpus=corpus,
         signatures="\n".join(_lines(signatures.inputs(), functions)),
         query=query,
+        unknown_words=unknown_words,
         clip_seconds=model.clip_seconds,
         clip_dim=model.clip_dim,
         top_n=top_n,

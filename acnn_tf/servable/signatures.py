@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments
+from acnn_tf.data import sentences
 from acnn_tf.search.ranking import RankingSettings, rank
 from acnn_tf.servable import windows
 from acnn_tf.servable.corpus import Corpus
@@ -24,6 +25,10 @@ class Signatures(tf.Module):
     - `encode_windows`: `clip`, `num_clips`, `duration` -> `window`
       `[B, W, t]`, `segment` `[B, W, 2]`, `num_windows` `[B]`.
     - `encode_queries`: `query` -> `query` `[Q, t]`.
+
+    Where `query` is text, they all return `unknown_words` besides, `[Q]`: the
+    words of each sentence that the model does not know. A sentence with no
+    known word gets no moments.
 
     `query` is string `[Q]` for a model with a vocabulary, else float32
     `[Q, E]`; `clip` float32 `[B, T, D]`; `num_clips` int32 `[B]`, how many of
@@ -95,14 +100,20 @@ class Signatures(tf.Module):
         return {"serving_default": default, **functions}
 
     def search(self, query):
-        video_id, segment, score = self._corpus(self._encode_queries(query))
-        return {"video_id": video_id, **_moments(segment, score)}
+        query, is_known, words = self._encode_queries(query)
+        video_id, segment, score = self._corpus(query)
+        video_id = tf.where(is_known[:, None], video_id, "")
+        return {
+            "video_id": video_id,
+            **_moments(segment, score, is_known),
+            **words,
+        }
 
     def localize(self, clip, num_clips, duration, query):
         window, segment, num_windows, duration = self._encode_windows(
             clip, num_clips, duration
         )
-        query = self._encode_queries(query)
+        query, is_known, words = self._encode_queries(query)
         num_videos, num_queries = tf.shape(window)[0], tf.shape(query)[0]
         num_videos, num_queries = _checked(
             (num_videos, num_queries),
@@ -119,7 +130,11 @@ class Signatures(tf.Module):
         rows = tf.where(num_videos == 1, num_queries, num_videos)
         row = tf.minimum(tf.range(rows), num_videos - 1)
         window, segment = tf.gather(window, row), tf.gather(segment, row)
-        query = tf.gather(query, tf.minimum(tf.range(rows), num_queries - 1))
+        row_of_query = tf.minimum(tf.range(rows), num_queries - 1)
+        query, is_known, words = tf.nest.map_structure(
+            lambda values: tf.gather(values, row_of_query),
+            (query, is_known, words),
+        )
         output = self._model().match(query[:, None], window)
         score = tf.cast(output["score"][:, 0], tf.float32)
         real = tf.sequence_mask(
@@ -138,10 +153,9 @@ class Signatures(tf.Module):
         missing = [[0, 0], [0, self._top_n - tf.shape(score)[1]]]
         segment = tf.pad(segment, [*missing, [0, 0]])
         score = tf.pad(score, missing, constant_values=-np.inf)
-        return _moments(
-            tf.ensure_shape(segment, (None, self._top_n, 2)),
-            tf.ensure_shape(score, (None, self._top_n)),
-        )
+        segment = tf.ensure_shape(segment, (None, self._top_n, 2))
+        score = tf.ensure_shape(score, (None, self._top_n))
+        return {**_moments(segment, score, is_known), **words}
 
     def encode_windows(self, clip, num_clips, duration):
         window, segment, num_windows, _ = self._encode_windows(
@@ -155,17 +169,23 @@ class Signatures(tf.Module):
         }
 
     def encode_queries(self, query):
-        return {"query": self._encode_queries(query)}
+        query, _, words = self._encode_queries(query)
+        return {"query": query, **words}
 
     def _encode_queries(self, query):
+        """Encodings, which of them are of any known word, unknown words."""
+        is_known, words = tf.ones(tf.shape(query)[:1], tf.bool), {}
         if self._word_ids is not None:
-            query = self._word_ids(query)
+            query, unknown_words = self._word_ids(query)
+            is_known = tf.reduce_any(query > sentences.UNKNOWN, axis=1)
+            words = {"unknown_words": unknown_words}
         else:
             is_finite = tf.reduce_all(tf.math.is_finite(query))
             query = _checked(
                 query, (is_finite, "`query` must be finite numbers.")
             )
-        return tf.cast(self._model().encode_queries(query), tf.float32)
+        query = tf.cast(self._model().encode_queries(query), tf.float32)
+        return query, is_known, words
 
     def _encode_windows(self, clip, num_clips, duration):
         """Encodings, segments, numbers of windows, durations."""
@@ -196,12 +216,24 @@ class Signatures(tf.Module):
                 num_clips,
                 longest,
             ),
-            # A limit, so that no request asks for billions of windows.
+            # As in `clips_problem`; no request asks for billions of windows.
             (
-                tf.reduce_all((duration >= 0) & (duration <= 10 * own)),
+                tf.reduce_all(
+                    (duration == 0)
+                    | (
+                        tf.abs(duration - own)
+                        <= tf.maximum(
+                            0.02 * duration,
+                            tf.cast(2 * model.clip_seconds, tf.float64),
+                        )
+                        + 1e-6
+                    )
+                ),
                 "`duration` must be seconds: 0 for the length of the clips, "
-                "at most ten times that. Received:",
+                f"which is {model.clip_seconds:g} times `num_clips`, or near "
+                "to that. Received:",
                 duration,
+                num_clips,
             ),
             (
                 tf.reduce_all(tf.math.is_finite(tf.boolean_mask(clip, mask))),
@@ -238,8 +270,10 @@ def _checked(tensors, *checks):
         return tf.nest.map_structure(tf.identity, tensors)
 
 
-def _moments(segment, score):
-    """Outputs of float64 `[P, n, 2]` and `[P, n]`."""
+def _moments(segment, score, is_known):
+    """Outputs of float64 `[P, n, 2]` and `[P, n]`; nothing where not known."""
+    score = tf.where(is_known[:, None], score, -np.inf)
+    segment = tf.where(is_known[:, None, None], segment, 0.0)
     segment = tf.cast(segment, tf.float32)
     score = tf.cast(score, tf.float32)
     return {

@@ -1,4 +1,4 @@
-"""Sentences to word ids, in a graph."""
+"""Sentences to word ids, and to the words that have none, in a graph."""
 
 import functools
 import sys
@@ -32,7 +32,7 @@ def _unicode():
 
 
 class WordIds(tf.Module):
-    """Ids of the words of sentences: `Vocabulary.encode` as a graph.
+    """Ids of the words of sentences: `Vocabulary.read` as a graph.
 
     TensorFlow has no Unicode normalisation. So the letters of sentences, and
     of the vocabulary, are written out by a table as base letter and marks
@@ -46,8 +46,9 @@ class WordIds(tf.Module):
         query: string `[Q]`, in UTF-8.
 
     Returns:
-        `int32 [Q, L]`, padded with 0 to the longest; `[1]`, an unknown word,
-        for a sentence without words.
+        `(ids, unknown_words)`: `int32 [Q, L]`, padded with 0 to the longest,
+        `[1]`, an unknown word, for a sentence without words; and string
+        `[Q]`, the words that are not in the vocabulary, with spaces between.
 
     Raises:
         tf.errors.InvalidArgumentError: If a sentence is not UTF-8, or has more
@@ -55,8 +56,11 @@ class WordIds(tf.Module):
 
     Example:
 
-    >>> WordIds(["a", "man", "runs"])(["A man runs.", "A dog"]).numpy().tolist()
-    [[2, 3, 4], [2, 1, 0]]
+    >>> ids, unknown_words = WordIds(["a", "man", "runs"])(
+    ...     ["A man runs.", "A dog"]
+    ... )
+    >>> ids.numpy().tolist(), unknown_words.numpy().tolist()
+    ([[2, 3, 4], [2, 1, 0]], [b'', b'dog'])
     """
 
     def __init__(self, vocabulary):
@@ -88,11 +92,20 @@ class WordIds(tf.Module):
         )
         text = self._decompose(query)
         ids = self._ids.lookup(sentences.tokenize(text))  # [Q, (L)]
+        # The same words, with their letters as they were written.
+        unknown_words = tf.strings.reduce_join(
+            tf.ragged.boolean_mask(
+                sentences.tokenize(query), tf.equal(ids, sentences.UNKNOWN)
+            ),
+            axis=-1,
+            separator=" ",
+        )
         no_words = tf.equal(ids.row_lengths(), 0)
         ids = tf.pad(ids.to_tensor(sentences.PADDING), [[0, 0], [0, 1]])
         length = tf.maximum(1, tf.shape(ids)[1] - 1)
         first = tf.where(no_words, sentences.UNKNOWN, ids[:, 0])
-        return tf.concat([first[:, None], ids[:, 1:length]], axis=1)
+        ids = tf.concat([first[:, None], ids[:, 1:length]], axis=1)
+        return ids, unknown_words
 
     def _decompose(self, text):
         """Unicode NFD."""

@@ -16,6 +16,19 @@ class FoundMoment(NamedTuple):
     score: float
 
 
+class FoundMoments(list):
+    """The moments of one sentence, best first: a list of `FoundMoment`s.
+
+    Attributes:
+        unknown_words: List of its words that the model does not know. If it
+            knows none, there are no moments.
+    """
+
+    def __init__(self, moments, unknown_words=()):
+        super().__init__(moments)
+        self.unknown_words = list(unknown_words)
+
+
 class MergingClient:
     """Searches a corpus in shards: asks all servers at once, merges.
 
@@ -47,8 +60,8 @@ class MergingClient:
             queries: List of sentences.
 
         Returns:
-            For each query its list of `FoundMoment`s, as many as the server
-            that returns fewest has room for; equal scores by video and start.
+            For each query its `FoundMoments`, as many as the server that
+            returns fewest has room for; equal scores by video and start.
 
         Raises:
             ServingError: If a server fails: names it.
@@ -73,7 +86,10 @@ class MergingClient:
         answers = list(zip(*map(read_moments, outputs)))
         for shards in answers:
             self._check_videos(shards)
-        return [merge(shards, top_n) for shards in answers]
+        return [
+            FoundMoments(merge(shards, top_n), shards[0].unknown_words)
+            for shards in answers
+        ]
 
     def close(self):
         """Closes all connections."""
@@ -115,26 +131,39 @@ def read_moments(outputs):
     """Lists the rows of `search` or `localize`, without what fills them up."""
     starts, ends, scores = (outputs[key] for key in ("start", "end", "score"))
     nameless = [[b""] * starts.shape[1]] * len(starts)
+    unknown_words = outputs.get("unknown_words", [b""] * len(starts))
+    rows = zip(outputs.get("video_id", nameless), starts, ends, scores)
     return [
-        [
-            FoundMoment(
-                video_id.decode(), float(start), float(end), float(score)
-            )
-            for video_id, start, end, score in zip(*row)
-            if end > start
-        ]
-        for row in zip(outputs.get("video_id", nameless), starts, ends, scores)
+        FoundMoments(
+            [
+                FoundMoment(
+                    video_id.decode(), float(start), float(end), float(score)
+                )
+                for video_id, start, end, score in zip(*row)
+                if end > start
+            ],
+            dict.fromkeys(words.decode().split()),
+        )
+        for row, words in zip(rows, unknown_words)
     ]
 
 
 def print_answer(query, moments, as_json):
     """Prints the moments of a query, as a table or as one JSON object."""
     if as_json:
-        moments = [moment._asdict() for moment in moments]
-        answer = {"query": query, "moments": moments}
+        answer = {
+            "query": query,
+            "unknown_words": moments.unknown_words,
+            "moments": [moment._asdict() for moment in moments],
+        }
         print(json.dumps(answer, ensure_ascii=False))
         return
     print(query)
+    if moments.unknown_words:
+        print(f"  unknown words: {', '.join(moments.unknown_words)}")
+    if not moments:
+        print("  no moments")
+        return
     width = max([8, *(len(moment.video_id) for moment in moments)])
     print(f"  {'video':<{width}}    start      end    score")
     for video_id, start, end, score in moments:

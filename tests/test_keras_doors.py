@@ -1,0 +1,146 @@
+"""What Keras offers for every model: it works, or says what does."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from acnn_tf import callbacks, losses, models, search, servable
+from acnn_tf.data import batches
+from acnn_tf.data.annotations import Moment
+from acnn_tf.data.sentences import query_inputs
+from tests import small_acnn
+
+RNG = np.random.default_rng(0)
+FEATURES = {
+    name: RNG.normal(size=(20, small_acnn.CLIP_DIM)).astype("float32")
+    for name in ("v", "w")
+}
+MOMENTS = [
+    Moment(str(row), query, video, 20.0, ((2.0, 8.0),))
+    for row, (query, video) in enumerate(
+        itertools.product(("the door", "a person opens"), FEATURES)
+    )
+]
+
+
+def make(**arguments):
+    """A compiled model and its training batches."""
+    model = small_acnn.make_model(**arguments)
+    model.compile(
+        "adam",
+        loss={
+            "score": losses.VideoAlignmentLoss(),
+            "batch_score": losses.AlignmentLoss(),
+            "offset": losses.OffsetLoss(),
+        },
+        jit_compile=False,
+    )
+    queries = query_inputs(MOMENTS, model.vocabulary)
+    return model, batches.training_videos(MOMENTS, queries, FEATURES, model)
+
+
+def test_ways_out_that_lead_nowhere_name_the_one_that_does(tmp_path):
+    for kind in (models.ACNN, models.CTRL, models.ACRN):
+        model = kind(vocabulary=["a"])
+        with pytest.raises(ValueError, match=r"acnn_tf\.servable\.export"):
+            model.export(tmp_path / "servable")
+        with pytest.raises(ValueError, match=r"must end in \.keras"):
+            model.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match=r"acnn_tf\.servable\.export"):
+        models.Ensemble(models.ACNN, vocabulary=["a"]).export(tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_of_variables_is_refused():
+    for dtype in ("float16", "bfloat16"):
+        with pytest.raises(ValueError, match=f"'mixed_{dtype}'"):
+            models.ACNN(vocabulary=["a"], dtype=dtype)
+    # As of `keras.config.set_floatx("float16")` in a new process.
+    keras.config.set_dtype_policy("float16")
+    try:
+        with pytest.raises(ValueError, match="Seconds do not fit float16"):
+            models.CTRL(vocabulary=["a"])
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_model_trained_in_mixed_precision_is_exported(tmp_path):
+    model, made = make(dtype="mixed_bfloat16")
+    model.fit(made.dataset, steps_per_epoch=2, shuffle=False, verbose=0)
+    index = search.MomentIndex(model)
+    index.append(FEATURES)
+    errors = servable.export(model, tmp_path / "servable", index=index)
+    assert errors
+    assert (tmp_path / "servable" / "saved_model.pb").exists()
+
+
+def test_predict_and_summary_work(capsys):
+    model, made = make()
+    inputs, _ = next(iter(made.dataset))
+    whole = model.predict(inputs, verbose=0)
+    inputs = dict(inputs)
+    del inputs["positive"]
+    alone = model.predict(inputs, verbose=0)
+    assert alone.keys() == {"score", "offset"}
+    for name, value in alone.items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-5)
+    model.summary()
+    assert "context (TemporalContext)" in capsys.readouterr().out
+
+
+def test_early_stopping_sees_the_validation_before_it():
+    model, made = make()
+    stopping = keras.callbacks.EarlyStopping(
+        "val_mIoU", mode="max", min_delta=1.0
+    )
+    history = model.fit(
+        made.dataset,
+        steps_per_epoch=1,
+        epochs=20,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callbacks.Validation(MOMENTS, FEATURES), stopping],
+    )
+    assert 1 < len(history.history["val_mIoU"]) < 20
+
+
+def test_arguments_of_python_are_checked():
+    for error, call in (
+        ("`vocabulary` must be a list", lambda: models.ACNN(vocabulary="abc")),
+        ("`clip_seconds`", lambda: models.ACNN(clip_seconds=-1.0)),
+        (
+            "must be finite",
+            lambda: models.ACNN().adapt(np.full((2, 3), np.nan)),
+        ),
+    ):
+        with pytest.raises(ValueError, match=error):
+            call()
+    model = small_acnn.make_model()
+    queries = query_inputs(MOMENTS, model.vocabulary)
+
+    def train(moments=MOMENTS, queries=queries, features=FEATURES):
+        batches.training_videos(moments, queries, features, model)
+
+    for error, arguments in (
+        ("`moments` must not be empty", {"moments": []}),
+        ("a row for each of the 4", {"queries": queries[:3]}),
+        ("have no video 'v'", {"features": {}}),
+        ("'w'", {"features": {"v": FEATURES["v"]}}),
+        ("6", {"features": {**FEATURES, "w": FEATURES["w"][:, :5]}}),
+        ("from 0 to 10", {"queries": -queries}),
+        ("from 0 to 10", {"queries": queries + 20}),
+        ("from 0 to 10", {"queries": queries.astype("float32")}),
+    ):
+        with pytest.raises((ValueError, KeyError), match=error):
+            train(**arguments)
+    with pytest.raises(ValueError, match="word ids"):
+        model.encode_queries(np.ones((1, 3), "float32"))
+    for duration in (np.inf, np.nan, 0.0, 1e11):
+        with pytest.raises(ValueError, match=r"duration|windows"):
+            model.grid.windows(duration)
+    hours = {"v": np.zeros((86400, small_acnn.CLIP_DIM), np.float32)}
+    long = Moment("q", "the door", "v", 86400.0, ((2.0, 8.0),))
+    with pytest.raises(ValueError, match="--batches=pairs"):
+        batches.training_videos([long], queries[:1], hours, model)
