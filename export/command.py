@@ -4,17 +4,38 @@ Only mains read flags. The functions that they call take plain arguments, so
 that a notebook or a worker process can call them as well.
 """
 
+import contextlib
+import os
 import sys
 
 from absl import app, flags, logging
+
+# What Ctrl-C and a reader that has gone end a process with, as for a shell.
+INTERRUPTED, UNREAD = 130, 141
+# Extras of setup.py, by the modules that each brings.
+_EXTRAS = {
+    "apache_beam": "beam",
+    "av": "video",
+    "keras_hub": "clip",
+    "keras_tuner": "tune",
+    "matplotlib": "plots",
+    "PIL": "video",
+} | dict.fromkeys(
+    "grpc prometheus_client requests starlette tensorflow_serving "
+    "uvicorn".split(),
+    "serving",
+)
 
 
 def run(function, other_flags=False):
     """Runs the function of a main once the flags are read.
 
     An error that names a bad input is printed without a traceback
-    (`--verbosity=1` logs it), and the exit code is 2. With `other_flags` the
-    function is given the list of flags that are not absl's.
+    (`--verbosity=1` logs it), and the exit code is 2. So are those of a
+    machine without enough memory and of a package that is not installed.
+    Ctrl-C ends with 130, and what nobody reads any more with 141. A path that
+    begins with `~` is one of the home folder. With `other_flags` the function
+    is given the list of flags that are not absl's.
     """
 
     def main(argv):
@@ -23,14 +44,59 @@ def run(function, other_flags=False):
         # TensorFlow tells what it writes, in the middle of progress bars.
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        _expand_home()
+        for stream in (sys.stdout, sys.stderr):
+            # What a terminal cannot show it spells out.
+            with contextlib.suppress(AttributeError, OSError):
+                stream.reconfigure(errors="backslashreplace")
         try:
             function(argv[1:]) if other_flags else function()
-        except (KeyError, OSError, ValueError) as error:
+            sys.stdout.flush()
+        except BrokenPipeError:  # as of `... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(UNREAD)
+        except KeyboardInterrupt as error:
+            print(str(error) or "Interrupted.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            message = _message(error)
+            if message is None:
+                raise
             logging.debug("Where it happened:", exc_info=True)
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(message, file=sys.stderr)
             sys.exit(2)
 
     app.run(main, **({"flags_parser": _known_flags} if other_flags else {}))
+
+
+def _message(error):
+    """What to say of an error instead of its traceback, or `None`."""
+    if isinstance(error, (KeyError, OSError, ValueError)):
+        return f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in _EXTRAS:
+            return (
+                f"{package} is not installed: "
+                f"pip install 'acnn_tf[{_EXTRAS[package]}]'"
+            )
+    elif isinstance(error, MemoryError) or (
+        type(error).__name__ == "ResourceExhaustedError"
+    ):
+        return (
+            "The memory is not enough. Lower --batch_size in training, or give "
+            "--videos_in_memory with --batches=pairs; elsewhere take fewer "
+            f"videos or queries at a time. ({str(error)[:200]})"
+        )
+    return None
+
+
+def _expand_home():
+    """A shell leaves `--path=~/folder` as it is."""
+    for module_flags in flags.FLAGS.flags_by_module_dict().values():
+        for flag in module_flags:
+            if isinstance(flag.value, str) and flag.value.startswith("~"):
+                flag.value = os.path.expanduser(flag.value)
 
 
 def flag_values(module):
@@ -44,6 +110,13 @@ def flag_values(module):
         for flag in flags.FLAGS.get_key_flags_for_module(module)
         if flag.value is not None
     }
+
+
+def absolute(path):
+    """A path that means the same in all folders; an address stays as it is."""
+    if path is None or "://" in path:
+        return path
+    return os.path.abspath(path)
 
 
 def given(*names):

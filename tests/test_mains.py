@@ -106,7 +106,7 @@ def test_hits_of_queries_are_read_also_as_they_were_headed_at_first(tmp_path):
 def test_a_run_says_what_it_was_trained_on(tmp_path):
     lines = [
         "--dataset=jsonl",
-        "--data_dir=data-",
+        f"--data_dir={tmp_path}",
         "--noskip_bad",
         "--num_scenes=40",
         "--annotations=a=b.jsonl",
@@ -116,17 +116,21 @@ def test_a_run_says_what_it_was_trained_on(tmp_path):
         "--sentence_vectors=s.hdf5",
     ]
     (tmp_path / "flags.txt").write_text("\n".join(lines) + "\n")
+    names = "a=b.jsonl", "v.hdf5", "s.hdf5"
+    a, v, s = (str(tmp_path / name) for name in names)
+    for path in (a, v, s):
+        open(path, "w").close()
     common = {
         "dataset": "jsonl",
-        "data_dir": "data-",
+        "data_dir": str(tmp_path),
         "num_scenes": 40,
         "clip_seconds": 0.5,
-        "sentence_vectors": "s.hdf5",
+        "sentence_vectors": s,
         "skip_bad": False,
     }
     for split, own in (
-        ("train", {"annotations": "a=b.jsonl"}),
-        ("val", {"features": "v.hdf5"}),
+        ("train", {"annotations": a}),
+        ("val", {"features": v}),
         ("test", {}),
     ):
         assert splits.settings_of_run(tmp_path, split) == common | own

@@ -1,0 +1,61 @@
+"""How mains end, and what becomes of their flags."""
+
+import os
+import subprocess
+import sys
+
+from export import command
+from tests.processes import ROOT, run_module
+
+
+def test_each_end_has_its_line_and_its_code():
+    for end, code, words in (
+        ("", 0, ""),
+        ("input", 2, "ValueError: bad input"),
+        ("interrupt", 130, "Interrupted."),
+        ("saved", 130, "Saved after step 3."),
+        ("missing", 2, "grpc is not installed: pip install 'acnn_tf[serving]'"),
+        ("memory", 2, "The memory is not enough. Lower --batch_size"),
+        ("fault", 1, "Traceback"),
+    ):
+        done = run_module("tests.endings", f"--end={end}", code=code)
+        assert words in done.stderr, end
+        assert ("Traceback" in done.stderr) == (end == "fault"), end
+
+
+def test_a_path_may_begin_at_home(tmp_path):
+    done = run_module("tests.endings", "--path=~/a", HOME=str(tmp_path))
+    assert done.stdout == f"{tmp_path}/a\n"
+    done = run_module("tests.endings", "--path=a~b", HOME=str(tmp_path))
+    assert done.stdout == "a~b\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.endings", "--end=many lines"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == command.UNREAD
+
+
+def test_a_terminal_without_the_letters_spells_them():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.endings", "--end=letters"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"caf\\xe9 \\u65e5\\u672c" in done.stdout
+
+
+def test_paths_are_made_absolute_and_addresses_are_not():
+    assert command.absolute("a/b") == os.path.abspath("a/b")
+    assert command.absolute("s3://a/b") == "s3://a/b"
+    assert command.absolute(None) is None
