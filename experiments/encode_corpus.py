@@ -53,7 +53,11 @@ def run(beam_arguments):
     if not FLAGS.features:
         raise ValueError("Give --features.")
     options = shard_work.beam_options(beam_arguments)
-    model = shard_work.load_model(FLAGS.workdir)
+    # Workers may have started in another folder.
+    workdir, path, out = map(
+        command.absolute, (FLAGS.workdir, FLAGS.features, FLAGS.out)
+    )
+    model = shard_work.load_model(workdir)
     with acnn_tf.data.open_features(
         FLAGS.features, clip_seconds=FLAGS.clip_seconds
     ) as features:
@@ -65,7 +69,9 @@ def run(beam_arguments):
     shard_work.run_shards(
         functools.partial(
             shard_work.encode,
-            **command.given("workdir", "features", "out"),
+            workdir=workdir,
+            features=path,
+            out=out,
             **command.given("clip_seconds", "index_dtype"),
         ),
         list(zip(shards, search.describe_shards(shards), strict=True)),

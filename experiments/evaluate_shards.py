@@ -37,11 +37,15 @@ for name in (
 flags.DEFINE_string(
     "out", None, "Folder to write the files of each shard to.", required=True
 )
+# Of `load_split`. Workers may have started in another folder.
+_PATHS = ("data_dir", "sentence_vectors", *splits.FILES)
+
 flags.DEFINE_integer("num_shards", 16, "Number of shards.", lower_bound=1)
 
 
 def run(beam_arguments):
     # Not at the top: they bring TensorFlow, for which `--help` need not wait.
+    from acnn_tf.files.manifests import digest
     from acnn_tf.search.index_files import fingerprint
     from experiments import shard_files
 
@@ -51,27 +55,35 @@ def run(beam_arguments):
         if FLAGS[name].present:
             raise ValueError(f"--{name} is for experiments.evaluate.")
     options = shard_work.beam_options(beam_arguments)
-    data = evaluate.data_settings()
+    data = {
+        name: command.absolute(value) if name in _PATHS else value
+        for name, value in evaluate.data_settings().items()
+    }
+    workdir = command.absolute(FLAGS.workdir)
     split = splits.load_split(FLAGS.split, **data)
     lengths = tuple(map(float, FLAGS.window_lengths or ())) or None
-    model = shard_work.load_model(FLAGS.workdir, lengths)
+    model = shard_work.load_model(workdir, lengths)
     protocol = command.given("suppression", "nms_threshold")
     moments = split.moments
     durations = {moment.video_id: moment.duration for moment in moments}
     num_shards = min(FLAGS.num_shards, len(durations))
     shards = acnn_tf.search.assign_videos(durations, num_shards, model.grid)
+    about = [fingerprint(model), repr(model.grid), protocol, FLAGS.split]
+    about += map(digest, shard_work.data_files(FLAGS.split, data))
     described = shard_files.describe(
-        [fingerprint(model), repr(model.grid), protocol, FLAGS.split],
-        [[m for m in moments if m.video_id in shard] for shard in shards],
+        about, [[m for m in moments if m.video_id in shard] for shard in shards]
     )
     read = functools.partial(shard_files.read_counts, FLAGS.out)
     shard_work.run_shards(
         functools.partial(
             shard_work.evaluate,
-            **command.given("workdir", "split", "out"),
+            workdir=workdir,
+            split=FLAGS.split,
+            out=command.absolute(FLAGS.out),
             window_lengths=lengths,
             data=data,
             protocol=protocol,
+            model=fingerprint(model),
         ),
         list(zip(shards, described, strict=True)),
         lambda: {one["number"] for one in described if read(one) is not None},

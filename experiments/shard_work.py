@@ -6,7 +6,6 @@ models or arrays, and opens each once. Only what `run_shards` does needs Beam.
 
 import contextlib
 import dataclasses
-import functools
 import os
 import sys
 import threading
@@ -18,29 +17,54 @@ from experiments import splits
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LOCK = threading.RLock()
+# What each function has loaded last, and of what state of which files.
+_LOADED = {}
 
 
-def _once(function):
-    """A process has many threads, and needs one model."""
-    cached = functools.cache(function)
+def _once(load, paths, *args, **kwargs):
+    """What `load` makes of some files, anew where these are no more the same.
 
-    def call(*args, **kwargs):
-        with _LOCK:
-            return cached(*args, **kwargs)
+    A process may have many threads, and outlive the command.
+    """
+    key = args, kwargs, [_state(path) for path in paths]
+    with _LOCK:
+        if _LOADED.get(load, (None,))[0] != key:
+            _LOADED[load] = key, load(*args, **kwargs)
+        return _LOADED[load][1]
 
-    return call
+
+def _state(path):
+    """What tells a file, or a folder, from an earlier one of its name."""
+    inside = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    states = map(os.stat, [path, *(os.path.join(path, n) for n in inside)])
+    return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in states], inside
 
 
-@_once
 def load_model(workdir, window_lengths=None):
-    model = acnn_tf.models.load_model(os.path.join(workdir, "model.keras"))
+    path = os.path.join(workdir, "model.keras")
+    return _once(_load_model, [path], path, window_lengths)
+
+
+def _load_model(path, window_lengths):
+    model = acnn_tf.models.load_model(path)
     if window_lengths:
         model.grid = dataclasses.replace(model.grid, lengths=window_lengths)
     return model
 
 
-_open_features = _once(acnn_tf.data.open_features)
-_load_split = _once(splits.load_split)
+def open_features(path, clip_seconds):
+    load = acnn_tf.data.open_features
+    return _once(load, [path], path, clip_seconds=clip_seconds)
+
+
+def load_split(name, data):
+    return _once(splits.load_split, data_files(name, data), name, **data)
+
+
+def data_files(name, data):
+    """The files of a split, those of sentence vectors included: a list."""
+    files = splits.files_of(name, **data)
+    return [*files.values(), *filter(None, [data.get("sentence_vectors")])]
 
 
 def encode(
@@ -50,7 +74,7 @@ def encode(
     durations, shard = element
     acnn_tf.search.encode_shard(
         load_model(workdir),
-        _open_features(features, clip_seconds=clip_seconds),
+        open_features(features, clip_seconds),
         durations,
         shard,
         out,
@@ -58,18 +82,29 @@ def encode(
     )
 
 
-def evaluate(element, *, workdir, window_lengths, split, data, protocol, out):
+def evaluate(
+    element, *, workdir, window_lengths, split, data, protocol, out, model
+):
     """Evaluates the queries of some videos of a split.
 
-    `data` are arguments of `load_split`; `protocol` has those of suppression.
+    `data` are arguments of `load_split`; `protocol` has those of suppression;
+    `model` is the fingerprint of the run's.
     """
-    from experiments import shard_files  # which brings TensorFlow
+    # They bring TensorFlow.
+    from acnn_tf.search.index_files import fingerprint
+    from experiments import shard_files
 
     durations, shard = element
-    split = _load_split(split, **data)
+    loaded = load_model(workdir, window_lengths)
+    if fingerprint(loaded) != model:
+        raise ValueError(
+            f"{workdir} holds another model here than where the command was "
+            "started: see that all machines have the same, and start it again."
+        )
+    split = load_split(split, data)
     moments = [m for m in split.moments if m.video_id in durations]
     _, predictions = acnn_tf.evaluation.evaluate(
-        load_model(workdir, window_lengths),
+        loaded,
         moments,
         split.features,
         sentence_vectors=split.sentence_vectors,

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from acnn_tf import evaluation, models, search
-from acnn_tf.data import predictions, synthetic
+from acnn_tf.data import annotations, predictions, synthetic
+from acnn_tf.data.annotations import Moment
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.files.problems import DataError
+from acnn_tf.search.index_files import fingerprint
 from experiments import shard_files, shard_work
 from tests import small_acnn
 from tests.processes import ROOT, Started, run_module
@@ -190,6 +192,54 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     )
     table = evaluation.format_table(results, title="model on val")
     assert whole.startswith(f"{table}\n")
+
+
+def test_a_worker_that_stays_takes_the_models_and_data_of_each_command(
+    tmp_path,
+):
+    model_path, data = tmp_path / "model.keras", tmp_path / "data"
+    data.mkdir()
+    tables, seen = {}, set()
+    for name, seed in (("first", 0), ("other model", 1), ("other data", 1)):
+        model = small_acnn.make_model()
+        rng = np.random.default_rng(seed)
+        for weight in model.head.weights:
+            weight.assign(rng.normal(size=weight.shape))
+        models.save_model(model, model_path)
+        scenes = np.random.default_rng(len(name) % 3)
+        clips = {"v": scenes.normal(size=(20, small_acnn.CLIP_DIM))}
+        start = 5.0 if name == "other data" else 0.0
+        moments = [
+            Moment(str(n), query, "v", 20.0, ((start, start + 15.0),))
+            for n, query in enumerate(["the door", "a person", "opens"])
+        ]
+        write_features(data / "features.hdf5", clips, 1.0)
+        annotations.write_jsonl(moments, data / "val.jsonl")
+        work = functools.partial(
+            shard_work.evaluate,
+            workdir=str(tmp_path),
+            window_lengths=None,
+            split="val",
+            data={"dataset": "jsonl", "data_dir": str(data)},
+            protocol={},
+            out=str(tmp_path / name),
+            model=fingerprint(model),
+        )
+        (about,) = shard_files.describe([name], [moments])
+        work(({"v": 20.0}, about))
+        tables[name] = shard_files.read_counts(tmp_path / name, about)
+        _, found = evaluation.evaluate(model, moments, clips)
+        assert tables[name] == evaluation.count_hits(moments, found)
+        (path,) = (tmp_path / name).glob("*.predictions.jsonl")
+        for one, other in zip(
+            predictions.read_predictions(path, moments), found, strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+        seen.add(np.concatenate(found).tobytes())
+    assert len(seen) == 3
+    # One that is changed between a command and its work is refused.
+    with pytest.raises(ValueError, match="holds another model here"):
+        work(({"v": 20.0}, about), model="0")
 
 
 def test_counts_are_told_apart_and_damaged_ones_named(tmp_path):
