@@ -24,11 +24,18 @@ EXTRAS["tune"] = ["keras-tuner[bayesian]>=1.4.8,<2"]
 EXTRAS["serving"] = [
     # TensorFlow Serving's protocol, for each TensorFlow its own.
     "tensorflow-serving-api>=2.16,<2.22",
-    "grpcio>=1.62",
-    "requests>=2.31",
-    # The server for laptops and tests.
-    "starlette>=0.40,<2",
+    # Older ones let a client spoil the headers of others behind a proxy, and
+    # those in between corrupt what is sent without a copy. Beam skips to it.
+    "grpcio>=1.71",
+    # Older ones send the password of one host to another.
+    "requests>=2.32.4",
+    # The server for laptops and tests. Older ones take a path out of the header
+    # `Host`, and one header of ranges keeps the processor busy.
+    "starlette>=1.0.1,<2",
     "uvicorn>=0.30,<1",
+    # uvicorn's parser. Older ones read malformed chunks as others do not, so
+    # that a request hides in another.
+    "h11>=0.16",
     "prometheus_client>=0.20,<1",
 ]
 # Batch work on a cluster. Not in `test`: it brings some twenty packages. Of
@@ -86,6 +93,9 @@ setup(
         "numpy>=1.26",
         # TensorFlow 2.21 takes 3.11 to 3.14.
         "h5py>=3.11",
+        # 4.25 is the last series that TensorFlow 2.17 takes. Older ones, where
+        # they run in Python alone, overflow the stack on nested messages.
+        "protobuf>=4.25.8",
         "absl-py>=2.1",
     ],
     extras_require=EXTRAS,
