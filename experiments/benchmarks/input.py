@@ -125,6 +125,7 @@ def _pairs(folder, smoke, case):
     queries[:, 0] = np.arange(len(moments))
     model = types.SimpleNamespace(
         grid=GRID,
+        vocabulary=range(len(moments)),
         context_size=context_size,
         clip_seconds=CLIP_SECONDS,
         offset_unit="seconds",

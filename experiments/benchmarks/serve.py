@@ -25,7 +25,6 @@ from tensorflow_serving.apis import (
 )
 
 from acnn_tf import servable
-from acnn_tf.data.sentences import Vocabulary
 from experiments.benchmarks import measure
 from experiments.benchmarks.search import WORDS, make_index
 from export.protocol.tensors import from_proto, to_proto
@@ -79,7 +78,6 @@ def rows(smoke, rounds):
 
 def _one_client(case, path, index, address, count):
     """Rows of the server against each way within this process."""
-    encode = Vocabulary(index.model.vocabulary).encode
     signature = tf.saved_model.load(path).signatures["search"]
     with grpc.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -92,7 +90,7 @@ def _one_client(case, path, index, address, count):
             )["score"].numpy()[0],
             "moment_index": lambda sentence: [
                 moment.score
-                for moment in index.search(encode([sentence]), top_n=10)[0]
+                for moment in index.search([sentence], top_n=10)[0]
             ],
         }
         latencies = {name: [] for name in ways}
