@@ -32,7 +32,18 @@ class Checkpoints:
         self.folder = os.fspath(folder)
         self._variables = variables
         self._checkpoint = tf.train.Checkpoint(variables=variables, state=state)
-        self._manager = tf.train.CheckpointManager(
+        try:
+            self._manager = self._make_manager()
+        except (ValueError, tf.errors.OpError) as error:
+            # Of its list alone. What is there counts, see `_paths`.
+            path = os.path.join(self.folder, "checkpoint")
+            _LOG.warning("%s is damaged: %s", path, error)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+            self._manager = self._make_manager()
+
+    def _make_manager(self):
+        return tf.train.CheckpointManager(
             self._checkpoint, self.folder, max_to_keep=2
         )
 

@@ -112,6 +112,31 @@ def test_without_the_file_that_names_them_they_are_found(tmp_path):
     assert note.text == "found"
 
 
+@pytest.mark.parametrize(
+    "number", [20, pytest.param(1000, marks=pytest.mark.soak)]
+)
+def test_the_file_that_names_them_may_be_damaged(tmp_path, caplog, number):
+    checkpoints, _, note = make(tmp_path)
+    note.text = "found"
+    checkpoints.save()
+    names = tmp_path / "checkpoint"
+    whole, rng = names.read_bytes(), np.random.default_rng(number)
+    kinds = mutations.flip, mutations.truncate, mutations.swap_blocks
+    for mutate in itertools.islice(itertools.cycle(kinds), number):
+        (data,) = mutate({"checkpoint": whole}, rng).values()
+        names.write_bytes(data)
+        fresh, _, note = make(tmp_path)
+        assert fresh.restore().endswith("ckpt-1")
+        assert note.text == "found"
+    caplog.clear()
+    names.write_bytes(b"")
+    fresh, _, _ = make(tmp_path)
+    assert f"{names} is damaged" in caplog.text
+    assert fresh.restore().endswith("ckpt-1")
+    fresh.save()
+    assert make(tmp_path)[0].restore().endswith("ckpt-2")
+
+
 def test_other_shapes_are_an_error(tmp_path):
     make(tmp_path)[0].save()
     for other in ([1], [1, 2, 3]):
