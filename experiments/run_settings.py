@@ -5,6 +5,7 @@ were not given, and so repeats the run as a --flagfile. Comments after them
 hold the SHA-256 of the files that the run learned from.
 """
 
+import glob
 import os
 
 from acnn_tf.files.atomic import write_text
@@ -55,9 +56,18 @@ def check_same(workdir, words, files):
     Raises:
         ValueError: Lists what differs.
     """
-    if not os.path.exists(os.path.join(workdir, NAME)):
+    then, digests_then = {}, {}
+    if os.path.exists(os.path.join(workdir, NAME)):
+        then, digests_then = _parse(_lines(workdir))
+    if not then:
+        begun = os.path.join(glob.escape(os.fspath(workdir)), "*", "*.index")
+        if glob.glob(begun):
+            raise ValueError(
+                f"{workdir} holds checkpoints, but no {NAME}, or an empty one, "
+                "to say with which settings they were made. Bring it back, or "
+                "choose an empty --workdir."
+            )
         return
-    then, digests_then = _parse(_lines(workdir))
     now, _ = _parse(words)
     # Flags that there were not yet say nothing.
     differing = [
@@ -73,6 +83,10 @@ def check_same(workdir, words, files):
         for kind, one in digests_then.items()
         if digests_now.get(kind) != one
     ]
+    new = [kind for kind in digests_now if kind not in digests_then]
+    if not digests_then:  # of built-in scenes, or of an older run
+        new = [kind for kind in new if kind in now and kind not in then]
+    differing += [f"{kind}: no file then, {files[kind]} now" for kind in new]
     if differing:
         raise ValueError(
             f"{workdir} holds a run with other settings:\n  "

@@ -60,6 +60,34 @@ def test_what_would_make_another_model_is_listed(run):
         run_settings.check_same(workdir, WORDS, {})
 
 
+def test_a_file_that_there_was_not_is_listed(run):
+    workdir, files = run
+    vectors = workdir.parent / "glove.txt"
+    vectors.write_text("a 1\n")
+    words = [*WORDS, f"--word_vectors={vectors}"]
+    more = {**files, "word_vectors": vectors}
+    for then in (files, {}):  # as of built-in scenes
+        run_settings.write_flags(workdir, WORDS, then)
+        with pytest.raises(ValueError, match=r"word_vectors: no file then"):
+            run_settings.check_same(workdir, words, more)
+    # A run of before kept no digests.
+    run_settings.check_same(workdir, WORDS, files)
+
+
+def test_checkpoints_of_unknown_settings_are_refused(run):
+    workdir, files = run
+    (workdir / "checkpoints").mkdir()
+    (workdir / "checkpoints" / "ckpt-1.index").touch()
+    run_settings.check_same(workdir, WORDS, files)
+    for change in ("flags.txt", None):
+        if change:
+            (workdir / change).write_text("")
+        else:
+            (workdir / "flags.txt").unlink()
+        with pytest.raises(ValueError, match=r"checkpoints, but no flags\.txt"):
+            run_settings.check_same(workdir, WORDS, files)
+
+
 def test_files_are_found_from_any_folder(run, tmp_path, monkeypatch):
     workdir, _ = run
     elsewhere = tmp_path / "elsewhere"
