@@ -6,6 +6,7 @@ import numpy as np
 
 from acnn_tf import metrics, replicas, search
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.annotations import check_moments
 from acnn_tf.data.sentences import Vocabulary, query_inputs
 
 NS = (1, 5, 10)
@@ -61,15 +62,9 @@ def evaluate(
         their number.
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
-    if not len(moments):
-        raise ValueError("`moments` must not be empty. Received: []")
+    check_moments(moments)
     queries = encode_sentences(model, moments, sentence_vectors, shuffle_seed)
-    is_known = np.ones(len(moments), bool)
-    if model.vocabulary is not None:
-        sentences = [moment.query for moment in moments]
-        is_known[:] = Vocabulary(model.vocabulary).read(sentences).is_known
-    if shuffle_seed is not None:
-        is_known = is_known[derangement(len(moments), shuffle_seed)]
+    is_known = known_sentences(model, moments, shuffle_seed)
     rows, durations = rows_by_video(moments)
     # The annotators of DiDeMo saw pieces of videos.
     is_exact = all(moment.num_annotators is None for moment in moments)
@@ -164,6 +159,17 @@ def encode_sentences(model, moments, sentence_vectors=None, shuffle_seed=None):
     if shuffle_seed is None:
         return queries
     return queries[derangement(len(moments), shuffle_seed)]
+
+
+def known_sentences(model, moments, shuffle_seed=None):
+    """Whether the model knows any word of each query, bool `[Q]`."""
+    is_known = np.ones(len(moments), bool)
+    if model.vocabulary is not None:
+        sentences = [moment.query for moment in moments]
+        is_known[:] = Vocabulary(model.vocabulary).read(sentences).is_known
+    if shuffle_seed is None:
+        return is_known
+    return is_known[derangement(len(moments), shuffle_seed)]
 
 
 def derangement(count, seed):
@@ -418,12 +424,17 @@ def format_table(results, ns=NS, ious=IOUS, title=""):
         row = (results[f"R@{n},IoU={m:g}"] for m in ious)
         lines.append(f"{f'R@{n}':<6}" + "".join(f"{v:9.3f}" for v in row))
     lines.append(f"{'mIoU':<6}{results['mIoU']:9.3f}")
-    if results.get("num_unknown"):
-        lines.append(
-            f"{results['num_unknown']} queries, of which the model knows no "
-            "word, count as misses."
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *unknown_line(results)])
+
+
+def unknown_line(results):
+    """What a table says of queries without a known word: a line, or none."""
+    if not results.get("num_unknown"):
+        return []
+    return [
+        f"{results['num_unknown']} queries, of which the model knows no word, "
+        "count as misses."
+    ]
 
 
 def attention(model, moment, features, length):

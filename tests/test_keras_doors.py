@@ -1,12 +1,13 @@
 """What Keras offers for every model: it works, or says what does."""
 
+import dataclasses
 import itertools
 
 import keras
 import numpy as np
 import pytest
 
-from acnn_tf import callbacks, losses, models, search, servable
+from acnn_tf import callbacks, evaluation, losses, models, search, servable
 from acnn_tf.data import batches
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.sentences import query_inputs
@@ -109,6 +110,8 @@ def test_early_stopping_sees_the_validation_before_it():
 def test_arguments_of_python_are_checked():
     for error, call in (
         ("`vocabulary` must be a list", lambda: models.ACNN(vocabulary="abc")),
+        ("`vocabulary` must be a list", lambda: models.ACNN(vocabulary=[1])),
+        ("`vocabulary` must be a list", lambda: models.ACNN(vocabulary="aa")),
         ("`clip_seconds`", lambda: models.ACNN(clip_seconds=-1.0)),
         (
             "must be finite",
@@ -120,8 +123,8 @@ def test_arguments_of_python_are_checked():
     model = small_acnn.make_model()
     queries = query_inputs(MOMENTS, model.vocabulary)
 
-    def train(moments=MOMENTS, queries=queries, features=FEATURES):
-        batches.training_videos(moments, queries, features, model)
+    def train(moments=MOMENTS, queries=queries, features=FEATURES, **settings):
+        batches.training_videos(moments, queries, features, model, **settings)
 
     for error, arguments in (
         ("`moments` must not be empty", {"moments": []}),
@@ -132,11 +135,27 @@ def test_arguments_of_python_are_checked():
         ("from 0 to 10", {"queries": -queries}),
         ("from 0 to 10", {"queries": queries + 20}),
         ("from 0 to 10", {"queries": queries.astype("float32")}),
+        ("not finite", {"features": {**FEATURES, "w": FEATURES["w"] * np.nan}}),
+        ("type <U", {"features": {**FEATURES, "w": FEATURES["w"].astype(str)}}),
+        ("`batch_size`", {"batch_size": -1}),  # which never came to an end
+        ("`batch_size`", {"batch_size": 0}),
+        ("`crop`", {"crop": np.nan}),
     ):
         with pytest.raises((ValueError, KeyError), match=error):
             train(**arguments)
-    with pytest.raises(ValueError, match="word ids"):
-        model.encode_queries(np.ones((1, 3), "float32"))
+    index = search.MomentIndex(model)
+    for wrong in ([[-1, 2]], [[2, 11]], [[True, False]], [2, 3], [[2.0]]):
+        for call in (model.encode_queries, index.search_queries):
+            with pytest.raises(ValueError, match="word ids"):
+                call(np.array(wrong))
+    for wrong in ((), ((6.0, 2.0),), ((30.0, 40.0),), ((np.nan, 2.0),)):
+        moments = [dataclasses.replace(MOMENTS[0], segments=wrong)]
+        with pytest.raises(ValueError, match="within their videos"):
+            train(moments, queries[:1])
+        with pytest.raises(ValueError, match="within their videos"):
+            evaluation.evaluate(model, moments, FEATURES)
+    with pytest.raises(ValueError, match="`duration` must be positive"):
+        index.add_missing(FEATURES, {"v": 0.0})
     for duration in (np.inf, np.nan, 0.0, 1e11):
         with pytest.raises(ValueError, match=r"duration|windows"):
             model.grid.windows(duration)

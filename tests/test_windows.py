@@ -87,10 +87,15 @@ def test_bad_grids_are_refused(refused):
         {"lengths": (4.0, 2.0)},
         {"lengths": (2.0, 2.0)},
         {"lengths": (-1.0,)},
+        {"lengths": (np.nan,)},
+        {"lengths": (2.0, np.inf)},
+        {"lengths": "24"},
         {"lengths": (2.0,), "overlap": 1.0},
         {"lengths": (2.0,), "dilation": 0},
+        {"lengths": (2.0,), "dilation": 2.5},
         {"lengths": (2.5,), "frame_rate": 30.0},
         {"lengths": (2,), "frame_rate": -1.0},
+        {"lengths": (2,), "frame_rate": np.nan},
     ):
         with refused(ValueError, "Received", **arguments):
             WindowGrid(**arguments)
@@ -104,6 +109,10 @@ def test_grid_refuses_what_it_cannot_do():
         grid.contexts(grid.windows(8.0), size=2)
     with pytest.raises(ValueError, match="positive"):
         grid.windows(0.0)
+    # A few windows too many, of one length or of many.
+    for lengths in ((1e-9,), (5e-324,), np.linspace(1e-5, 1.1e-5, 200)):
+        with pytest.raises(ValueError, match="4,194,304"):
+            WindowGrid(lengths).windows(8.0)
 
 
 def test_pairs_by_hand():

@@ -6,6 +6,7 @@ for each.
 
 import collections
 import dataclasses
+import math
 import os
 
 from acnn_tf.data.datasets import DATASETS, jsonl
@@ -249,6 +250,30 @@ def read_moments(
     elif any(problem.dropped for problem in found):
         raise DataError([problem for problem in found if problem.dropped])
     return moments
+
+
+def check_moments(moments):
+    """Refuses a list of moments that is empty, or has one outside its video.
+
+    Those of files are checked as they are read; these may be made by hand.
+
+    Args:
+        moments: List of `Moment`.
+
+    Raises:
+        ValueError: Says which.
+    """
+    if not len(moments):
+        raise ValueError("`moments` must not be empty. Received: []")
+    for moment in moments:
+        if not len(moment.segments) or not all(
+            0 <= start < min(end, moment.duration) and end < math.inf
+            for start, end in moment.segments
+        ):
+            raise ValueError(
+                "`moments` must have segments (start, end) within their "
+                f"videos. Received: {moment}"
+            )
 
 
 def write_jsonl(moments, path):

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.windows import check_clips
+from acnn_tf.data.annotations import check_moments
+from acnn_tf.data.windows import check_clips, check_queries
 from acnn_tf.files.problems import UnknownIdError
 
 # Batches over which examples are sorted by their number of windows.
@@ -134,7 +135,7 @@ def window_targets(windows, moment_segments, offset_unit, frame_rate, min_iou):
     return overlap.astype(np.float32), offset.astype(np.float32)
 
 
-def check_examples(moments, queries, features, model):
+def check_examples(moments, queries, features, model, batch_size):
     """Refuses what could not be trained on, before anything is trained.
 
     Args:
@@ -143,6 +144,7 @@ def check_examples(moments, queries, features, model):
         features: Likewise. Those in memory, in a dictionary, are looked at; a
             reader of files looks itself.
         model: Likewise.
+        batch_size: Likewise.
 
     Returns:
         `queries` as an array.
@@ -152,8 +154,12 @@ def check_examples(moments, queries, features, model):
         ValueError: If a number, width, length or type does not fit; says what
             was received.
     """
-    if not len(moments):
-        raise ValueError("`moments` must not be empty. Received: []")
+    check_moments(moments)
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a whole number from 1. "
+            f"Received: {batch_size}"
+        )
     queries = check_queries(queries, model.vocabulary)
     if len(queries) != len(moments):
         raise ValueError(
@@ -171,6 +177,11 @@ def check_examples(moments, queries, features, model):
     if isinstance(features, dict):
         for video_id, duration in durations.items():
             check_clips(model, features[video_id], video_id, duration)
+            if not np.isfinite(features[video_id]).all():
+                raise ValueError(
+                    f"video {video_id!r}: has features that are not finite; "
+                    "extract them again, or leave out its moments"
+                )
     return queries
 
 
@@ -196,38 +207,6 @@ def _check_memory(moments, model, batch_size):
             "one video at a time (`training_pairs`, or --batches=pairs), or in "
             "smaller batches."
         )
-
-
-def check_queries(queries, vocabulary):
-    """What a model's `encode_queries` takes, if these are that.
-
-    Args:
-        queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
-        vocabulary: List of words, or `None` for sentence vectors.
-
-    Returns:
-        An array.
-
-    Raises:
-        ValueError: If ids are no whole numbers from 0 to those of the last
-            word, or vectors not finite.
-    """
-    queries = np.asarray(queries)
-    if vocabulary is None:
-        kind = "finite floats [Q, E]"
-        fit = np.issubdtype(queries.dtype, np.floating)
-        fit = fit and np.isfinite(queries).all()
-    else:
-        most = len(vocabulary) + 1
-        kind = f"word ids [Q, L], whole numbers from 0 to {most}"
-        fit = np.issubdtype(queries.dtype, np.integer)
-        fit = fit and ((queries >= 0) & (queries <= most)).all()
-    if queries.ndim == 2 and fit:
-        return queries
-    raise ValueError(
-        f"`queries` must be {kind}. Received: {queries.dtype} of shape "
-        f"{queries.shape}, {queries.ravel()[:4]!s:.60}"
-    )
 
 
 def training_videos(
@@ -267,7 +246,9 @@ def training_videos(
         `[B, W]` (IoU, -1 for padding), `"offset"` `[B, W, 3]` and
         `"batch_score"` `[B]` (moment ids).
     """
-    queries = check_examples(moments, queries, features, model)
+    if not 0 <= crop <= 1:
+        raise ValueError(f"`crop` must be in [0, 1]. Received: {crop}")
+    queries = check_examples(moments, queries, features, model, batch_size)
     _check_memory(moments, model, batch_size)
     ids = moment_ids(moments)
     clip_seconds = model.clip_seconds

@@ -82,7 +82,7 @@ def training_pairs(
             "`videos_in_memory` must be at least 1, or None. "
             f"Received: {videos_in_memory}"
         )
-    queries = check_examples(moments, queries, features, model)
+    queries = check_examples(moments, queries, features, model, batch_size)
     pairs = _Pairs(
         moments,
         model,

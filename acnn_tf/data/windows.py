@@ -53,23 +53,28 @@ class WindowGrid:
         lengths = tuple(float(length) for length in self.lengths)
         if (
             not lengths
-            or lengths[0] <= 0
+            # The digits of "35" are no lengths.
+            or any(isinstance(length, str) for length in self.lengths)
+            or not all(0 < length < math.inf for length in lengths)
             or list(lengths) != sorted(set(lengths))
         ):
             raise ValueError(
-                "`lengths` must be positive and increasing. "
+                "`lengths` must be numbers, positive and increasing. "
                 f"Received: {self.lengths}"
             )
         if not 0 <= self.overlap < 1:
             raise ValueError(
                 f"`overlap` must be in [0, 1). Received: {self.overlap}"
             )
-        if self.dilation is not None and self.dilation < 1:
+        if self.dilation is not None and not (
+            self.dilation >= 1 and self.dilation == int(self.dilation)
+        ):
             raise ValueError(
-                f"`dilation` must be at least 1. Received: {self.dilation}"
+                "`dilation` must be a whole number from 1. "
+                f"Received: {self.dilation}"
             )
         if self.frame_rate is not None:
-            if self.frame_rate <= 0:
+            if not 0 < self.frame_rate < math.inf:
                 raise ValueError(
                     "`frame_rate` must be positive. "
                     f"Received: {self.frame_rate}"
@@ -125,13 +130,18 @@ class WindowGrid:
             raise ValueError(
                 f"`duration` must be positive and finite. Received: {duration}"
             )
-        step = (1 - self.overlap) * self.lengths[0] / (self.frame_rate or 1)
-        if duration / step > MAX_WINDOWS:
+        whole = duration * (self.frame_rate or 1)
+        num_windows = sum(
+            whole / length / (1 - self.overlap)
+            for length in self.lengths
+            if length <= whole
+        )
+        if num_windows > MAX_WINDOWS:
             raise ValueError(
-                f"A video of {duration:g} s has {duration / step:,.0f} windows "
-                f"of the shortest length, {self.lengths[0]:g}; it may have "
-                f"{MAX_WINDOWS:,}. Is the duration in seconds? Else choose "
-                "longer windows, or less overlap."
+                f"A video of {duration:g} s has {num_windows:,.0f} windows of "
+                f"{self.lengths[0]:g} and longer; it may have {MAX_WINDOWS:,}. "
+                "Is the duration in seconds? Else choose longer windows, or "
+                "less overlap."
             )
         if self.frame_rate is not None:
             num_frames = round(duration * self.frame_rate)
@@ -327,11 +337,16 @@ def check_clips(model, clips, video_id, duration=None, path=None):
             `clips_problem`.
     """
     shape, place = np.shape(clips), f"{path}, " if path else ""
-    dim = getattr(model, "clip_dim", None) or shape[-1]
+    dim = getattr(model, "clip_dim", None) or (0, *shape)[-1]
     if len(shape) != 2 or not shape[0] or shape[1] != dim:
         raise ValueError(
             f"{place}video {video_id!r}: has features of shape {shape}, but "
             f"the model learned from clips x {dim}."
+        )
+    if (kind := np.asarray(clips).dtype).kind in "OSUc":
+        raise ValueError(
+            f"{place}video {video_id!r}: has features of type {kind}, but the "
+            "model learned from numbers."
         )
     if duration is None:
         return
@@ -340,6 +355,38 @@ def check_clips(model, clips, video_id, duration=None, path=None):
     )
     if message and not is_note:
         raise ValueError(place + message)
+
+
+def check_queries(queries, vocabulary):
+    """What a model's `encode_queries` takes, if these are that.
+
+    Args:
+        queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
+        vocabulary: List of words, or `None` for sentence vectors.
+
+    Returns:
+        An array.
+
+    Raises:
+        ValueError: If ids are no whole numbers from 0 to those of the last
+            word, or vectors not finite.
+    """
+    queries = np.asarray(queries)
+    if vocabulary is None:
+        kind = "finite floats [Q, E]"
+        fit = np.issubdtype(queries.dtype, np.floating)
+        fit = fit and np.isfinite(queries).all()
+    else:
+        most = len(vocabulary) + 1
+        kind = f"word ids [Q, L], whole numbers from 0 to {most}"
+        fit = np.issubdtype(queries.dtype, np.integer)
+        fit = fit and ((queries >= 0) & (queries <= most)).all()
+    if queries.ndim == 2 and fit:
+        return queries
+    raise ValueError(
+        f"`queries` must be {kind}. Received: {queries.dtype} of shape "
+        f"{queries.shape}, {queries.ravel()[:4]!s:.60}"
+    )
 
 
 def pool_clips(clips, segments, clip_seconds):

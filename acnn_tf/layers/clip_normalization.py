@@ -73,6 +73,11 @@ class ClipNormalization(keras.layers.Layer):
                     "`features` must be finite. Received: NaN or infinity in "
                     f"an array of shape {rows.shape}"
                 )
+            if count and rows.shape[1] != len(total):
+                raise ValueError(
+                    "`features` must be of one width. Received: "
+                    f"{len(total)} and {rows.shape[1]}"
+                )
             count += len(rows)
             total = total + rows.sum(axis=0)
             squares = squares + np.square(rows).sum(axis=0)

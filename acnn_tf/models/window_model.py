@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from acnn_tf import layers, replicas
-from acnn_tf.data.windows import WindowGrid
+from acnn_tf.data.windows import WindowGrid, check_queries
 from acnn_tf.models.moment_model import MomentModel
 from acnn_tf.segments import OFFSET_UNITS
 
@@ -140,9 +140,12 @@ class WindowModel(MomentModel):
             raise ValueError(
                 f"`clip_seconds` must be positive. Received: {clip_seconds}"
             )
-        if isinstance(vocabulary, str):
+        if isinstance(vocabulary, str) or not (
+            all(isinstance(word, str) for word in self.vocabulary or ())
+            and len(set(self.vocabulary or ())) == len(self.vocabulary or ())
+        ):
             raise ValueError(
-                "`vocabulary` must be a list of words. "
+                "`vocabulary` must be a list of words, each once. "
                 f"Received: {vocabulary!r:.60}"
             )
         self.grid = WindowGrid(
@@ -343,6 +346,8 @@ class WindowModel(MomentModel):
                 f"{query.dtype} of shape {tuple(query.shape)}"
             )
         if self.words is not None:
+            if isinstance(query, np.ndarray):
+                check_queries(query, self.vocabulary)
             mask = ops.not_equal(query, 0)
             query = self.words(query)
         query = self.sentence(query, mask=mask, training=training)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.windows import check_queries
 from acnn_tf.search.best_moments import rank_function, start_search
 from acnn_tf.search.encoding import to_numpy
 from acnn_tf.search.scoring import bounds_function, encode_function
@@ -187,8 +188,9 @@ class MomentIndex:
             features, "clip_seconds", self.model.clip_seconds
         )
         return {
-            video_id: durations.get(video_id)
-            or len(features[video_id]) * clip_seconds
+            video_id: durations[video_id]
+            if durations.get(video_id) is not None
+            else len(features[video_id]) * clip_seconds
             for video_id in video_ids
         }
 
@@ -217,6 +219,8 @@ class MomentIndex:
             ValueError: If the model takes vectors of sentences: see
                 `search_queries`.
         """
+        if not isinstance(sentences, str):  # which `read_sentences` refuses
+            sentences = list(sentences)
         read = self.model.read_sentences(sentences)
         known = np.flatnonzero(read.is_known)
         found = {}
@@ -240,6 +244,9 @@ class MomentIndex:
         Returns:
             For each query a list of `FoundMoment`, as `search`.
         """
+        vocabulary = getattr(self.model, "vocabulary", None)
+        if vocabulary is not None:
+            queries = check_queries(queries, vocabulary)
         return self.search_encoded(self._encode(queries), **settings)
 
     def search_encoded(
