@@ -155,16 +155,18 @@ def evaluate(
         shuffle_seed: Int: the control, as in `acnn_tf.evaluation.evaluate`.
 
     Returns:
-        `(results, predictions)`: what `score_predictions` returns, and for
-        each moment `float64 [N, 3]`: start, end and score, best first.
+        `(results, predictions)`: what `score_predictions` returns, with the
+        `"num_unknown"` of `acnn_tf.evaluation.evaluate`, and for each moment
+        `float64 [N, 3]`: start, end and score, best first.
     """
     for moment in moments:  # before any is searched
         _truth(moment)
     queries = evaluation.encode_sentences(
         model, moments, sentence_vectors, shuffle_seed
     )
+    is_known = evaluation.known_sentences(model, moments, shuffle_seed)
     rows, durations = evaluation.rows_by_video(moments)
-    predictions = [None] * len(moments)
+    predictions = [np.zeros((0, 3))] * len(moments)
     for video in search.encode_videos(
         model, features, durations, GRID, is_exact=False
     ):
@@ -173,8 +175,11 @@ def evaluate(
             model, queries[asked], video, refined=False
         )
         for row, ends, score in zip(asked, segments, scores, strict=True):
-            predictions[row] = _ranked(np.column_stack([ends, score]))
-    return score_predictions(moments, predictions), predictions
+            if is_known[row]:
+                predictions[row] = _ranked(np.column_stack([ends, score]))
+    results = score_predictions(moments, predictions)
+    results["num_unknown"] = int(np.count_nonzero(~is_known))
+    return results, predictions
 
 
 def query_hits(moments, predictions):
@@ -330,6 +335,7 @@ def format_table(results, title=""):
             f"{title}: {heading}" if title else heading,
             "".join(f"{name:>9}" for name in _NAMES),
             "".join(f"{results[name]:9.4f}" for name in _NAMES),
+            *evaluation.unknown_line(results),
         ]
     )
 

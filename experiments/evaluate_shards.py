@@ -93,6 +93,8 @@ def run(beam_arguments):
     )
     counts = acnn_tf.evaluation.add_counts(map(read, described))
     results = acnn_tf.evaluation.fractions(counts, **protocol)
+    is_known = acnn_tf.evaluation.known_sentences(model, moments)
+    results["num_unknown"] = int((~is_known).sum())
     chance = acnn_tf.evaluation.chance(moments, model.grid)
     evaluate.show({"model": results, "chance": chance})
 

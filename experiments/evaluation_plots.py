@@ -31,7 +31,12 @@ def draw_evaluation(
     plots = acnn_tf.plots
     path = os.path.join(workdir, "table.png")
     drawn = [plots.recall_table(path, results, results["protocol"])]
-    for index in np.linspace(0, len(predictions) - 1, timelines).astype(int):
+    # Nothing is found for sentences of which the model knows no word.
+    answered = np.flatnonzero([len(predicted) for predicted in predictions])
+    places = np.linspace(
+        0, len(answered) - 1, timelines if len(answered) else 0
+    )
+    for index in answered[places.astype(int)]:
         moment, predicted = split.moments[index], predictions[index]
         path = plots.timeline(
             os.path.join(

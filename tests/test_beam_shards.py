@@ -153,7 +153,9 @@ def test_what_cannot_be_encoded_ends_with_one_line(corpus):
 
 def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     scenes = synthetic.make_scenes(4, split="val")
-    words = sorted({w for m in scenes.moments for w in m.query.split()})
+    # None of those of the first sentence, which is a miss.
+    known = {w for m in scenes.moments for w in m.query.split()}
+    words = sorted(known - set(scenes.moments[0].query.split()))
     dim = next(iter(scenes.features.values())).shape[1]
     model = small_acnn.make_model(
         clip_dim=dim, vocabulary=words, clip_seconds=scenes.clip_seconds
@@ -167,6 +169,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     )
     whole = run_module("experiments.evaluate", *data, "--timelines=0").stdout
     assert "model on val" in whole
+    assert "queries, of which the model knows no word" in whole
     out = tmp_path / "val"
     command = ("experiments.evaluate_shards", *data, "--num_shards=3")
     command += (f"--out={out}",)

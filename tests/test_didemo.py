@@ -166,7 +166,8 @@ def test_a_model_ranks_candidates_by_their_own_scores_unshifted():
     asked = [moment([(0, 0)], [4]), moment([(1, 2)], [4], 24.0, "2")]
     asked[1] = Moment(**{**vars(asked[1]), "video_id": "w"})
     results, predictions = didemo.evaluate(model, asked, features())
-    assert results == didemo.score_predictions(asked, predictions)
+    scores = didemo.score_predictions(asked, predictions)
+    assert results == {**scores, "num_unknown": 0}
     query = evaluation.encode_sentences(model, asked)
     durations = {one.video_id: one.duration for one in asked}
     videos = search.encode_videos(
@@ -185,6 +186,16 @@ def test_a_model_ranks_candidates_by_their_own_scores_unshifted():
         # Shifted, they would be other segments.
         shifted, _ = search.candidates(model, own, video)
         assert np.abs(shifted[0] - windows).max() > 0.01
+
+
+def test_a_sentence_without_any_known_word_is_a_miss():
+    model = make_model(clip_dim=CLIP_DIM)
+    asked = [moment([(0, 0)], [4]), moment([(0, 0)], [4], name="2")]
+    asked[1] = Moment(**{**vars(asked[1]), "query": "xx yy"})
+    results, predictions = didemo.evaluate(model, asked, features())
+    assert len(predictions[0]) > len(predictions[1]) == 0
+    assert results["num_unknown"] == 1
+    assert "1 queries, of which" in didemo.format_table(results)
 
 
 ANNOTATION = {"video": "v", "description": "a dog", "num_segments": 6}
@@ -222,7 +233,7 @@ def test_from_files_to_table(tmp_path):
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     found = [line["pred_relevant_windows"] for line in lines]
     again = didemo.score_predictions(moments, found)
-    assert again == tables["model"]
+    assert {**again, "num_unknown": 0} == tables["model"]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Words that a model does not know: named, and never answered by chance."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from acnn_tf import evaluation, search
+from acnn_tf import evaluation, plots, search
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.servable.signatures import NO_SCORE, Signatures
+from experiments import evaluation_plots, splits
 from export.protocol.batching import _refuse_unknown
 from export.protocol.errors import ServingError
 from export.protocol.merging import read_moments
@@ -102,3 +105,28 @@ def test_an_evaluation_counts_them_as_misses(index):
         if isinstance(value, float):
             assert results[key] == pytest.approx(value / 2)
     assert "1 queries, of which" in evaluation.format_table(results)
+
+
+def test_plots_leave_out_what_found_nothing(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "recall_table", lambda *_: "table.png")
+    monkeypatch.setattr(plots, "timeline", lambda path, **_: drawn.append(path))
+    monkeypatch.setattr(evaluation, "attention", lambda *_: None)
+    moments = [
+        Moment(name, "a door", "v", 9.0, ((0.0, 3.0),)) for name in "abc"
+    ]
+    found, nothing = np.array([[0.0, 3.0, 1.0]]), np.zeros((0, 3))
+    for predictions, names in (
+        ([found, nothing, found], ["a", "c"]),
+        ([nothing] * 3, []),
+    ):
+        drawn.clear()
+        evaluation_plots.draw_evaluation(
+            str(tmp_path),
+            None,
+            splits.Split(moments, {}, None),
+            {"protocol": ""},
+            predictions,
+            timelines=2,
+        )
+        assert [os.path.basename(path)[0] for path in drawn] == names
