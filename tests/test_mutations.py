@@ -11,6 +11,12 @@ import pytest
 from acnn_tf.data.annotations import Moment, read_moments, write_jsonl
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.data.inspection import save_manifests
+from acnn_tf.data.sentences import (
+    read_glove,
+    read_sentence_vectors,
+    write_sentence_vectors,
+)
+from acnn_tf.files.manifests import save_manifest
 from acnn_tf.files.problems import DataError, UnknownIdError
 from acnn_tf.search import IndexFileError
 from tests.mutations import MUTATIONS
@@ -82,6 +88,48 @@ class Index:
         return [contents(folder / name) for name in ("float32", "bfloat16")]
 
 
+class SentenceVectors:
+    """Two files of sentence vectors."""
+
+    def write(self, folder):
+        for group in ("a", "bb"):
+            path = folder / f"{group}.hdf5"
+            write_sentence_vectors(path, clips_of(group))
+
+    def read(self, folder):
+        return [
+            self.read_one(folder / f"{group}.hdf5", clips_of(group))
+            for group in ("a", "bb")
+        ]
+
+    def read_one(self, path, expected):
+        vectors = read_sentence_vectors(path)
+        try:
+            rows = [f"{name}_{row}" for name in expected for row in range(3)]
+            return {row: vectors[row].tobytes() for row in rows}
+        finally:
+            vectors.close()
+
+
+class WordVectors:
+    """Two files of word vectors."""
+
+    def write(self, folder):
+        for name in ("a.txt", "bb.txt"):
+            lines = [
+                f"{word}{name[0]} {' '.join(map(str, numbers))}\n"
+                for word, values in clips_of(name).items()
+                for numbers in values[:1]
+            ]
+            path = folder / name
+            path.write_text("".join(lines))
+            save_manifest(path, {path: len(lines)})
+
+    def read(self, folder):
+        found = [read_glove(folder / name) for name in ("a.txt", "bb.txt")]
+        return [(words, vectors.tobytes()) for words, vectors in found]
+
+
 class Moments:
     """Two files of moments."""
 
@@ -138,6 +186,8 @@ CASES = {
     "hdf5 of many": Features(".hdf5", MANY),
     "npy": Features(""),
     "index": Index(),
+    "sentence vectors": SentenceVectors(),
+    "word vectors": WordVectors(),
     "jsonl": Moments(),
     "charades_sta": Charades("d.json", DURATIONS),
     "charades_sta csv": Charades("d.csv", CSV),

@@ -14,6 +14,7 @@ from acnn_tf.data.sentences import (
     tokenize,
     write_sentence_vectors,
 )
+from acnn_tf.files.manifests import save_manifest
 from acnn_tf.files.problems import FeatureError, UnknownIdError
 from acnn_tf.files.text import normalize
 
@@ -149,6 +150,15 @@ def test_word_vectors_are_read_however_they_are_spelt(glove):
     assert read_glove(glove("4 3\n5 2\n"))[0] == ["4", "5"]
 
 
+def test_word_vectors_with_a_manifest_are_as_it_says(glove):
+    path = glove("the 1 2\nof 3 4\n")
+    save_manifest(path, {path: 2})
+    assert read_glove(path)[0] == ["the", "of"]
+    glove("the 1 2\nof 3 5\n")
+    with pytest.raises(FeatureError, match="other bytes"):
+        read_glove(path, words=["the"])
+
+
 def test_words_with_spaces_are_read_as_one(glove):
     # GloVe 840B has "at name@domain.com" and ". . .".
     words, vectors = read_glove(glove("the 1 2\n. . . 3 4\nat a@b.c 5 6\n"))
@@ -184,6 +194,11 @@ def test_all_bad_word_vectors_are_told_at_once(glove):
     # A line that is too short is told even if its word is not wanted.
     with pytest.raises(FeatureError, match=r"glove\.txt:2"):
         read_glove(path, words=["the"])
+    # A file of another kind does not fill the memory with what is wrong in it.
+    path = glove("2 3\n" + "the 1 2\n" * 3000)
+    with pytest.raises(FeatureError) as error:
+        read_glove(path)
+    assert len(error.value.problems) == 1000
 
 
 VECTORS = {

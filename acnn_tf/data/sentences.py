@@ -13,12 +13,14 @@ import tensorflow as tf
 
 from acnn_tf.files.arrays import open_arrays
 from acnn_tf.files.hdf5 import write_hdf5
-from acnn_tf.files.manifests import replacing_with_manifest
+from acnn_tf.files.manifests import check_file, replacing_with_manifest
 from acnn_tf.files.problems import FeatureError, Problem, UnknownIdError
 from acnn_tf.files.text import normalize
 
 PADDING, UNKNOWN = 0, 1
 _FIRST_WORD = 2
+# Of a file of word vectors: one of another kind has as many as lines.
+_MOST_PROBLEMS = 1000
 # Those of `normalize`, for a graph, which may be given what was not put
 # through it.
 _CONTROLS = r"[\p{Cc}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
@@ -248,10 +250,10 @@ def read_glove(path, words=None, max_words=None):
         of the file, and `float32 [N, D]`.
 
     Raises:
-        FeatureError: Lists every line that is not UTF-8, repeats a word, or
-            does not hold as many finite numbers as the first one; or if the
-            file has none of `words`. Lines of words that were not asked for
-            are not read through.
+        FeatureError: Lists the lines, up to 1,000, that are not UTF-8, repeat
+            a word, or do not hold as many finite numbers as the first one; or
+            if the file has none of `words`, or is not as its manifest says.
+            Lines of words that were not asked for are not read through.
 
     Example:
 
@@ -265,10 +267,14 @@ def read_glove(path, words=None, max_words=None):
     """
     path = os.fspath(path)
     wanted = None if words is None else _spellings(words)
+    if damage := check_file(path):
+        raise FeatureError(damage)
     found, vectors, problems, dim = {}, [], [], None
     seen, line = {}, None
     for line, data in _vector_lines(path):
         if max_words is not None and len(found) >= max_words:
+            break
+        if len(problems) >= _MOST_PROBLEMS:
             break
         word, _, numbers = data.partition(b" ")
         count = data.count(b" ")
