@@ -24,6 +24,7 @@ of export/protocol are all of it.
 """
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import json
@@ -45,7 +46,6 @@ from export.protocol.merging import (
     print_answer,
     read_moments,
 )
-from export.protocol.rest_client import RESTConnection
 
 __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 
@@ -93,6 +93,8 @@ class Client:
 
             self._connection = GRPCConnection(parts.netloc, model, version)
         else:
+            from export.protocol.rest_client import RESTConnection
+
             self._connection = RESTConnection(
                 server.rstrip("/"), model, version
             )
@@ -359,10 +361,25 @@ def main(argv=None):
         help="calls again if no server answers",
     )
     args = parser.parse_args(argv)
+    # As in `export.command`, which clients do without.
+    args.features = os.path.expanduser(args.features or "")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if any(server.startswith("grpc:") for server in args.server):
             _import_quietly()
         _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        print(f"{error}: pip install 'acnn_tf[serving]'", file=sys.stderr)
+        sys.exit(2)
     except (
         ServingError,
         EOFError,

@@ -97,6 +97,11 @@ def _expand_home():
         for flag in module_flags:
             if isinstance(flag.value, str) and flag.value.startswith("~"):
                 flag.value = os.path.expanduser(flag.value)
+            elif isinstance(flag.value, list):
+                flag.value = [
+                    os.path.expanduser(one) if isinstance(one, str) else one
+                    for one in flag.value
+                ]
 
 
 def flag_values(module):

@@ -18,7 +18,9 @@ import signal
 import socket
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
+
+from export import command
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -131,9 +133,7 @@ async def serve(versions):
     return batcher.close(seconds=1)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {argv[1:]}")
+def run():
     from export.protocol.versions import Versions
 
     versions = Versions(
@@ -160,4 +160,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("model_base_path")
-    app.run(main)
+    command.run(run)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 
 import h5py
 import numpy as np
@@ -234,6 +235,21 @@ def test_command_fails_with_one_line(address, capsys):
         captured = capsys.readouterr()
         assert captured.out == ""
         assert re.fullmatch(message + ".*\n", captured.err)
+
+
+def test_a_package_that_is_missing_is_named(address, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "export.protocol.rest_client", None)
+    assert run_command("--server=http://127.0.0.1:1", "--query=a") == 2
+    assert "pip install 'acnn_tf[serving]'" in capsys.readouterr().err
+
+
+def test_command_may_be_interrupted(address, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "status", interrupt)
+    assert run_command(f"--server={address}", "--status") == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 @pytest.mark.slow
