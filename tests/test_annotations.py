@@ -343,6 +343,8 @@ BAD_RECORDS = {
             2,
             "twice",
         ),
+        ({"": VIDEO}, 1, "video '': `name` must be text"),
+        ({"\ud800": VIDEO}, 1, "`name` must be text"),
         ({"v": VIDEO | {"sentences": []}}, 1, "one length"),
         ({"v": VIDEO | {"timestamps": [[0, math.nan]]}}, 1, "finite"),
         ({"v": VIDEO | {"duration": math.nan}}, 1, "`duration` must be"),
@@ -438,6 +440,11 @@ def test_long_lists_of_problems_are_counted_in_the_message():
     assert str(error) == (
         "a.txt:1: bad (and 29 more like this: line 2, line 3, line 4, ...)"
     )
+    missing = [Problem("a.txt", n, f"no video 'v{n}'") for n in range(1, 9)]
+    assert str(DataError(missing)).endswith(
+        "(and 7 more like this: 'v2' in line 2, 'v3' in line 3, 'v4' in line "
+        "4, ...)"
+    )
     kinds = [Problem(f"{name}.txt", 1, "bad") for name in range(25)]
     assert str(DataError(kinds)).endswith("\n... and 5 other kinds")
 
@@ -454,6 +461,7 @@ def test_bad_durations_name_their_own_file(subtests, tmp_path):
         ("a.json", "", 1, "no records"),
         ("a.json", "[30]", 1, "expected {"),
         ("a.csv", "name,length\nv,3\n", 1, ""),
+        ("a.csv", "id,length,length\nv,3,30\n", 1, "one column"),
         ("a.csv", "id,length\nv,\n", 2, ""),
         ("a.csv", "id,length\nv\n", 2, ""),
     ):

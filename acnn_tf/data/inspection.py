@@ -29,8 +29,8 @@ def with_usable_features(moments, features):
         if moment.video_id not in features:
             path, _, line = moment.source.rpartition(":")
             message = (
-                f"query {moment.query_id!r}: video {moment.video_id!r} is not "
-                f"in {features.path}; extract its features"
+                f"video {moment.video_id!r} of query {moment.query_id!r} is "
+                f"not in {features.path}; extract its features"
             )
             problems.append(Problem(path, int(line) if line else None, message))
         elif moment.video_id not in bad:

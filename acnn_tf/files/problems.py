@@ -75,12 +75,14 @@ def summarize(problems):
 
 def _told_apart(first, problem):
     """What tells a problem from the first of its kind."""
-    if problem.line is not None:
-        return f"line {problem.line}"
     pairs = zip(
         _VARIES.findall(first.message), _VARIES.findall(problem.message)
     )
-    return next((new for old, new in pairs if new != old), "the same again")
+    told = [new for old, new in pairs if new != old]
+    if problem.line is None:
+        return told[0] if told else "the same again"
+    name = next((one for one in told if one[0] in "'\""), None)
+    return f"{name} in line {problem.line}" if name else f"line {problem.line}"
 
 
 class DataError(ValueError):

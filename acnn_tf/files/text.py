@@ -275,10 +275,12 @@ def _csv_items(path):
             continue
         if columns is None:
             columns = row
-            if not {"id", "length"} <= set(columns):
+            if not columns.count("id") == columns.count("length") == 1:
                 yield (
                     line,
-                    ValueError(f"expected columns id, length; found {row}"),
+                    ValueError(
+                        f"expected one column id and one length; found {row}"
+                    ),
                 )
                 return
             continue

@@ -83,6 +83,7 @@ def sentences_by_video(path):
             continue
         video, value = item
         try:
+            id_of(video, "name")
             times, sentences = values_of(value, ("timestamps", "sentences"))
             if not (
                 isinstance(times, list)
