@@ -13,9 +13,10 @@ class Validation(keras.callbacks.Callback):
     """Searches a split after every epoch, and keeps the best model.
 
     Adds `val_R@1_IoU=0.3` and its like, and `val_mIoU`, to the logs of the
-    epoch. Where the optimizer averages weights (`use_ema=True`), the averaged
-    ones are evaluated and kept. The replicas of the model's strategy share the
-    videos.
+    epoch. Callbacks that read them, such as `EarlyStopping`, come after it in
+    the list. Where the optimizer averages weights (`use_ema=True`), the
+    averaged ones are evaluated and kept. The replicas of the model's strategy
+    share the videos.
 
     Args:
         moments: List of `Moment`.
@@ -61,7 +62,7 @@ class Validation(keras.callbacks.Callback):
                 self.model,
                 self.moments,
                 self.features,
-                strategy=self.model.distribute_strategy,
+                strategy=getattr(self.model, "distribute_strategy", None),
                 **self.kwargs,
             )
             for name, value in results.items():

@@ -177,10 +177,11 @@ class MomentModel(keras.Model):
         for variable, old, new in zip(variables, before, added):
             variable.assign(old + tf.reshape(new, variable.shape))
 
-    def _make_function(self, step_function):
-        strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync == 1:
-            return super()._make_function(step_function)
+    def _make_function(self, step_function, **kwargs):
+        # Other backends of Keras have no strategy.
+        strategy = getattr(self, "distribute_strategy", None)
+        if strategy is None or strategy.num_replicas_in_sync == 1:
+            return super()._make_function(step_function, **kwargs)
         import tensorflow as tf
 
         if self.steps_per_execution > 1 or self.run_eagerly:
