@@ -69,6 +69,12 @@ class ResumableTraining(keras.callbacks.Callback):
         self.folder = os.fspath(folder)
         if every is not None and every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "`ResumableTraining` needs Keras's TensorFlow backend; on "
+                "others `model.fit` trains. Received: KERAS_BACKEND="
+                f"{keras.backend.backend()}"
+            )
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
         self.fitted = model

@@ -7,7 +7,15 @@ import keras
 import numpy as np
 import pytest
 
-from acnn_tf import callbacks, evaluation, losses, models, search, servable
+from acnn_tf import (
+    callbacks,
+    evaluation,
+    losses,
+    models,
+    search,
+    servable,
+    training,
+)
 from acnn_tf.data import batches
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.sentences import query_inputs
@@ -51,6 +59,18 @@ def test_ways_out_that_lead_nowhere_name_the_one_that_does(tmp_path):
             model.save(tmp_path / "model.h5")
     with pytest.raises(ValueError, match=r"acnn_tf\.servable\.export"):
         models.Ensemble(models.ACNN, vocabulary=["a"]).export(tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_needs_tensorflow_says_so_on_other_backends(tmp_path, monkeypatch):
+    model = small_acnn.make_model()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for call in (
+        lambda: servable.export(model, tmp_path / "servable"),
+        lambda: training.ResumableTraining(model, tmp_path / "checkpoints"),
+    ):
+        with pytest.raises(ValueError, match=r"TensorFlow backend.*jax"):
+            call()
     assert not list(tmp_path.iterdir())
 
 

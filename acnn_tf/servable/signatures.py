@@ -1,5 +1,6 @@
 """What a servable answers: its signatures, as TensorFlow functions."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -47,6 +48,12 @@ class Signatures(tf.Module):
         super().__init__()
         if top_n < 1:
             raise ValueError(f"`top_n` must be positive. Received: {top_n}")
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "A SavedModel needs Keras's TensorFlow backend: load the model "
+                "there, and export it. Received: KERAS_BACKEND="
+                f"{keras.backend.backend()}"
+            )
         if model.clip_dim is None or not model.built:
             raise ValueError("The model must be built: call it once.")
         self._model = lambda: model  # which tf.Module must not look through
