@@ -89,8 +89,7 @@ def _one_client(case, path, index, address, count):
                 query=tf.constant([sentence])
             )["score"].numpy()[0],
             "moment_index": lambda sentence: [
-                moment.score
-                for moment in index.search([sentence], top_n=10)[0]
+                moment.score for moment in index.search([sentence], top_n=10)[0]
             ],
         }
         latencies = {name: [] for name in ways}
