@@ -134,6 +134,8 @@ async def serve(versions):
 
 
 def run():
+    if not FLAGS["verbosity"].present:  # other mains only warn
+        logging.set_verbosity(logging.INFO)
     from export.protocol.versions import Versions
 
     versions = Versions(
