@@ -277,6 +277,7 @@ def _run(args):
         Client(server, args.model, args.version, args.timeout, args.retries)
         for server in args.server
     ]
+    refused = []
     with MergingClient(clients) as merging:
         if args.status or args.metadata:
             for client in clients:
@@ -290,10 +291,18 @@ def _run(args):
                 found = [m._replace(video_id=video_id) for m in moments]
                 found = FoundMoments(found, moments.unknown_words)
                 print_answer(query, found, args.json)
+                refused += [query] * (not found)
         elif args.query:
             answers = merging.search(args.query)
             for query, moments in zip(args.query, answers, strict=True):
                 print_answer(query, moments, args.json)
+                refused += [query] * (not moments)
+    if refused:  # where the others are answered; else the server refuses
+        raise ValueError(
+            f"The model knows no word of {', '.join(map(repr, refused))}. It "
+            "was trained on other words; say it in those, and check the "
+            "spelling."
+        )
 
 
 def _print_state(client, args):

@@ -243,6 +243,23 @@ def test_a_package_that_is_missing_is_named(address, capsys, monkeypatch):
     assert "pip install 'acnn_tf[serving]'" in capsys.readouterr().err
 
 
+def test_a_sentence_without_moments_is_an_error_after_the_others(
+    address, capsys, monkeypatch
+):
+    found = client_module.FoundMoments([FoundMoment("v", 0.0, 1.0, 2.0)])
+    nothing = client_module.FoundMoments([], ["xx"])
+    monkeypatch.setattr(
+        client_module.MergingClient, "search", lambda *_: [found, nothing]
+    )
+    code = run_command(f"--server={address}", "--query=a", "--query=xx")
+    captured = capsys.readouterr()
+    assert code == 2
+    assert "no moments" in captured.out
+    assert captured.err.startswith(
+        "ValueError: The model knows no word of 'xx'"
+    )
+
+
 def test_command_may_be_interrupted(address, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
