@@ -17,13 +17,16 @@ from acnn_tf.data import make_scenes, open_video
 from acnn_tf.encoders import (
     applications,
     c3d,
+    check,
     clip,
     difference,
     efficientnet_lite0,
     make,
     pictures,
+    unknown,
 )
 from acnn_tf.encoders import encoder as encoder_lib
+from acnn_tf.encoders.descriptions import checked
 from acnn_tf.files.problems import DataError
 
 CONVOLUTIONS = tuple(c3d._CONVOLUTIONS)
@@ -269,6 +272,52 @@ def test_what_differs_is_said_in_words(subtests):
 def test_a_description_of_strangers_ends_in_words():
     assert "nothing" in difference({"name": "nothing"}, described())
     assert difference({"frame_rate": "x"}, {"frame_rate": [1]}) is not None
+    hostile = difference({"name": "\x1b[2J" + "a" * 999}, described())
+    assert hostile.isprintable()
+    assert len(hostile) < 200
+
+
+def test_what_cannot_be_compared_is_taken_and_said_to_be(subtests):
+    own, other = described(), described(frame_rate=2.0)
+    for made_by, learned_from, words in (
+        (None, own, "a.h5 does not say what made its features. They are taken"),
+        (None, None, "a.h5 does not say"),
+        (own, None, "model does not say what it learned from, a.h5 was made"),
+        (own, own, None),
+    ):
+        with subtests.test(words):
+            check(made_by, learned_from, "a.h5")
+            line = unknown(made_by, learned_from, "a.h5")
+            assert line is words or words in line
+    with pytest.raises(DataError, match=r"^a\.h5: made by .* at 1 fps, the mo"):
+        check(own, other, "a.h5")
+    with pytest.raises(DataError, match="extract the features as those that"):
+        check(own, other)
+
+
+def test_what_is_no_description_is_told(refused):
+    # Two keys are enough, and those that are not known are left alone.
+    minimal = {"encoder": "mine", "name": "mine", "mine": {"a": [1.5, None]}}
+    assert checked(minimal) == minimal
+    for wrong, words in (
+        ([], "an object with `encoder` and `name`, found"),
+        ({"name": "a"}, "expected text as `encoder`, found None"),
+        (described(name=3), "expected text as `name`, found 3"),
+        (described(name="a" * 1001), "expected text as `name`"),
+        (described(frame_rate=0), "a number above 0 as `frame_rate`, found 0"),
+        (described(frame_rate=True), "`frame_rate`, found True"),
+        (described(frame_rate=10**400), "`frame_rate`, found 1000"),
+        (described(frame_rate=np.nan), "expected plain values"),
+        (described(clip_frames=1.0), "`clip_frames`"),
+        (described(dim=-1), "`dim`"),
+        (described(size=[224]), "a list of two integers above 0 as `size`"),
+        (described(size=["a", "b"]), "`size`"),
+        (described(versions={"a": 1}), "an object of texts as `versions`"),
+        (described(mine={1, 2}), "expected plain values"),
+        (described(mine="a" * 20_000), "at most 16,384 bytes, found 20,2"),
+    ):
+        with refused(ValueError, words):
+            checked(wrong)
 
 
 # Preparing frames

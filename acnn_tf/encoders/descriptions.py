@@ -13,19 +13,93 @@ one:
     preprocessing   how a frame becomes that, in words
     dim             numbers in each vector
     versions        package -> version: for the record, not compared
+
+Of a stranger's, the first two are enough, and there may be more.
 """
 
 import hashlib
+import json
 from importlib import metadata
 
 import numpy as np
 
+from acnn_tf.files.problems import DataError, FeatureError, fail
+from acnn_tf.files.text import MAX_DESCRIPTION_BYTES, parse_json
+
 # What decides the numbers of a clip, beside the encoder and its frame rate.
 _COMPARED = ("weights", "clip_frames", "size", "preprocessing", "dim")
 _PACKAGES = ("acnn_tf", "keras", "tensorflow", "keras-hub", "pillow")
+# Of a text, in characters; so much of one is shown.
+_LONGEST, _SHOWN = 1000, 80
 
 
-def difference(made_by: dict, learned_from: dict) -> str | None:
+def check(
+    made_by: dict | None, learned_from: dict | None, path: str | None = None
+) -> None:
+    """Refuses features that were made otherwise than those of a model.
+
+    Where one of the two does not say what made it, nothing is compared:
+    `unknown` tells so.
+
+    Args:
+        made_by: Description of what made the features, or `None`.
+        learned_from: Description of what made those that a model was trained
+            on, or `None`.
+        path: File of the features, for the message.
+
+    Raises:
+        DataError: If they differ; says in what, and what to do.
+
+    Example:
+
+    >>> pixels = {"encoder": "pixels", "name": "pixels", "frame_rate": 2.0}
+    >>> check(pixels, pixels), check(pixels, None), check(None, pixels)
+    (None, None, None)
+    >>> check(pixels | {"frame_rate": 1.0}, pixels, "clips.hdf5")
+    Traceback (most recent call last):
+    ...
+    acnn_tf.files.problems.DataError: clips.hdf5: made by pixels at 1 fps, ...
+    """
+    if made_by is None or learned_from is None:
+        return
+    if found := difference(made_by, learned_from):
+        message = (
+            f"{found}; extract the features as those that it learned from, "
+            "or train a model on these"
+        )
+        fail(path or "the features", message, kind=DataError)
+
+
+def unknown(
+    made_by: dict | None, learned_from: dict | None, path: str | None = None
+) -> str | None:
+    """Says in a line what `check` could not compare; `None` if it could.
+
+    The arguments are those of `check`.
+
+    Example:
+
+    >>> pixels = {"encoder": "pixels", "name": "pixels"}
+    >>> unknown(None, pixels, "clips.hdf5")
+    'clips.hdf5 does not say what made its features. They are taken as they ...'
+    """
+    path = path or "the features"
+    taken = "They are taken as they are; only width and clip_seconds count."
+    if made_by is None:
+        return f"{path} does not say what made its features. {taken}"
+    if learned_from is None:
+        return (
+            f"The model does not say what it learned from, {path} was made by "
+            f"{_named(made_by)}. {taken}"
+        )
+    return None
+
+
+def difference(
+    made_by: dict,
+    learned_from: dict,
+    between: str = "the model learned from",
+) -> str | None:
     """Says in words how features and what a model learned from differ.
 
     Names of files and folders do not count: the same weights are the same
@@ -35,6 +109,7 @@ def difference(made_by: dict, learned_from: dict) -> str | None:
         made_by: Description of what made the features.
         learned_from: Description of what made those that a model was trained
             on.
+        between: String, what stands between the two.
 
     Returns:
         String, or `None` if the features can be used with the model.
@@ -59,20 +134,128 @@ def difference(made_by: dict, learned_from: dict) -> str | None:
             return None
 
     def say(description):
-        words = f"{description.get('name')}"
-        rate = description.get("frame_rate")
-        if isinstance(rate, int | float):
-            words += f" at {rate:g} fps"
+        words = _named(description)
         details = [f"{key} {_short(description.get(key))}" for key in differing]
         return words + (f" ({', '.join(details)})" if details else "")
 
-    return f"made by {say(made_by)}, the model learned from {say(learned_from)}"
+    return f"made by {say(made_by)}, {between} {say(learned_from)}"
+
+
+def _named(description):
+    """What a description is of, in a few words."""
+    rate = description.get("frame_rate")
+    at = f" at {rate:g} fps" if isinstance(rate, int | float) else ""
+    return _short(description.get("name")) + at
 
 
 def _short(value):
-    """A value as text; a digest by its first digits."""
+    """A value as text to be shown; a digest by its first digits."""
     text = str(value)
-    return f"{text[:15]}..." if text.startswith("sha256:") else text
+    size = 15 if text.startswith("sha256:") else _SHOWN
+    if not text.isprintable():  # which could change a terminal
+        text = ascii(text)[1:-1]
+    return text if len(text) <= size else f"{text[:size]}..."
+
+
+def _is_count(value):
+    return type(value) is int and 0 < value < 2**31
+
+
+# What each value must be, and how to say it.
+_KINDS = {
+    "encoder": (lambda value: isinstance(value, str), "text"),
+    "name": (lambda value: isinstance(value, str), "text"),
+    "weights": (lambda value: isinstance(value, str), "text"),
+    "preprocessing": (lambda value: isinstance(value, str), "text"),
+    "frame_rate": (
+        lambda value: type(value) in (int, float) and 0 < value < 1e9,
+        "a number above 0",
+    ),
+    "clip_frames": (_is_count, "an integer above 0"),
+    "dim": (_is_count, "an integer above 0"),
+    "size": (
+        lambda value: (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(map(_is_count, value))
+        ),
+        "a list of two integers above 0",
+    ),
+    "versions": (
+        lambda value: (
+            isinstance(value, dict)
+            and all(isinstance(one, str) for one in value.values())
+        ),
+        "an object of texts",
+    ),
+}
+
+
+def checked(description: dict) -> dict:
+    """A copy of a description, in the plain values that JSON has.
+
+    Args:
+        description: Dictionary, perhaps a stranger's.
+
+    Raises:
+        ValueError: If it is none; says what was expected and found.
+
+    Example:
+
+    >>> checked({"encoder": "mine", "name": "mine:1", "size": (8, 8)})
+    {'encoder': 'mine', 'name': 'mine:1', 'size': [8, 8]}
+    """
+    if not isinstance(description, dict):
+        raise ValueError(
+            "expected an object with `encoder` and `name`, found "
+            f"{description!a:.60}"
+        )
+    try:
+        text = json.dumps(description, allow_nan=False)
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"expected plain values, found others: {error}") from (
+            None
+        )
+    if len(text) > MAX_DESCRIPTION_BYTES:
+        raise ValueError(
+            f"expected at most {MAX_DESCRIPTION_BYTES:,} bytes, found "
+            f"{len(text):,}"
+        )
+    plain = json.loads(text)
+    for key, (is_right, words) in _KINDS.items():
+        value = plain.get(key)
+        if key not in plain and key not in ("encoder", "name"):
+            continue
+        if not is_right(value) or len(str(value)) > _LONGEST:
+            raise ValueError(
+                f"expected {words} as `{key}`, found {value!a:.60}"
+            )
+    return plain
+
+
+def parse(text: bytes, path: str, record: int | None = None) -> dict:
+    """The description that a file of features holds, as JSON.
+
+    Args:
+        text: Bytes.
+        path: The file, and perhaps the number of its record, for the message.
+        record: See `path`.
+
+    Raises:
+        FeatureError: If it is no description.
+    """
+    try:
+        if len(text) > MAX_DESCRIPTION_BYTES:
+            raise ValueError(
+                f"expected at most {MAX_DESCRIPTION_BYTES:,} bytes, found more"
+            )
+        return checked(parse_json(text.decode()))
+    except (RecursionError, ValueError) as error:
+        message = (
+            "`encoder`, which describes what made the features: "
+            f"{error!s:.200}; extract them again, or remove it"
+        )
+        fail(path, message, record, kind=FeatureError)
 
 
 def digest(arrays) -> str:

@@ -19,6 +19,8 @@ from acnn_tf.files.problems import Problem
 MAX_LINE_BYTES = 8 * 2**20
 # A file that is read as a whole: that of ActivityNet Captions has 10 MB.
 MAX_FILE_BYTES = 64 * 2**20
+# Of what made some features, see `acnn_tf.encoders`: those of here have 600.
+MAX_DESCRIPTION_BYTES = 16 * 2**10
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
