@@ -1,6 +1,7 @@
 """Feature files of every kind, sound and broken."""
 
 import os
+import re
 
 import h5py
 import numpy as np
@@ -105,6 +106,113 @@ def test_files_of_other_file_systems_are_read_through_tensorflow(tmp_path):
         write_features(tmp_path / kind, CLIPS, 1.0)
         with open_features(f"file://{tmp_path / kind}") as features:
             np.testing.assert_array_equal(features["b"], CLIPS["b"])
+
+
+# What made them
+
+
+MADE_BY = {"encoder": "mine", "name": "mine:ä", "frame_rate": 2.0, "dim": 2}
+
+
+class Raw(bytes):
+    """Bytes that are written where a text should be."""
+
+    def encode(self):
+        return bytes(self)
+
+
+def write_described(path, text):
+    """Writes `CLIPS` with bytes, whatever they are, in place of JSON."""
+    if path.endswith(".tfrecord"):
+        write_tfrecord(path, CLIPS, 1.0, Raw(text))
+    elif path.endswith("5"):
+        write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=np.bytes_(text))
+    else:
+        write_npy(path, CLIPS)
+        for name, content in ("clip_seconds.txt", b"1"), ("encoder.json", text):
+            with open(os.path.join(path, name), "wb") as file:
+                file.write(content)
+
+
+def test_what_made_them_comes_back(path):
+    write_features(path, CLIPS, 1.0, MADE_BY)
+    with open_features(path) as features:
+        assert features.encoder == MADE_BY
+        features.save_manifest()
+    # By hand, without a manifest.
+    other = path.replace("features", "others")
+    write_described(other, b' {"encoder": "mine",\n"name": "ours"}\n')
+    with open_features(other) as features:
+        assert features.encoder == {"encoder": "mine", "name": "ours"}
+        # Which notes a file that is changed afterwards.
+        features.save_manifest()
+    if not other.endswith(("5", "tfrecord")):
+        os.remove(os.path.join(other, "encoder.json"))
+        with pytest.raises(FeatureError, match=r"encoder\.json: is missing"):
+            open_features(other)
+
+
+def test_a_malformed_description_is_told(refused, tmp_path):
+    for number, (text, words) in enumerate(
+        [
+            (b"{", "is not JSON"),
+            (b"mine", "is not JSON"),
+            (b'["mine"]', "expected an object"),
+            (b'{"encoder": "mine", "name": "\xff"}', "codec can't decode"),
+            (b'{"encoder": "a", "encoder": "b", "name": "a"}', "twice"),
+            (b'{"encoder": "a", "name": "a", "b": NaN}', "plain values"),
+            (b'{"encoder": "a", "name": 1}', "expected text as `name`"),
+            (b"[" * 9_000, "is not JSON"),
+            (b'{"encoder": "a", "name": "a"}' + b" " * 2**14, "at most 16,384"),
+        ]
+    ):
+        for kind in KINDS:
+            path = str(tmp_path / f"{number}{kind}")
+            write_described(path, text)
+            with refused(FeatureError, f"^{re.escape(path)}.*{words}"):
+                open_features(path)
+
+
+def test_an_attribute_that_is_no_text_is_told(refused, tmp_path):
+    path = tmp_path / "features.h5"
+    text = '{"encoder": "mine", "name": "mine"}'
+    for value in (1.5, [text], [1] * 99, h5py.Empty("S1"), np.zeros(8000)):
+        write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=value)
+        with refused(FeatureError, "`encoder`.* must be a text", value=value):
+            open_features(path)
+    for value in (text, text.encode(), np.bytes_(text)):
+        write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=value)
+        assert open_features(path).encoder["name"] == "mine"
+    # As h5py gives text that is not UTF-8.
+    write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=b"\xff")
+    with refused(FeatureError, "codec can't decode"):
+        open_features(path)
+
+
+def test_videos_of_two_encoders_are_refused(tmp_path):
+    slower = MADE_BY | {"frame_rate": 1.0}
+    write_features(tmp_path / "a.tfrecord", {"a": CLIPS["a"]}, 1.0, slower)
+    newer = MADE_BY | {"versions": {"keras": "99"}}
+    for name, encoder in (("b", MADE_BY), ("c", newer)):
+        write_features(
+            tmp_path / f"{name}.tfrecord", {name: CLIPS["b"]}, 1.0, encoder
+        )
+    with pytest.raises(FeatureError, match=r"2 fps, those before it by .* 1 f"):
+        open_features(tmp_path)
+    (tmp_path / "a.tfrecord").unlink()
+    (tmp_path / "a.tfrecord.manifest.json").unlink()
+    assert open_features(tmp_path).encoder == MADE_BY
+
+
+def test_a_description_of_others_is_not_written(refused, path):
+    for encoder, error, words in (
+        (MADE_BY | {"dim": 3}, FeatureError, "has 2 .* but `encoder` says 3"),
+        (MADE_BY | {"name": None}, ValueError, "`encoder`: expected text"),
+        ("mine", ValueError, "`encoder`: expected an object"),
+    ):
+        with refused(error, words):
+            write_features(path, CLIPS, 1.0, encoder)
+        assert not os.path.exists(path)
 
 
 def test_clip_seconds_must_come_from_somewhere_and_agree(tmp_path):

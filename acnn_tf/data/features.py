@@ -4,11 +4,13 @@ import collections
 import collections.abc
 import contextlib
 import dataclasses
+import json
 import os
 
 import numpy as np
 
 from acnn_tf.data.windows import clips_problem
+from acnn_tf.encoders import descriptions
 from acnn_tf.files.arrays import Arrays, NpyFolder, open_arrays, write_npy
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.hdf5 import HDF5File, write_hdf5
@@ -39,8 +41,9 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
     Args:
         path: One of
             - `.hdf5` or `.h5`: a dataset `[T, D]` per video id, or a group
-              with one such dataset; root attribute `clip_seconds`.
-            - folder of `VIDEO.npy`, with a `clip_seconds.txt`.
+              with one such dataset; root attributes `clip_seconds` and, if it
+              is known what made the features, `encoder`.
+            - folder of `VIDEO.npy`, with `clip_seconds.txt`, `encoder.json`.
             - `.tfrecord`, or a folder of them: see `TFRecordFiles`.
         clip_seconds: Float, seconds from one clip to the next; needed where
             the file does not say.
@@ -85,6 +88,8 @@ class ClipFeatures(collections.abc.Mapping):
     Attributes:
         path: Where the features lie.
         clip_seconds: Seconds from one clip to the next.
+        encoder: What made the features, see `acnn_tf.encoders.descriptions`:
+            a dictionary, or `None` if the file does not say.
         dim: D.
     """
 
@@ -109,6 +114,18 @@ class ClipFeatures(collections.abc.Mapping):
                 f"{clip_seconds:g}",
             )
         self.clip_seconds = float(clip_seconds if stored is None else stored)
+        self.encoder = None
+        for text, place in arrays.encoders.items():
+            encoder = descriptions.parse(text, *place)
+            if self.encoder is None:
+                self.encoder = encoder
+            differs = descriptions.difference(
+                encoder, self.encoder, "those before it by"
+            )
+            if differs:
+                fail(
+                    place[0], f"{differs}; extract all of them alike", place[1]
+                )
 
     @property
     def dim(self):
@@ -230,7 +247,7 @@ class ClipFeatures(collections.abc.Mapping):
         self.close()
 
 
-def write_features(path, features, clip_seconds):
+def write_features(path, features, clip_seconds, encoder=None):
     """Writes features in a form that `open_features` reads.
 
     What is there before stays until the new file is complete, which gets a
@@ -242,9 +259,13 @@ def write_features(path, features, clip_seconds):
         features: Mapping from video id to floats `[T, D]`. HDF5 and `.npy`
             keep their dtype, TFRecord is float32.
         clip_seconds: Float, seconds from one clip to the next.
+        encoder: What made the features, a dictionary: `Encoder.description`.
+            Models, indexes and servables that are made of the features then
+            know, and refuse those that were made otherwise.
 
     Raises:
-        FeatureError: If the features are not what `ClipFeatures` takes.
+        FeatureError: If the features are not what `ClipFeatures` takes, or not
+            as wide as `encoder` says.
         WriteError: If they could not be written, as on a full disk.
 
     Example:
@@ -256,6 +277,12 @@ def write_features(path, features, clip_seconds):
     (3, 2)
     """
     path = os.fspath(path)
+    text = None
+    if encoder is not None:
+        try:
+            text = json.dumps(descriptions.checked(encoder))
+        except ValueError as error:
+            raise ValueError(f"`encoder`: {error}") from None
     suffix = os.path.splitext(path)[1]
     write, read = _FORMS.get(suffix, (write_npy, NpyFolder))
     if write is write_npy and os.path.exists(path):
@@ -276,13 +303,21 @@ def write_features(path, features, clip_seconds):
         replaced = replacing_with_manifest(path, len(features), size=size)
     with replaced as partial:
         try:
-            write(partial, features, clip_seconds)
+            write(partial, features, clip_seconds, text)
             # What the readers find no fault with, they will read again.
             with ClipFeatures(Arrays(read(partial)), clip_seconds) as written:
                 problems = list(written.problems().values())
-            problems = [problem for problem in problems if problem.dropped]
-            if problems:
-                raise FeatureError(problems)
+                problems = [problem for problem in problems if problem.dropped]
+                if problems:
+                    raise FeatureError(problems)
+                expected = (encoder or {}).get("dim", written.dim)
+                if written.dim != expected:
+                    fail(
+                        partial,
+                        f"has {written.dim} features a clip, but `encoder` "
+                        f"says {expected}; give the description of what made "
+                        "them",
+                    )
         except FeatureError as error:
             raise FeatureError(
                 dataclasses.replace(p, path=p.path.replace(partial, path, 1))

@@ -15,7 +15,7 @@ from acnn_tf.data import annotations
 from acnn_tf.data import features as features_lib
 from acnn_tf.data.annotations import SPLITS, Moment
 from acnn_tf.data.scenes import FRAME_RATE, generator, plan, render
-from acnn_tf.encoders.pixels import describe
+from acnn_tf.encoders.pixels import Pixels, describe
 
 CLIP_SECONDS = 0.5
 VIDEOS_IN_SPLIT = 100_000
@@ -87,6 +87,11 @@ class Scenes:
     features: dict[str, np.ndarray]
     clip_seconds: float = CLIP_SECONDS
 
+    @property
+    def encoder(self) -> dict:
+        """What made the features, see `acnn_tf.encoders.descriptions`."""
+        return Pixels(frame_rate=FRAME_RATE).description
+
     def frames(self, video_id: str) -> np.ndarray:
         """Draws a video again: `uint8 [F, H, W, 3]`."""
         return render(video_id)
@@ -148,7 +153,10 @@ def write(scenes: Scenes, folder, split: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     annotations.write_jsonl(scenes.moments, folder / f"{split}.jsonl")
     features_lib.write_features(
-        folder / f"features_{split}.hdf5", scenes.features, scenes.clip_seconds
+        folder / f"features_{split}.hdf5",
+        scenes.features,
+        scenes.clip_seconds,
+        scenes.encoder,
     )
 
 

@@ -20,9 +20,10 @@ import numpy as np
 from acnn_tf.files.hdf5 import HDF5File, TensorFlowIOFile
 from acnn_tf.files.manifests import read_manifest, save_manifest
 from acnn_tf.files.problems import AGAIN, FeatureError, fail
+from acnn_tf.files.text import MAX_DESCRIPTION_BYTES
 from acnn_tf.files.tfrecord import TFRecordFiles
 
-_SCALAR_FILE = "clip_seconds.txt"
+_SCALAR_FILE, _ENCODER_FILE = "clip_seconds.txt", "encoder.json"
 _HDF5 = (".hdf5", ".h5")
 _TFRECORD = (".tfrecord", ".tfrecords")
 _NPY_HEADERS = {
@@ -111,10 +112,14 @@ class Arrays:
         names: Sorted list of their names.
         clip_seconds: Seconds from one clip to the next; `None` if the file
             does not say.
+        encoders: Dictionary from each text, as bytes, that says what made the
+            features, to where it is: its file and the number of its record.
+            See `acnn_tf.encoders.descriptions`, which parses them.
     """
 
     def __init__(self, source):
         self.path = source.path
+        self.encoders = source.encoders
         self._source = source
         try:
             self.names = _sorted_names(source.path, source.names)
@@ -204,9 +209,9 @@ def _positive(path, value):
 class NpyFolder:
     """A folder of `NAME.npy`; `clip_seconds.txt` holds that number.
 
-    With a manifest in it, `clip_seconds.txt` and the names are compared when
-    the folder is opened, each array when it is read. `others` are its files
-    of no array.
+    What made the features is in `encoder.json`. With a manifest in the folder,
+    those two and the names are compared when it is opened, each array when it
+    is read. `others` are its files of no array.
     """
 
     def __init__(self, path):
@@ -216,8 +221,8 @@ class NpyFolder:
         problems = []
         self._manifest = read_manifest(path, problems)
         if self._manifest is not None:
-            scalars = [name for name in there if name == _SCALAR_FILE]
-            problems += self._manifest.check_names(path, files + scalars)
+            scalars = {_SCALAR_FILE, _ENCODER_FILE}.intersection(there)
+            problems += self._manifest.check_names(path, {*files, *scalars})
         if problems:
             raise FeatureError(problems)
         self.names = [name.removesuffix(".npy") for name in files]
@@ -226,6 +231,17 @@ class NpyFolder:
         if os.path.exists(scalar):
             self.clip_seconds = self._bytes(scalar)
             self.others.append(scalar)
+        self.encoders = {}
+        encoder = os.path.join(path, _ENCODER_FILE)
+        if os.path.exists(encoder):
+            if os.path.getsize(encoder) > MAX_DESCRIPTION_BYTES:
+                fail(
+                    encoder,
+                    f"must have at most {MAX_DESCRIPTION_BYTES:,} bytes, which "
+                    "say what made the features; write it again, or remove it",
+                )
+            self.encoders[self._bytes(encoder)] = encoder, None
+            self.others.append(encoder)
 
     def place(self, name):
         return os.path.join(self.path, f"{name}.npy"), None
@@ -277,12 +293,16 @@ def _array(data):
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def write_npy(path, features, clip_seconds):
+def write_npy(path, features, clip_seconds, encoder=None):
     """Writes a folder of `.npy` files, in the form above, with a manifest."""
     os.mkdir(path)
-    files = [os.path.join(path, _SCALAR_FILE)]
-    with open(files[0], "w") as file:
-        file.write(f"{clip_seconds}\n")
+    texts = {_SCALAR_FILE: clip_seconds, _ENCODER_FILE: encoder}
+    files = []
+    for name, text in texts.items():
+        if text is not None:
+            files.append(os.path.join(path, name))
+            with open(files[-1], "w") as file:
+                file.write(f"{text}\n")
     for video_id, clips in features.items():
         files.append(os.path.join(path, f"{video_id}.npy"))
         # To a file itself NumPy would not say why it cannot write.

@@ -1,6 +1,7 @@
 """HDF5 files of named arrays: clip features, sentence vectors.
 
-A dataset per name and, for clips, a root attribute `clip_seconds`. Files that
+A dataset per name and, for clips, root attributes: `clip_seconds`, and
+`encoder`, what made them, as JSON. Files that
 are written here are of HDF5's format 1.10, which keeps checksums of names,
 shapes and addresses, and have HDF5's checksums of the numbers as well. What
 those cannot tell, the manifest does: numbers that changed places, and 16 bits
@@ -15,17 +16,18 @@ import re
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5i, h5s
+from h5py import h5d, h5g, h5i, h5s, h5t
 
 from acnn_tf.files.hdf5_checks import PlainFile, naming, plain_copy, text_of
 from acnn_tf.files.manifests import check_file
 from acnn_tf.files.problems import AGAIN, FeatureError, fail
+from acnn_tf.files.text import MAX_DESCRIPTION_BYTES
 
 _ATTRIBUTE = 1024
 
 
 class HDF5File:
-    """HDF5: a dataset per name, root attribute `clip_seconds`.
+    """HDF5: a dataset per name, root attributes `clip_seconds`, `encoder`.
 
     A group that holds a single dataset, as in the C3D features of ActivityNet
     Captions, counts as that dataset. With a manifest beside it the file is
@@ -48,6 +50,7 @@ class HDF5File:
             names = self._plain.names(self._file.id)
             self.names = [n.decode(errors="surrogateescape") for n in names]
             self.clip_seconds = self._clip_seconds()
+            self.encoders = self._encoders()
 
     def _clip_seconds(self):
         attributes = self._file.attrs
@@ -57,6 +60,27 @@ class HDF5File:
         if stored.get_storage_size() > _ATTRIBUTE:
             return f"{stored.get_storage_size():,} bytes"
         return attributes["clip_seconds"]
+
+    def _encoders(self):
+        attributes = self._file.attrs
+        if "encoder" not in attributes:
+            return {}
+        stored = attributes.get_id("encoder")
+        if (
+            stored.get_type().get_class() != h5t.STRING
+            or stored.shape != ()
+            or stored.get_storage_size() > MAX_DESCRIPTION_BYTES
+        ):
+            fail(
+                self.path,
+                "`encoder`, which describes what made the features, must be a "
+                f"text of at most {MAX_DESCRIPTION_BYTES:,} bytes; write it "
+                "again, or remove it",
+            )
+        text = attributes["encoder"]
+        if isinstance(text, str):
+            text = text.encode(errors="surrogateescape")
+        return {bytes(text): self.place("encoder")}
 
     def place(self, name):
         return self.path, None
@@ -131,7 +155,7 @@ class TensorFlowIOFile(HDF5File):
             raise OSError(f"tensorflow-io says {error!r:.200}") from error
 
 
-def write_hdf5(path, features, clip_seconds=None):
+def write_hdf5(path, features, clip_seconds=None, encoder=None):
     """Writes one HDF5 file, in the form above.
 
     One of the arrays, by name, is asked for at a time. A name that HDF5 cannot
@@ -150,6 +174,9 @@ def write_hdf5(path, features, clip_seconds=None):
             with h5py.File(stream, "w", libver=("v110", "v110")) as written:
                 if clip_seconds is not None:
                     written.attrs["clip_seconds"] = clip_seconds
+                if encoder is not None:
+                    # Of a fixed length, and so within the checksums.
+                    written.attrs["encoder"] = np.bytes_(encoder)
                 for name, array in features.items():
                     array = np.asarray(array)
                     # Without checksums a flipped byte would pass as a number.

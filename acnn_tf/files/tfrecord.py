@@ -9,6 +9,7 @@ A `tf.train.Example` per video:
 | `shape` | int64 `[2]` |
 | `features` | bytes: float32, little-endian, row by row |
 | `num_videos` | int64, optional: Examples in this file |
+| `encoder` | bytes, optional: what made the features, as JSON |
 """
 
 import math
@@ -31,6 +32,7 @@ _KINDS = {
     "features": ("bytes_list", bytes),
     "clip_seconds": ("float_list", float),
     "num_videos": ("int64_list", int),
+    "encoder": ("bytes_list", bytes),
 }
 
 
@@ -45,7 +47,7 @@ class TFRecordFiles:
 
     def __init__(self, path, files):
         self.path, self.others = path, []
-        self.clip_seconds = None
+        self.clip_seconds, self.encoders = None, {}
         self._places = {}
         problems = []
         # Of a folder; that of a single file is looked at with it.
@@ -125,6 +127,9 @@ class TFRecordFiles:
                     "all of them alike",
                     number,
                 )
+        if "encoder" in features:
+            text = _value(features, "encoder", file, number)
+            self.encoders.setdefault(text, (file, number))
         if "num_videos" not in features:
             return None
         return _value(features, "num_videos", file, number)
@@ -218,7 +223,7 @@ def _value(features, key, file, number):
     return values[0]
 
 
-def write_tfrecord(path, features, clip_seconds):
+def write_tfrecord(path, features, clip_seconds, encoder=None):
     """Writes one TFRecord file, in the form above."""
     import tensorflow as tf
 
@@ -234,6 +239,8 @@ def write_tfrecord(path, features, clip_seconds):
                 values["shape"].int64_list.value.extend(clips.shape)
                 values["num_videos"].int64_list.value.append(len(features))
                 values["features"].bytes_list.value.append(clips.tobytes())
+                if encoder is not None:
+                    values["encoder"].bytes_list.value.append(encoder.encode())
                 writer.write(example.SerializeToString())
     except tf.errors.OpError as error:
         raise OSError(error.message) from error
