@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 import h5py
 import numpy as np
@@ -132,6 +133,18 @@ def write_described(path, text):
         for name, content in ("clip_seconds.txt", b"1"), ("encoder.json", text):
             with open(os.path.join(path, name), "wb") as file:
                 file.write(content)
+
+
+def test_the_bytes_do_not_tell_when_they_were_written(tmp_path):
+    paths = [tmp_path / "a" / "features.hdf5", tmp_path / "features.hdf5"]
+    paths[0].parent.mkdir()
+    for path in paths:
+        # HDF5 counts in seconds.
+        second = int(time.time())
+        write_features(path, CLIPS, 1.0)
+        while path == paths[0] and int(time.time()) == second:
+            time.sleep(0.01)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_what_made_them_comes_back(path):

@@ -16,7 +16,7 @@ import re
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5i, h5s, h5t
+from h5py import h5d, h5f, h5fd, h5g, h5i, h5p, h5s, h5t
 
 from acnn_tf.files.hdf5_checks import PlainFile, naming, plain_copy, text_of
 from acnn_tf.files.manifests import check_file
@@ -170,8 +170,7 @@ def write_hdf5(path, features, clip_seconds=None, encoder=None):
             )
     with _Stream(path, "w+") as stream:
         try:
-            # Readers with HDF5 1.10 or later, such as tensorflow-io's.
-            with h5py.File(stream, "w", libver=("v110", "v110")) as written:
+            with h5py.File(_created(stream)) as written:
                 if clip_seconds is not None:
                     written.attrs["clip_seconds"] = clip_seconds
                 if encoder is not None:
@@ -188,6 +187,18 @@ def write_hdf5(path, features, clip_seconds=None, encoder=None):
             # What HDF5 says of it, if anything, comes of this.
             if stream.error is not None:
                 raise stream.error
+
+
+def _created(stream):
+    """A new HDF5 file, as `h5py.File` makes it, but for what follows."""
+    access, creation = map(h5p.create, (h5p.FILE_ACCESS, h5p.FILE_CREATE))
+    access.set_fileobj_driver(h5fd.fileobj_driver, stream)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    # Readers with HDF5 1.10 or later, such as tensorflow-io's.
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    # The same arrays are the same bytes, whenever they are written.
+    creation.set_obj_track_times(False)
+    return h5f.create(b"stream", h5f.ACC_TRUNC, fcpl=creation, fapl=access)
 
 
 class _Stream(io.FileIO):
