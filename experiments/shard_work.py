@@ -12,6 +12,7 @@ import threading
 import time
 
 import acnn_tf
+from acnn_tf.data import extraction
 from acnn_tf.files.locks import locked
 from experiments import splits
 
@@ -65,6 +66,26 @@ def data_files(name, data):
     """The files of a split, those of sentence vectors included: a list."""
     files = splits.files_of(name, **data)
     return [*files.values(), *filter(None, [data.get("sentence_vectors")])]
+
+
+def extract(element, *, name, description, batch_size, parts):
+    """Encodes the videos of one shard, which is a folder of parts."""
+    videos, _ = element
+    # Of weights that have changed, the state of their file tells.
+    files = filter(os.path.exists, [name, *name.split(":")[1:]])
+    encoder = _once(
+        acnn_tf.encoders.make, files, name, description["frame_rate"]
+    )
+    between = "where the command was started"
+    if differs := acnn_tf.encoders.difference(
+        encoder.description, description, between
+    ):
+        raise ValueError(
+            f"The encoder here differs: {differs}. See that all machines have "
+            "the same weights, and start the command again."
+        )
+    for video_id, path in videos.items():
+        extraction.encode_part(parts, video_id, path, encoder, batch_size)
 
 
 def encode(

@@ -11,6 +11,7 @@ import os
 
 from acnn_tf.data.datasets import DATASETS, jsonl
 from acnn_tf.data.datasets.records import SPLITS
+from acnn_tf.data.durations import videos_path
 from acnn_tf.files.manifests import check_file, replacing_with_manifest
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import is_number, normalize, read_numbers
@@ -92,7 +93,9 @@ def find_files(
 
     Returns:
         Dictionary with the path of `"annotations"`, and of those of
-        `"durations"` or `"num_frames"` and `"features"` that are there.
+        `"durations"` or `"num_frames"` and `"features"` that are there. The
+        durations may be those beside the features, as
+        `experiments.extract_features` leaves them.
 
     Raises:
         FileNotFoundError: If there are no annotations; says what was looked
@@ -115,7 +118,7 @@ def find_files(
     files = {kind: path for kind, path in files.items() if path}
     if data_dir is None:
         if annotations:
-            return files
+            return _with_durations(files, form)
         raise ValueError(
             f"There are no annotations of the {split} split: name their file "
             "(`annotations`), or a folder that holds them (`data_dir`)."
@@ -139,6 +142,14 @@ def find_files(
             f"looked for {' or '.join(usual['annotations'])}. Name the file of "
             "annotations, or choose another folder or split."
         )
+    return _with_durations(files, form)
+
+
+def _with_durations(files, form):
+    """Adds the durations that stand beside the features, if they do."""
+    beside = videos_path(files.get("features", ""))
+    if form.frame_rate is None and os.path.exists(beside):
+        files.setdefault("durations", beside)
     return files
 
 

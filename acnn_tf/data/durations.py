@@ -1,5 +1,7 @@
 """How long videos last, from a file or from their clips."""
 
+import os
+
 from acnn_tf.files.problems import DataError
 from acnn_tf.files.text import read_numbers
 
@@ -17,15 +19,39 @@ def read_durations(path):
     return seconds
 
 
+def videos_path(path):
+    """Where `acnn_tf.data.extraction` says how long videos last.
+
+    It is a file beside that of their features, which `read_durations` reads.
+    """
+    return f"{os.fspath(path)}.videos.csv"
+
+
+def known_seconds(features, path=None):
+    """How long videos last, as far as a file says it.
+
+    Args:
+        features: Clip features, perhaps with a `path`.
+        path: File, see `read_durations`. Default: the one beside the features,
+            if there is one, see `videos_path`.
+
+    Returns:
+        Dictionary from video id to seconds.
+    """
+    beside = videos_path(getattr(features, "path", ""))
+    if path is None and os.path.exists(beside):
+        path = beside
+    return {} if path is None else read_durations(path)
+
+
 def video_seconds(features, path=None):
     """How long videos last.
 
     Args:
         features: Mapping from video id to `[T, D]` clip features, with
             `clip_seconds`, as `acnn_tf.data.open_features` returns it.
-        path: File of the seconds of each video, see `read_durations`. A video
-            that it leaves out lasts as long as its clips, which are read for
-            that.
+        path: File, see `known_seconds`. A video that it leaves out lasts as
+            long as its clips, which are read for that.
 
     Returns:
         Dictionary from video id to seconds.
@@ -41,7 +67,7 @@ def video_seconds(features, path=None):
     >>> video_seconds(Features(v=np.zeros((20, 512))))
     {'v': 10.0}
     """
-    seconds = read_durations(path) if path else {}
+    seconds = known_seconds(features, path)
     return {
         video: seconds.get(video)
         or len(features[video]) * features.clip_seconds
