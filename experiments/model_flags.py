@@ -185,6 +185,7 @@ def make_model(
     if members > 1:
         make = functools.partial(acnn_tf.models.Ensemble, make, members)
     arguments["clip_seconds"] = split.features.clip_seconds
+    arguments["encoder"] = split.features.encoder
     if split.sentence_vectors is not None:
         if word_vectors:
             raise ValueError(

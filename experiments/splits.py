@@ -56,7 +56,7 @@ def load_split(
         count = num_scenes if split == "train" else max(1, num_scenes // 5)
         scenes = acnn_tf.data.make_scenes(count, split=split)
         clips = scenes.features
-        clips = Preloaded(clips, clips, scenes.clip_seconds)
+        clips = Preloaded(clips, clips, scenes.clip_seconds, scenes.encoder)
         return Split(scenes.moments, clips, None)
     paths = find_files(
         dataset,
@@ -112,18 +112,21 @@ argument_flags.define(
 
 
 class Preloaded(dict):
-    """Clip features of some videos, in memory."""
+    """Clip features of some videos, in memory, and what is known of them."""
 
-    def __init__(self, features, videos, clip_seconds):
+    def __init__(self, features, videos, clip_seconds, encoder, path=None):
         super().__init__((video, features[video]) for video in videos)
         self.clip_seconds = clip_seconds
+        self.encoder = encoder
+        self.path = path
 
 
 def preload(split):
     """The same `Split`, with the features of its videos in memory."""
     videos = dict.fromkeys(moment.video_id for moment in split.moments)
     clips = split.features
-    return split._replace(features=Preloaded(clips, videos, clips.clip_seconds))
+    about = clips.clip_seconds, clips.encoder, clips.path
+    return split._replace(features=Preloaded(clips, videos, *about))
 
 
 def settings_of_run(workdir, split):

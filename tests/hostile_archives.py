@@ -236,8 +236,14 @@ def configs(config, secret):
 
     for what, hostile in objects(secret).items():
         found[f"{what} for the model"] = hostile
-        for name in ("scorer_activation", "context_pooling", "dtype"):
+        for name in (
+            "scorer_activation",
+            "context_pooling",
+            "dtype",
+            "encoder",
+        ):
             add(f"{what} as {name}", "config", name, hostile)
+        add(f"{what} as encoder", "config", "encoder", hostile)
     settings = {
         "filters": [2**40, 2**52, 10**6, 10**9, -1, "8", None, [8], 1e300],
         "word_dim": [10**9],
@@ -251,6 +257,10 @@ def configs(config, secret):
         "context_pooling": ["max", ["mean"]],
         "layers": [[]],
         "name": [["x"], {"a": 1}],
+        "encoder": [
+            *([], "clip", {"name": "a"}, {"encoder": ["a"], "name": "a"}),
+            {"encoder": "a", "name": "a", "more": "a" * 10**5},
+        ],
         "dtype": ["float13"],
     }
     for name, values in settings.items():

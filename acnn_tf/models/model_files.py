@@ -238,7 +238,12 @@ def _make(config):
 
 
 def _setting(name, value):
-    """A setting: plain values, a layer of ours, or the dtype by its name."""
+    """A setting: plain values, a layer of ours, or the dtype by its name.
+
+    What made the features is an object of plain values, which the model checks.
+    """
+    if name == "encoder":
+        return value
     if name == "dtype" and isinstance(value, dict):
         return keras.DTypePolicy(value["config"]["name"])
     if isinstance(value, dict):

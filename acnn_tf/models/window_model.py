@@ -1,6 +1,7 @@
 """What the models share: their settings, their queries and their methods."""
 
 import inspect
+import json
 import math
 
 import keras
@@ -8,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from acnn_tf import layers, replicas
-from acnn_tf.data.windows import WindowGrid, check_queries
+from acnn_tf.data.windows import WindowGrid
+from acnn_tf.encoders import descriptions
 from acnn_tf.models.moment_model import MomentModel
 from acnn_tf.segments import OFFSET_UNITS
 
@@ -55,6 +57,9 @@ class WindowModel(MomentModel):
             in the papers.
         decay_sigma: Search lowers the scores of windows that overlap better
             ones, more so the smaller this is. `None` leaves the scores.
+        encoder: What made the clip features, a dictionary, see
+            `acnn_tf.encoders.descriptions`; others are refused. `None` where
+            it is not known.
 
     Call arguments:
         inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
@@ -96,6 +101,7 @@ class WindowModel(MomentModel):
         offset_unit="window_lengths",
         consensus_iou=(0.5,),
         decay_sigma=None,
+        encoder=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -148,6 +154,13 @@ class WindowModel(MomentModel):
                 "`vocabulary` must be a list of words, each once. "
                 f"Received: {vocabulary!r:.60}"
             )
+        # As text, for Keras would make a list and a dictionary of its own.
+        self._encoder = None
+        if encoder is not None:
+            try:
+                self._encoder = json.dumps(descriptions.checked(encoder))
+            except ValueError as error:
+                raise ValueError(f"`encoder`: {error}") from None
         self.grid = WindowGrid(
             self.window_lengths, window_overlap, frame_rate, dilation
         )
@@ -204,6 +217,11 @@ class WindowModel(MomentModel):
             for name, parameter in inspect.signature(owner).parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
         }
+
+    @property
+    def encoder(self):
+        """What made the clip features: a dictionary, or `None`."""
+        return None if self._encoder is None else json.loads(self._encoder)
 
     @property
     def clip_dim(self):
@@ -471,7 +489,7 @@ def deserialize(settings):
     """Settings as `get_config` returned them, with their layers made again."""
     return {
         name: keras.saving.deserialize_keras_object(value)
-        if isinstance(value, dict)
+        if isinstance(value, dict) and name != "encoder"
         else value
         for name, value in settings.items()
     }
