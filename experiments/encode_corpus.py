@@ -23,6 +23,7 @@ import functools
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.windows import check_features
 from experiments import shard_work
 from export import command
 
@@ -61,11 +62,15 @@ def run(beam_arguments):
     with acnn_tf.data.open_features(
         FLAGS.features, clip_seconds=FLAGS.clip_seconds
     ) as features:
+        check_features(model, features)
+        command.tell_unknown(features, model)
         durations = acnn_tf.data.video_seconds(features, FLAGS.durations)
     search = acnn_tf.search
     shards = search.assign_videos(durations, FLAGS.num_shards, model.grid)
     # Raises where there are others.
-    search.done_shards(FLAGS.out, model, shards, FLAGS.index_dtype)
+    search.done_shards(
+        FLAGS.out, model, shards, FLAGS.index_dtype, features.encoder
+    )
     shard_work.run_shards(
         functools.partial(
             shard_work.encode,

@@ -103,6 +103,8 @@ def evaluate_model(split, strategy, render, **protocol):
     if FLAGS.window_lengths:
         lengths = tuple(map(float, FLAGS.window_lengths))
         model.grid = dataclasses.replace(model.grid, lengths=lengths)
+    if strategy.extended.should_checkpoint:
+        command.tell_unknown(split.features, model)
     tables, predictions = measure(
         acnn_tf.evaluation.evaluate, model, split, strategy=strategy, **protocol
     )

@@ -76,6 +76,7 @@ def run():
     elif with_model:
         path = os.path.join(FLAGS.workdir, "model.keras")
         model = acnn_tf.models.load_model(path)
+        command.tell_unknown(split.features, model)
         tables, predictions = evaluate.measure(
             acnn_tf.didemo.evaluate, model, split
         )

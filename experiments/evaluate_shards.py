@@ -18,6 +18,7 @@ import functools
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.windows import check_features
 from experiments import evaluate, shard_work, splits
 from export import command
 
@@ -63,6 +64,8 @@ def run(beam_arguments):
     split = splits.load_split(FLAGS.split, **data)
     lengths = tuple(map(float, FLAGS.window_lengths or ())) or None
     model = shard_work.load_model(workdir, lengths)
+    check_features(model, split.features)
+    command.tell_unknown(split.features, model)
     protocol = command.given("suppression", "nms_threshold")
     moments = split.moments
     durations = {moment.video_id: moment.duration for moment in moments}

@@ -14,6 +14,8 @@ annotated moment makes a pair with each sentence of that moment. Records that
 cannot be used are left out of every count. With --write_manifests, files
 without problems (with --skip_bad, also text files with some) get a manifest.
 
+The last line says what made the features, if their file does.
+
 Problems of one kind are one line, with their number. A note (an end that was
 cut at its video's, clips a little longer than their video) leaves nothing out.
 
@@ -157,6 +159,8 @@ def run():
             ]
             for kind, some in found.items()
         }
+        if features is not None:
+            counts["encoder"] = features.encoder
         print(json.dumps(counts | listed, indent=1))
     else:
         for line in summarize(found["problems"]):
@@ -167,6 +171,10 @@ def run():
         for name, number in counts.items():
             number = "not counted" if number is None else f"{number:,}"
             print(f"{name.replace('_', ' '):<16}{number:>12}")
+        if features is not None:
+            made_by = features.encoder
+            text = "not said" if made_by is None else json.dumps(made_by)
+            print(f"{'features made by':<20}{text}")
     if not moments or (found["problems"] and not FLAGS.skip_bad):
         sys.exit(2)
 

@@ -2,12 +2,14 @@
 
 `flags.txt` has a line `--name=value` for each setting, also for those that
 were not given, and so repeats the run as a --flagfile. Comments after them
-hold the SHA-256 of the files that the run learned from.
+hold the SHA-256 of the files that the run learned from, and what made its
+features.
 """
 
-import glob
+import json
 import os
 
+from acnn_tf.encoders import descriptions
 from acnn_tf.files.atomic import write_text
 from acnn_tf.files.manifests import digest
 
@@ -18,7 +20,7 @@ _FREE = ("workdir", "checkpoint_steps", "strategy", "num_replicas", "data_dir")
 _FILES = ("annotations", "durations", "num_frames", "features")
 _FILES += tuple(f"val_{name}" for name in _FILES)
 _FILES += ("sentence_vectors", "word_vectors")
-_SHA256 = "# sha256 of "
+_SHA256, _ENCODER = "# sha256 of ", "# encoder: "
 
 
 def read_flags(workdir):
@@ -33,42 +35,38 @@ def read_flags(workdir):
     return _parse(_lines(workdir))[0]
 
 
-def write_flags(workdir, words, files):
+def write_flags(workdir, words, files, encoder=None):
     """Writes the settings of a run.
 
     Args:
         workdir: Folder.
         words: List of `--name=value`, from `export.command.flag_words`.
         files: Dictionary from the kind of a file to its path.
+        encoder: What made the features, a dictionary, or `None`.
     """
     lines = [*words, *(f"{_SHA256}{k}: {d}" for k, d in _digests(files))]
+    if encoder is not None:
+        lines.append(_ENCODER + json.dumps(encoder))
     write_text(os.path.join(workdir, NAME), "\n".join([*lines, ""]))
 
 
-def check_same(workdir, words, files):
+def check_same(workdir, words, files, encoder=None):
     """Refuses to go on with a run whose settings were others.
 
     Args:
         workdir: Folder; may be empty, or not be there yet.
         words: See `write_flags`, as `files`.
         files: Likewise.
+        encoder: Likewise.
 
     Raises:
         ValueError: Lists what differs.
     """
-    then, digests_then = {}, {}
-    if os.path.exists(os.path.join(workdir, NAME)):
-        then, digests_then = _parse(_lines(workdir))
-    if not then:
-        begun = os.path.join(glob.escape(os.fspath(workdir)), "*", "*.index")
-        if glob.glob(begun):
-            raise ValueError(
-                f"{workdir} holds checkpoints, but no {NAME}, or an empty one, "
-                "to say with which settings they were made. Bring it back, or "
-                "choose an empty --workdir."
-            )
+    path = os.path.join(workdir, NAME)
+    if not os.path.exists(path):
         return
-    now, _ = _parse(words)
+    then, digests_then, encoder_then = _parse(_lines(workdir))
+    now, *_ = _parse(words)
     # Flags that there were not yet say nothing.
     differing = [
         f"--{name}: {value} then, {now.get(name)} now"
@@ -77,6 +75,13 @@ def check_same(workdir, words, files):
         and name not in (*_FREE, *_FILES)
         and not (name == "epochs" and int(now[name]) > int(value))
     ]
+    if encoder is not None and encoder_then is not None:
+        encoder_then = descriptions.parse(encoder_then.encode(), path)
+        differs = descriptions.difference(
+            encoder, encoder_then, "the run learned from"
+        )
+        if differs:
+            differing.append(f"{files.get('features', 'features')}: {differs}")
     digests_now = dict(_digests(files))
     differing += [
         f"{kind}: {files.get(kind, 'no file now')} is not the file of then"
@@ -91,8 +96,8 @@ def check_same(workdir, words, files):
         raise ValueError(
             f"{workdir} holds a run with other settings:\n  "
             + "\n  ".join(differing)
-            + f"\nGo on with its own (--flagfile={os.path.join(workdir, NAME)})"
-            ", or choose an empty --workdir."
+            + f"\nGo on with its own (--flagfile={path}), or choose an empty "
+            "--workdir."
         )
 
 
@@ -133,18 +138,20 @@ def _lines(workdir):
 
 
 def _parse(lines):
-    values, digests = {}, {}
+    values, digests, encoder = {}, {}, None
     for line in lines:
         if line.startswith(_SHA256):
             kind, _, one = line.removeprefix(_SHA256).partition(": ")
             digests[kind] = one
+        elif line.startswith(_ENCODER):
+            encoder = line.removeprefix(_ENCODER)
         elif line.startswith("--"):
             name, has_value, value = line[2:].partition("=")
             if not has_value:  # of a flag that is on or off
                 value = str(not name.startswith("no"))
                 name = name.removeprefix("no")
             values[name] = value
-    return values, digests
+    return values, digests, encoder
 
 
 def _digests(files):

@@ -22,6 +22,7 @@ import sys
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.windows import check_features
 from experiments import (
     argument_flags,
     losses_and_optimizer,
@@ -123,11 +124,16 @@ def train(strategy):
     for name, path in splits.files_of("val", **val_data).items():
         files[f"val_{name}"] = path
     words = command.flag_words(sys.argv[0])
-    run_settings.check_same(FLAGS.workdir, words, files)
     split = splits.load_split("train", **data)
+    made_by = split.features.encoder
+    run_settings.check_same(FLAGS.workdir, words, files, made_by)
+    val = splits.load_split("val", **val_data)
+    if is_chief:
+        command.tell_unknown(split.features)
+        command.tell_unknown(val.features)
     if FLAGS.videos_in_memory is None:
         split = splits.preload(split)
-    val = splits.preload(splits.load_split("val", **val_data))
+    val = splits.preload(val)
     if FLAGS.smoke:
         split = split._replace(moments=split.moments[:64])
         val = val._replace(moments=val.moments[:64])
@@ -137,6 +143,7 @@ def train(strategy):
         model = model_flags.make_model(
             split, **command.flag_values(model_flags)
         )
+        check_features(model, val.features)
         videos = dict.fromkeys(moment.video_id for moment in split.moments)
         model.adapt(split.features[video] for video in videos)
 
@@ -182,7 +189,7 @@ def train(strategy):
         )
 
     def save_flags(_):
-        run_settings.write_flags(FLAGS.workdir, words, files)
+        run_settings.write_flags(FLAGS.workdir, words, files, made_by)
 
     log = [
         # Not before: a folder of another model keeps the flags of its own run.

@@ -12,6 +12,8 @@ from absl import app, flags, logging
 
 # What Ctrl-C and a reader that has gone end a process with, as for a shell.
 INTERRUPTED, UNREAD = 130, 141
+# Lines that were said, and need not be said again.
+_TOLD = set()
 # Extras of setup.py, by the modules that each brings.
 _EXTRAS = {
     "apache_beam": "beam",
@@ -143,6 +145,22 @@ def flag_words(module, only_given=False):
         if flag.value is not None and (flag.present or not only_given)
         for word in flag.serialize().split("\n")
     ]
+
+
+def tell_unknown(features, model=None):
+    """Says on stderr, once for a file, that what made it cannot be compared.
+
+    Of features for training, without a model, only that they do not say it.
+    """
+    from acnn_tf import encoders
+
+    made_by = getattr(features, "encoder", None)
+    learned_from = made_by if model is None else getattr(model, "encoder", None)
+    path = getattr(features, "path", None)
+    line = encoders.unknown(made_by, learned_from, path)
+    if line not in (None, *_TOLD):
+        _TOLD.add(line)
+        print(line, file=sys.stderr)
 
 
 def _known_flags(argv):

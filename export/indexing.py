@@ -6,6 +6,7 @@ from absl import flags
 
 import acnn_tf
 from acnn_tf.data.durations import read_durations
+from export import command
 
 flags.DEFINE_string(
     "durations",
@@ -31,6 +32,7 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     with acnn_tf.data.open_features(
         path, clip_seconds=clip_seconds
     ) as features:
+        command.tell_unknown(features, index.model)
         index.add_missing(features, seconds, videos, _print_progress)
 
 

@@ -24,6 +24,7 @@ from tests.processes import run_module
 GRID = WindowGrid((2.0, 4.0), overlap=0.5)
 MODEL = types.SimpleNamespace(grid=GRID, weights=[])
 SHARD = {"number": 1, "num_shards": 4, "corpus": "0" * 64}
+MADE_BY = {"encoder": "mine", "name": "mine", "weights": "1", "size": [2, 2]}
 # What a list may be made to say.
 HOSTILE = [
     *(-1, 0, 1, 2, 7, 2**31, 2**48, 2**63, 10**30, 10**4000),
@@ -46,7 +47,8 @@ def encoded(names, seed=0, width=5):
 def append(files, names, seed=0):
     total = sum(len(video.windows) for video in encoded(names))
     with files.updating():
-        files.append(encoded(names, seed), total)
+        made_by = MADE_BY if files.shard else None
+        files.append(encoded(names, seed), total, made_by)
 
 
 def make_index(path, dtype="float32", shard=None):

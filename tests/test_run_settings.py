@@ -5,6 +5,7 @@ import pytest
 from experiments import run_settings
 
 WORDS = ["--epochs=12", "--seed=0", "--noskip_bad", "--features=a.h5"]
+MADE_BY = {"encoder": "a", "name": "a"}
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def run(tmp_path):
     path.write_text("features")
     workdir = tmp_path / "run"
     workdir.mkdir()
-    run_settings.write_flags(workdir, WORDS, {"features": path})
+    run_settings.write_flags(workdir, WORDS, {"features": path}, MADE_BY)
     return workdir, {"features": path}
 
 
@@ -31,6 +32,7 @@ def test_what_changes_nothing_may_differ(run, tmp_path):
     workdir, files = run
     run_settings.check_same(tmp_path / "new", WORDS, files)
     run_settings.check_same(workdir, WORDS, files)
+    run_settings.check_same(workdir, WORDS, files, {**MADE_BY, "versions": {}})
     more = ["--epochs=13", *WORDS[1:], "--checkpoint_steps=3"]
     run_settings.check_same(workdir, more, files)
     moved = files["features"].rename(tmp_path / "b.h5")
@@ -53,6 +55,10 @@ def test_what_would_make_another_model_is_listed(run):
     # A setting that is not given any more.
     with pytest.raises(ValueError, match="--seed: 0 then, None now"):
         run_settings.check_same(workdir, WORDS[:1] + WORDS[2:], files)
+    with pytest.raises(ValueError, match=r"a\.h5: made by b, the run learned"):
+        run_settings.check_same(
+            workdir, WORDS, files, dict.fromkeys(MADE_BY, "b")
+        )
     files["features"].write_text("others")
     with pytest.raises(ValueError, match=r"a\.h5 is not the file of then"):
         run_settings.check_same(workdir, WORDS, files)

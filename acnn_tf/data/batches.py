@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.annotations import check_moments
-from acnn_tf.data.windows import check_clips, check_queries
+from acnn_tf.data.windows import check_clips, check_features
 from acnn_tf.files.problems import UnknownIdError
 
 # Batches over which examples are sorted by their number of windows.
@@ -150,16 +149,14 @@ def check_examples(moments, queries, features, model, batch_size):
         `queries` as an array.
 
     Raises:
+        DataError: If the features were made otherwise than those of the model.
         UnknownIdError: If videos have no features.
         ValueError: If a number, width, length or type does not fit; says what
             was received.
     """
-    check_moments(moments)
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be a whole number from 1. "
-            f"Received: {batch_size}"
-        )
+    if not len(moments):
+        raise ValueError("`moments` must not be empty. Received: []")
+    check_features(model, features)
     queries = check_queries(queries, model.vocabulary)
     if len(queries) != len(moments):
         raise ValueError(

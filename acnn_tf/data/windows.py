@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from acnn_tf import encoders
 from acnn_tf import segments as segments_lib
 
 # Windows of a video: a whole day has half a million of the default lengths.
@@ -320,6 +321,32 @@ def clips_problem(video_id, num_clips, clip_seconds, duration):
         "and the duration"
     )
     return message, difference <= max(2 * clip_seconds, 0.02 * duration)
+
+
+def check_features(model, features):
+    """Refuses clip features that were made otherwise than those of a model.
+
+    Args:
+        model: Its `encoder` and `clip_seconds` count; they may be missing.
+        features: Mapping from video id to `[T, D]`. Where it has `encoder` and
+            `clip_seconds`, as `acnn_tf.data.open_features` returns it, they
+            are compared, and `path` is named.
+
+    Raises:
+        DataError: If what made them differs; see `acnn_tf.encoders.check`.
+        ValueError: If their clips last longer or shorter.
+    """
+    path = getattr(features, "path", None)
+    made_by = getattr(features, "encoder", None)
+    encoders.check(made_by, getattr(model, "encoder", None), path)
+    clip_seconds = getattr(features, "clip_seconds", None)
+    if clip_seconds is not None and not np.isclose(
+        clip_seconds, model.clip_seconds
+    ):
+        raise ValueError(
+            f"The clips of {path or 'these features'} last {clip_seconds:g} s, "
+            f"those that the model learned from {model.clip_seconds:g} s."
+        )
 
 
 def check_clips(model, clips, video_id, duration=None, path=None):

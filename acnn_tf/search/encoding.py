@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from acnn_tf.data.windows import check_clips
+from acnn_tf.data.windows import check_clips, check_features
 from acnn_tf.files.problems import UnknownIdError
 
 # Clips beyond which a video is encoded in pieces.
@@ -53,18 +53,14 @@ def encode_videos(
         `EncodedVideo`, by rising duration.
 
     Raises:
+        DataError: If the features were made otherwise than those that the
+            model learned from.
         UnknownIdError: If a video has no features.
         ValueError: If its clips are not those that the model learned from, or
             do not fit its duration; see `acnn_tf.data.windows.check_clips`.
     """
     grid = grid or model.grid
-    clip_seconds = getattr(features, "clip_seconds", model.clip_seconds)
-    if not np.isclose(clip_seconds, model.clip_seconds):
-        raise ValueError(
-            f"The clips of {getattr(features, 'path', 'these features')} last "
-            f"{clip_seconds:g} s, those that the model learned from "
-            f"{model.clip_seconds:g} s."
-        )
+    check_features(model, features)
     missing = [video_id for video_id in durations if video_id not in features]
     if missing:
         raise UnknownIdError(
@@ -166,6 +162,7 @@ def encoder_inputs(model, features, durations, windows, grid=None):
         Dictionary of float32 arrays: `"clip"` `[B, T, D]`, `"clip_mask"`
         bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`.
     """
+    check_features(model, features)
     grid = grid or model.grid
     clips = [_clips(model, features, video_id) for video_id in windows]
     # Few shapes, since some backends compile for each of them.

@@ -20,6 +20,9 @@ import keras
 import ml_dtypes  # which TensorFlow, JAX and Keras require
 import numpy as np
 
+from acnn_tf import encoders
+from acnn_tf.data.windows import check_features
+from acnn_tf.encoders import descriptions
 from acnn_tf.files import locks
 from acnn_tf.files.atomic import replacing, write_text
 from acnn_tf.files.manifests import (
@@ -74,6 +77,8 @@ class IndexFiles:
     Attributes:
         videos: List of `IndexedVideo`.
         dtype: Name.
+        encoder: What made the features that were encoded, a dictionary, as the
+            folder, the features or the model say; or `None`.
         path: Folder or `None`.
         shard: As above, or what the folder says.
         read_only: String that says why nothing can be added, or `None`.
@@ -173,6 +178,7 @@ class IndexFiles:
 
     def encode(self, features, durations, progress=None):
         """Encodes videos and appends them, see `MomentIndex.append`."""
+        self.check(features)
         total = sum(len(self._windows(s)) for s in durations.values())
 
         def encoded():
@@ -189,10 +195,20 @@ class IndexFiles:
                 if progress is not None:
                     progress(done, total)
 
-        self.append(encoded(), total)
+        made_by = getattr(features, "encoder", None) or self.encoder
+        self.append(encoded(), total, made_by)
 
-    def append(self, encoded, total):
-        """Adds `EncodedVideo`s with `total` windows: all of them, or none."""
+    def check(self, features):
+        """Refuses features that were made otherwise than those encoded."""
+        check_features(self._model, features)
+        made_by = getattr(features, "encoder", None)
+        encoders.check(made_by, self.encoder, getattr(features, "path", None))
+
+    def append(self, encoded, total, encoder=None):
+        """Adds `EncodedVideo`s with `total` windows: all of them, or none.
+
+        They are of features that the `encoder`, a description, made.
+        """
         number, videos = len(self._parts), []
 
         def blocks():
@@ -206,6 +222,7 @@ class IndexFiles:
 
         if self.path is None:
             self._add(np.concatenate(list(blocks())), videos)
+            self.encoder = encoder
             return
         os.makedirs(self.path, exist_ok=True)
         try:
@@ -213,7 +230,7 @@ class IndexFiles:
                 # From now on, encodings without a manifest are damage.
                 save_manifest(self.path, {})
             if total:
-                records = self._write(number, blocks(), videos, total)
+                records = self._write(number, blocks(), videos, total, encoder)
                 save_manifest(self.path, records, self._stated)
         except BaseException:
             self._remove_unlisted(number)
@@ -229,7 +246,7 @@ class IndexFiles:
             raise FileExistsError(f"{path} is there already.")
         with replacing(path) as partial:
             files = IndexFiles(partial, self._model, self.dtype)
-            files.append(self.encoded(), self.num_windows)
+            files.append(self.encoded(), self.num_windows, self.encoder)
         self.path = path
         self._forget()
         self._read(verify=False)
@@ -268,13 +285,14 @@ class IndexFiles:
         self.videos, self._known = [], set()
         # Arrays, and what the manifest says of their files.
         self._parts, self._stated = [], {}
+        self.encoder = getattr(self._model, "encoder", None)
 
     def _add(self, part, videos):
         self._parts.append(part)
         self.videos += videos
         self._known.update(video.video_id for video in videos)
 
-    def _write(self, number, blocks, videos, total):
+    def _write(self, number, blocks, videos, total, encoder):
         """Writes encodings, then their list; returns records by path.
 
         `blocks` are `[N, t]`, of which one is in memory at a time; the list
@@ -289,6 +307,7 @@ class IndexFiles:
             for block in itertools.chain([first], blocks):
                 file.write(np.ascontiguousarray(block))
         about = {**self._about, "dtype": self.dtype, "shard": self.shard}
+        about["encoder"] = encoder
         about["videos"] = [
             {key: getattr(video, key) for key in _KEYS} for video in videos
         ]
@@ -337,7 +356,7 @@ class IndexFiles:
         self._add(part, videos)
 
     def _parse(self, path, data):
-        """Videos of a list that fits the model; notes its dtype and shard."""
+        """Videos of a list that fits the model; notes what else it says."""
         try:
             listed = json.loads(data.decode(), parse_constant=_no_number)
             for key, other in (
@@ -350,6 +369,10 @@ class IndexFiles:
                         f"{path} is of {other}: build the index again, in "
                         "another folder."
                     )
+            # Which lists of earlier versions do not say.
+            encoder = listed.get("encoder")
+            if encoder is not None:
+                encoder = descriptions.checked(encoder)
             dtype, self.shard = listed["dtype"], listed["shard"]
             if dtype not in _DTYPES:
                 raise ValueError(f"`dtype` is {dtype!r:.40}")
@@ -367,7 +390,15 @@ class IndexFiles:
                 f"{path} holds {dtype}, not {asked}: ask for what it holds, or "
                 "build another index in another folder."
             )
-        self.dtype = dtype
+        if encoder and self.encoder:
+            between = "the model or the rest of the index by"
+            differs = encoders.difference(encoder, self.encoder, between)
+            if differs:
+                raise IndexFileError(
+                    f"{path}: {differs}: build the index again, in another "
+                    "folder."
+                )
+        self.dtype, self.encoder = dtype, self.encoder or encoder
         return videos
 
 

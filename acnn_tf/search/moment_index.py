@@ -105,6 +105,11 @@ class MomentIndex:
         """How the encodings are kept."""
         return self._files.dtype
 
+    @property
+    def encoder(self):
+        """What made the features of its videos: a dictionary, or `None`."""
+        return self._files.encoder
+
     def videos(self):
         """All videos, in the order in which they were encoded.
 
@@ -129,10 +134,13 @@ class MomentIndex:
                 all, called after each video.
 
         Raises:
+            DataError: If the features were made otherwise than those of the
+                index or the model; see `acnn_tf.encoders.check`.
             WriteError: If the disk is full; the message says of what.
             ValueError: If a video is there already, or the folder is a shard
                 or holds shards.
         """
+        self._files.check(features)
         if durations is None:
             durations = self._seconds(features, features, {})
         if not durations:
@@ -162,6 +170,7 @@ class MomentIndex:
             progress: See `append`.
 
         Raises:
+            DataError: See `append`.
             WriteError: See `append`.
             ValueError: If there are videos to add to a shard, or to shards.
 
@@ -176,6 +185,7 @@ class MomentIndex:
             wanted = features if video_ids is None else video_ids
             return [video_id for video_id in wanted if video_id not in known]
 
+        self._files.check(features)
         if not missing():
             return
         with self._files.updating():

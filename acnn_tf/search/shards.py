@@ -175,7 +175,7 @@ def open_index(path, model, dtype=None):
     return files
 
 
-def done_shards(path, model, shards, dtype=None):
+def done_shards(path, model, shards, dtype=None, encoder=None):
     """Which shards a folder holds already.
 
     Their lists and the sizes of their files are compared; their bytes are as
@@ -186,6 +186,8 @@ def done_shards(path, model, shards, dtype=None):
         model: See `acnn_tf.search`.
         shards: From `assign_videos`.
         dtype: See `MomentIndex`.
+        encoder: What made the features of those that are still to come, a
+            dictionary, see `acnn_tf.encoders.descriptions`.
 
     Returns:
         Set of numbers.
@@ -196,6 +198,7 @@ def done_shards(path, model, shards, dtype=None):
     """
     _, numbers = find_shards(path, len(shards))
     files = IndexFiles(None, model, dtype or "float32")
+    files.encoder = files.encoder or encoder
     for number, about in enumerate(describe_shards(shards)):
         if number in numbers:
             folder = os.path.join(path, shard_name(number, len(shards)))
