@@ -20,7 +20,8 @@ As a library:
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
 file and errors.py, merging.py, tensors.py, rest_client.py and grpc_client.py
-of export/protocol are all of it.
+of export/protocol are all of it. Only to compare what made --features with
+what the server's model learned from, acnn_tf has to be there.
 """
 
 import argparse
@@ -46,9 +47,12 @@ from export.protocol.merging import (
     print_answer,
     read_moments,
 )
+from export.protocol.rest_client import RESTConnection, unreadable
 
 __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 
+# Of a file that describes what made some features, which has some 600.
+_MOST_BYTES = 2**20
 # Seconds before a retry: at first, doubled each time, and at most.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -113,7 +117,7 @@ class Client:
             return []
         return read_moments(self.predict({"query": queries}, "search"))
 
-    def localize(self, clips, queries, durations=None):
+    def localize(self, clips, queries, durations=None, encoder=None):
         """Finds the moments of one video for each query, best first.
 
         Args:
@@ -122,9 +126,15 @@ class Client:
             queries: List of sentences, or `[B, E]` sentence vectors for a
                 model without vocabulary.
             durations: Seconds of each video. Default: as long as its clips.
+            encoder: What made the clips, a dictionary such as
+                `acnn_tf.data.open_features(path).encoder`, to be compared with
+                what the server's model learned from.
 
         Returns:
             For each query its `FoundMoments`, without a `video_id`.
+
+        Raises:
+            ValueError: If they were made otherwise; says how.
         """
         check_queries(queries)
         clips = [np.asarray(video, np.float32) for video in clips]
@@ -137,6 +147,8 @@ class Client:
             )
         if not clips:
             return []
+        if encoder is not None:
+            _compare(self.describe(), encoder, None, "`clips`")
         shapes = sorted({video.shape for video in clips})
         if any(len(shape) != 2 for shape in shapes) or (
             len({shape[-1] for shape in shapes}) > 1
@@ -171,6 +183,27 @@ class Client:
             Dictionary from output name to array.
         """
         return self._retry(self._predict, inputs, signature)
+
+    def describe(self):
+        """Returns what clips the server's model takes.
+
+        Returns:
+            `{"encoder": ..., "clip_seconds": 1.0}`: what made the features
+            that it learned from, a dictionary, or `None` if that is not known.
+            Nothing of both from an export that cannot tell.
+        """
+        if "describe" not in self.metadata()["signatures"]:
+            return {}
+        answer = self.predict({"row": [0]}, "describe")
+        try:
+            (text,) = answer["description"]
+            told = json.loads(text)
+            told["clip_seconds"] = float(told["clip_seconds"])
+            if not isinstance(told["encoder"], dict | None):
+                raise TypeError(f"`encoder` is {told['encoder']!a:.60}")
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise unreadable(error) from None
+        return told
 
     def metadata(self):
         """Returns the version that answers, and what its signatures take.
@@ -252,6 +285,55 @@ def _as_input(name, value, info):
     )
 
 
+def _compare(told, encoder, clip_seconds, path):
+    """Refuses clips that were made otherwise than those of a server's model.
+
+    `told` is what `Client.describe` returned. Returns a line to say where it is
+    not known, or `None`.
+    """
+    from acnn_tf import encoders
+
+    learned_from, seconds = told.get("encoder"), told.get("clip_seconds")
+    if learned_from is not None:
+        learned_from = encoders.descriptions.checked(learned_from)
+    encoders.check(encoder, learned_from, path)
+    if None not in (clip_seconds, seconds) and not np.isclose(
+        clip_seconds, seconds
+    ):
+        raise ValueError(
+            f"The clips of {path} last {clip_seconds:g} s, those that the "
+            f"model learned from {seconds:g} s."
+        )
+    return encoders.unknown(encoder, learned_from, path)
+
+
+def _compare_file(told, path):
+    """`_compare` for what a file says of its clips; prints the line."""
+    text = clip_seconds = None
+    if path.endswith(".npy"):
+        beside = os.path.join(os.path.dirname(path), "encoder.json")
+        if os.path.exists(beside):
+            with open(beside, "rb") as file:
+                text = file.read(_MOST_BYTES)
+    else:
+        import h5py
+
+        with h5py.File(path) as file:
+            text = file.attrs.get("encoder")
+            clip_seconds = file.attrs.get("clip_seconds")
+    try:
+        from acnn_tf.encoders.descriptions import parse
+
+        if text is not None and not isinstance(text, bytes):
+            text = str(text).encode(errors="surrogateescape")
+        encoder = None if text is None else parse(text, path)
+        line = _compare(told, encoder, clip_seconds, path)
+    except ImportError:
+        line = f"What made {path} was not compared: that needs acnn_tf."
+    if line:
+        print(line, file=sys.stderr)
+
+
 def _read_clips(path, video):
     """Reads `[T, D]` of a .npy file, or of a video of an HDF5 file."""
     if path.endswith(".npy"):
@@ -286,6 +368,7 @@ def _run(args):
             clips = _read_clips(args.features, args.video)
             video_id = args.video or args.features
             client = clients[0]  # any of them can
+            _compare_file(client.describe(), args.features)
             for query in args.query:
                 (moments,) = client.localize([clips], [query], [args.duration])
                 found = [m._replace(video_id=video_id) for m in moments]

@@ -143,6 +143,12 @@ def test_metadata_and_status_tell_versions_and_signatures(client):
     assert localize["outputs"].keys() == {"start", "end", "score"}
 
 
+def test_an_export_of_before_cannot_tell_what_it_takes(client):
+    assert client.describe() == {}
+    made_by = {"encoder": "mine", "name": "mine"}
+    assert client.localize([[[1, 2]]], ["a"], encoder=made_by)
+
+
 def test_version_is_pinned(address):
     with Client(address, version=2) as client:
         assert client.search(["door"])[0][0].score == 2

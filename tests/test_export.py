@@ -1,5 +1,7 @@
 """The exported folder: complete, or not there; and what reads it."""
 
+import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -8,25 +10,30 @@ import pytest
 import tensorflow as tf
 
 from acnn_tf import servable
+from acnn_tf.data.features import open_features, write_features
 from acnn_tf.files.atomic import WriteError
 from acnn_tf.files.locks import locked
+from export.client import Client, main
 from tests import c_runner, small_acnn
 from tests.disks import full_disk
 from tests.processes import run_module
+from tests.server_process import Server
 from tests.test_servable import assert_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
+SIGNATURES = {"search", "localize", "encode_windows", "encode_queries"}
+SIGNATURES.add("describe")
+MADE_BY = {"encoder": "mine", "name": "mine", "frame_rate": 1.0, "dim": 6}
+TOLD = {"encoder": MADE_BY, "clip_seconds": 1.0}
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A model, its index, and the folder that the main exported it to."""
     folder = tmp_path_factory.mktemp("run")
-    model = small_acnn.make_model()
+    model = small_acnn.make_model(encoder=MADE_BY)
     model.save(folder / "model.keras")
-    (folder / "clips").mkdir()
-    for video_id, clip in small_acnn.make_features().items():
-        np.save(folder / "clips" / f"{video_id}.npy", clip)
+    write_features(folder / "clips", small_acnn.make_features(), 1.0, MADE_BY)
     index = small_acnn.make_index(model)
     (folder / "models" / "acnn" / "9").mkdir(parents=True)
     (folder / "models" / "acnn" / "11.partial").mkdir()
@@ -40,8 +47,7 @@ def run_export(folder, *flags, code=0):
     return run_module(
         "export.saved_model",
         *(f"--workdir={folder}", f"--export_dir={folder / 'models'}"),
-        *(f"--corpus={folder / 'clips'}", "--clip_seconds=1.0"),
-        *("--top_n=4", *flags),
+        *(f"--corpus={folder / 'clips'}", "--top_n=4", *flags),
         code=code,
     )
 
@@ -65,8 +71,11 @@ def test_the_folder_is_complete_and_describes_itself(exported):
     assert {"saved_model.pb", "variables", "README.md"} <= set(os.listdir(path))
     text = (path / "README.md").read_text(encoding="utf-8")
     assert f"{len(index):,} videos with {index.num_windows:,} windows" in text
-    for name in ("search", "localize", "encode_windows", "encode_queries"):
+    for name in SIGNATURES:
         assert f"| `{name}` |" in text
+    assert "numbers for every\n  1 seconds" in text
+    assert f"    {json.dumps(TOLD)}\n" in text
+    assert "were made by what" in text
 
 
 def test_the_default_is_localize_where_there_are_no_videos(without_videos):
@@ -158,7 +167,66 @@ def test_the_servable_answers_its_warm_up_requests(exported):
             **{k: tf.make_ndarray(v) for k, v in request.inputs.items()}
         )
         assert len(answer) >= 1
-    assert seen == {"search", "localize", "encode_windows", "encode_queries"}
+    assert seen == SIGNATURES
+
+
+@pytest.fixture(scope="module")
+def addresses(exported):
+    """Protocol -> address of a server of what was exported."""
+    server = Server(exported[2].parent)
+    yield {"grpc": f"grpc://{server.grpc}", "http": server.rest}
+    server.close()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_clips_that_were_made_otherwise_are_not_sent(
+    addresses, protocol, tmp_path, capsys
+):
+    path, other = tmp_path / "own.hdf5", tmp_path / "other.hdf5"
+    faster = MADE_BY | {"frame_rate": 2.0}
+    clips = small_acnn.make_features(3)
+    write_features(path, clips, 1.0, MADE_BY)
+    write_features(other, clips, 1.0, faster)
+    write_features(tmp_path / "other", clips, 1.0, faster)
+    write_features(tmp_path / "slow.hdf5", clips, 2.0, MADE_BY)
+    write_features(tmp_path / "unknown.hdf5", clips, 1.0)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "encoder.json").write_text("[]")
+    np.save(tmp_path / "bad" / "v00.npy", clips["v00"])
+    with Client(addresses[protocol]) as client, open_features(path) as features:
+        assert client.describe() == TOLD
+        # As many rows as are asked for, which a batch may have.
+        rows = client.predict({"row": [7, -1]}, "describe")["description"]
+        assert [json.loads(text) for text in rows] == [TOLD, TOLD]
+        request = [features["v00"]], ["a person opens the door"]
+        (found,) = client.localize(*request, encoder=features.encoder)
+        assert found
+        with pytest.raises(ValueError, match="made by mine at 2 fps, the mod"):
+            client.localize(*request, encoder=faster)
+
+    def run(name):
+        words = f"--server={addresses[protocol]}", "--query=a person"
+        with contextlib.suppress(SystemExit):
+            main([*words, f"--features={tmp_path / name}", "--video=v00"])
+        return capsys.readouterr()
+
+    assert run("own.hdf5").err == ""
+    for name, told in (
+        ("other.hdf5", "other.hdf5: made by mine at 2 fps, the model learned"),
+        ("other/v00.npy", "v00.npy: made by mine at 2 fps, the model learned"),
+        (
+            "slow.hdf5",
+            "slow.hdf5 last 2 s, those that the model learned from 1",
+        ),
+        ("bad/v00.npy", "v00.npy: `encoder`, which describes"),
+    ):
+        printed = run(name)
+        assert told in printed.err
+        assert len(printed.err.splitlines()) == 1
+        assert printed.out == ""
+    printed = run("unknown.hdf5")
+    assert "unknown.hdf5 does not say what made its features" in printed.err
+    assert "v00" in printed.out
 
 
 def test_the_configuration_of_models_parses():

@@ -1,6 +1,7 @@
 """The text that lies beside a SavedModel."""
 
 from acnn_tf.files.text import MAX_CHARACTERS
+from acnn_tf.servable.signatures import describe_model
 
 _TEXT = """\
 # A servable for video moment retrieval
@@ -36,6 +37,15 @@ is `serving_default` as well.
 
 `localize` finds each query in the video of its row; one video may come with
 several queries, or one query with several videos.
+
+## What made the features
+
+{encoder}
+
+The signature `describe` tells it, too, so that a program can compare before it
+sends: to any number as `row` it answers `description`, this text.
+
+    {description}
 
 A server may batch requests, and pad their `clip`s to one length: a row gives
 the same answer alone.
@@ -86,7 +96,18 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
             "of them."
         )
         request = f'{{"instances": [{sentence}]}}'
+    encoder = (
+        "It is not known what made the features that the model learned from: "
+        "give it\nthe same."
+    )
+    if getattr(model, "encoder", None) is not None:
+        encoder = (
+            "The features that the model learned from were made by what "
+            "`encoder` describes.\nOthers give wrong answers, and no error."
+        )
     return _TEXT.format(
+        encoder=encoder,
+        description=describe_model(model),
         corpus=corpus,
         signatures="\n".join(_lines(signatures.inputs(), functions)),
         query=query,

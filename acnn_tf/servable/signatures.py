@@ -1,6 +1,7 @@
 """What a servable answers: its signatures, as TensorFlow functions."""
 
-import keras
+import json
+
 import numpy as np
 import tensorflow as tf
 
@@ -26,6 +27,8 @@ class Signatures(tf.Module):
     - `encode_windows`: `clip`, `num_clips`, `duration` -> `window`
       `[B, W, t]`, `segment` `[B, W, 2]`, `num_windows` `[B]`.
     - `encode_queries`: `query` -> `query` `[Q, t]`.
+    - `describe`: `row` -> `description`, string `[B]`: for each number, any
+      number, the same text, see `describe_model`.
 
     Where `query` is text, they all return `unknown_words` besides, `[Q]`: the
     words of each sentence that the model does not know. A sentence with no
@@ -86,6 +89,11 @@ class Signatures(tf.Module):
             "localize": {**video, "query": query},
             "encode_windows": video,
             "encode_queries": {"query": query},
+            # TensorFlow Serving has no use for a signature without inputs: its
+            # REST finds none ("Failed to get input map for signature"), and
+            # with batching a run must have "at least one input tensor", whose
+            # rows are those of the output.
+            "describe": {"row": tf.TensorSpec([None], tf.int32, "row")},
         }
         if self._corpus is not None:
             specs = {"search": {"query": query}, **specs}
@@ -179,6 +187,10 @@ class Signatures(tf.Module):
         query, _, words = self._encode_queries(query)
         return {"query": query, **words}
 
+    def describe(self, row):
+        text = tf.constant(describe_model(self._model()))
+        return {"description": tf.fill(tf.shape(row), text)}
+
     def _encode_queries(self, query):
         """Encodings, which of them are of any known word, unknown words."""
         is_known, words = tf.ones(tf.shape(query)[:1], tf.bool), {}
@@ -266,6 +278,18 @@ class Signatures(tf.Module):
             num_windows,
             duration,
         )
+
+
+def describe_model(model):
+    """What features a model takes, as JSON.
+
+    `{"encoder": ..., "clip_seconds": 1.0}`: what made those that it learned
+    from, see `acnn_tf.encoders.descriptions`, `null` if that is not known; and
+    the seconds of a clip.
+    """
+    encoder = getattr(model, "encoder", None)
+    clip_seconds = float(model.clip_seconds)
+    return json.dumps({"encoder": encoder, "clip_seconds": clip_seconds})
 
 
 def _checked(tensors, *checks):

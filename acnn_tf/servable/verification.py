@@ -6,7 +6,7 @@ import tensorflow as tf
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.batches import pad
 from acnn_tf.search import candidates, encode_videos, nms
-from acnn_tf.servable.signatures import NO_SCORE
+from acnn_tf.servable.signatures import NO_SCORE, describe_model
 
 # Largest error, relative to the largest number of an output, by the type in
 # which the model computes: the graph rounds elsewhere than the library does.
@@ -25,8 +25,8 @@ def example_inputs(model, num_clips=(9, 5)):
         num_clips: Clips of the videos.
 
     Returns:
-        Dictionary from `"search"`, `"localize"`, `"encode_windows"` and
-        `"encode_queries"` to dictionaries of arrays.
+        Dictionary from `"search"`, `"localize"`, `"encode_windows"`,
+        `"encode_queries"` and `"describe"` to dictionaries of arrays.
     """
     rng = np.random.default_rng(0)
     clip = rng.normal(size=(len(num_clips), max(num_clips), model.clip_dim))
@@ -54,6 +54,7 @@ def example_inputs(model, num_clips=(9, 5)):
         "localize": {**video, "query": query},
         "encode_windows": video,
         "encode_queries": {"query": query},
+        "describe": {"row": np.arange(len(num_clips), dtype=np.int32)},
     }
 
 
@@ -93,6 +94,11 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
             "segment": pad([np.float32(video.windows) for video in videos]),
             "num_windows": np.array([len(video.windows) for video in videos]),
         },
+        "describe": {
+            "description": np.full(
+                len(inputs["describe"]["row"]), describe_model(model), object
+            )
+        },
     }
     answers = []
     for video, query in zip(videos, encoded(inputs["localize"]["query"])):
@@ -111,7 +117,7 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
         )
         outputs["search"] = _moments(found, top_n)
     if model.vocabulary is not None:
-        for name in outputs.keys() - {"encode_windows"}:
+        for name in outputs.keys() - {"encode_windows", "describe"}:
             read = model.read_sentences(list(inputs[name]["query"]))
             words = list(map(" ".join, read.unknown_words))
             outputs[name]["unknown_words"] = np.array(words, object)
@@ -143,6 +149,11 @@ def verify(path, model, index=None, top_n=10, nms_threshold=0.5):
     for name, outputs in expected.items():
         tensors = {k: tf.constant(v) for k, v in inputs[name].items()}
         answer = loaded.signatures[name](**tensors)
+        if name == "describe":
+            told = [text.decode() for text in answer["description"].numpy()]
+            if told != outputs["description"].tolist():
+                raise ExportError(f"{path}: `describe` answers {told}.")
+            continue
         errors[name] = max(
             _error(answer[key].numpy(), value, f"{path}, {name}: {key}")
             for key, value in outputs.items()
