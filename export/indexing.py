@@ -32,7 +32,7 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     with acnn_tf.data.open_features(
         path, clip_seconds=clip_seconds
     ) as features:
-        command.tell_unknown(features, index.model)
+        command.tell_unknown(features, index)
         index.add_missing(features, seconds, videos, _print_progress)
 
 

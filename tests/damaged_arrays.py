@@ -23,6 +23,7 @@ CLIPS = {
     f"v{number:02d}": np.full((3, 4), 1.5 + number, np.float32)
     for number in range(30)
 }
+MADE_BY = '{"encoder": "mine", "name": "mine"}'
 NUMBERS = [0, 1, 8, 1 << 32, 1 << 40, *((1 << n) - 1 for n in (8, 16, 63, 64))]
 
 
@@ -32,14 +33,19 @@ def stranger(libver, group="", **options):
     def write(path, clips, clip_seconds):
         with h5py.File(path, "w", libver=libver) as file:
             file.attrs["clip_seconds"] = clip_seconds
+            file.attrs["encoder"] = MADE_BY
             for name, array in clips.items():
                 file.create_dataset(name + group, data=array, **options)
 
     return write
 
 
+def ours(path, clips, clip_seconds):
+    write_hdf5(path, clips, clip_seconds, MADE_BY)
+
+
 KINDS = {
-    "written here": write_hdf5,
+    "written here": ours,
     "earliest": stranger("earliest"),
     "earliest packed": stranger("earliest", compression="gzip", chunks=(2, 2)),
     "earliest groups": stranger("earliest", group="/c3d"),
@@ -78,7 +84,8 @@ def swaps_zeros_and_ones(data, changed):
 def read_all(reader, path):
     arrays = Arrays(reader(path))
     try:
-        return {name: arrays.read(name).tobytes() for name in arrays.names}
+        found = {name: arrays.read(name).tobytes() for name in arrays.names}
+        return found, arrays.clip_seconds, list(arrays.encoders)
     finally:
         arrays.close()
 

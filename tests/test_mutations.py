@@ -25,6 +25,7 @@ from tests.test_index_files import contents, make_index
 VIDEOS = ("v0", "v1", "v2", "v3")
 # So many that HDF5 keeps their names in a tree.
 MANY = tuple(f"v{number:02d}" for number in range(30))
+MADE_BY = {"encoder": "mine", "name": "mine", "size": [8, 8], "dim": 4}
 SENTENCES = [f"somebody does thing {number}" for number in range(6)]
 
 
@@ -45,7 +46,8 @@ class Features:
     def write(self, folder):
         for group in ("a", "bb"):
             path = folder / f"{group}{self.suffix}"
-            write_features(path, clips_of(group, self.videos), 0.5)
+            clips = clips_of(group, self.videos)
+            write_features(path, clips, 0.5, MADE_BY)
 
     def read(self, folder):
         return [
@@ -59,7 +61,8 @@ class Features:
         with open_features(path) as features:
             values = {v: features[v].tobytes() for v in expected}
             shapes = {v: features[v].shape for v in expected}
-            return list(features), features.clip_seconds, values, shapes
+            about = features.clip_seconds, features.encoder
+            return list(features), about, values, shapes
 
 
 class Set(Features):
