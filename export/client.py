@@ -321,6 +321,8 @@ def _compare_file(told, path):
         with h5py.File(path) as file:
             text = file.attrs.get("encoder")
             clip_seconds = file.attrs.get("clip_seconds")
+        if not isinstance(clip_seconds, int | float | np.number):
+            clip_seconds = None
     try:
         from acnn_tf.encoders.descriptions import parse
 
