@@ -44,11 +44,10 @@ def encoded(names, seed=0, width=5):
         yield EncodedVideo(name, duration, windows, rows)
 
 
-def append(files, names, seed=0):
+def append(files, names, seed=0, **placed):
     total = sum(len(video.windows) for video in encoded(names))
     with files.updating():
-        made_by = MADE_BY if files.shard else None
-        files.append(encoded(names, seed), total, made_by)
+        files.append(encoded(names, seed), total, **placed)
 
 
 def make_index(path, dtype="float32", shard=None):
@@ -229,14 +228,69 @@ def test_an_index_that_took_the_place_of_another_is_read_anew(tmp_path):
     assert [v[0] for v in contents(path)] == list("xyz")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_videos_are_removed_and_replaced_and_others_stay(tmp_path, dtype):
+    make_index(tmp_path / "index", dtype)
+    folder = IndexFiles(tmp_path / "index", MODEL)
+    memory = IndexFiles(None, MODEL, dtype)
+    for seed, names in enumerate(["abc", "d", "efgh", "ij"]):
+        append(memory, names, seed)
+    before = {video[0]: video for video in contents(folder.path)}
+    for files in (folder, memory):
+        append(files, "fx", 9, without=set("fdb"), sources={"x": "5 bytes"})
+    new = IndexFiles(None, MODEL, dtype)
+    append(new, "fx", 9)
+    (f, x) = (new.encoding(video).tobytes() for video in new.videos)
+    for files in (folder, memory, IndexFiles(folder.path, MODEL)):
+        found = {v.video_id: files.encoding(v).tobytes() for v in files.videos}
+        assert list(found) == list("ijaceghfx")
+        assert found.pop("f") == f
+        assert found.pop("x") == x
+        assert found == {name: before[name][2] for name in "ijacegh"}
+        sources = {v.video_id: v.source for v in files.videos}
+        assert sources == dict.fromkeys("ijaceghf") | {"x": "5 bytes"}
+        assert files.num_windows == sum(v.num_windows for v in files.videos)
+        chunks = [rows for rows, _ in files.chunks(10**6)]
+        assert sum(map(len, chunks)) == files.num_windows
+    # Files 0 to 2 went into file 4, at once.
+    names = sorted(path.name for path in (tmp_path / "index").glob("*.npy"))
+    assert names == ["encodings-00003.npy", "encodings-00004.npy"]
+    for files in (folder, memory):
+        append(files, "", without=set("ijaceghfx"))
+        append(files, "k")
+        assert [video.video_id for video in files.videos] == ["k"]
+    assert [video[0] for video in contents(folder.path)] == ["k"]
+
+
+def test_a_folder_is_read_while_videos_are_removed(tmp_path, monkeypatch):
+    make_index(tmp_path / "index")
+    expected = [v for v in contents(tmp_path / "index") if v[0] != "a"]
+    other = IndexFiles(tmp_path / "index", MODEL)
+    opened = IndexFiles._open
+
+    def remove_meanwhile(self, *arguments):
+        monkeypatch.undo()
+        append(other, "", without={"a"})
+        opened(self, *arguments)
+
+    monkeypatch.setattr(IndexFiles, "_open", remove_meanwhile)
+    found = contents(tmp_path / "index")
+    assert sorted(found) == sorted(expected)
+
+
 KILLED = """
-import os, pathlib, shutil, sys
+import json, os, pathlib, shutil, sys
 from acnn_tf.search.index_files import IndexFiles
 from tests.disks import kill_everywhere
 from tests.test_index_files import MODEL, append, contents
 
 path = pathlib.Path(sys.argv[1], "index")
-for before in ([], ["a", "b", "c"]):
+abc = ["a", "b", "c"]
+for before, without, after in (
+    ([], "", ["d", "e"]),
+    (abc, "", [*abc, "d", "e"]),
+    (abc, "ac", ["b", "d", "e"]),
+):
     def prepare():
         shutil.rmtree(path, ignore_errors=True)
         if before:
@@ -247,15 +301,17 @@ for before in ([], ["a", "b", "c"]):
         # Nothing is in the way of the next, and nothing is left over.
         append(IndexFiles(path, MODEL), "x", 2)
         assert [video[0] for video in contents(path)] == [*found, "x"]
-        suffixes = [pathlib.Path(name).suffix for name in os.listdir(path)]
-        assert set(suffixes) == {".npy", ".json"}
+        listed = json.loads((path / "manifest.json").read_text())["files"]
+        assert {*os.listdir(path)} == {*listed, "manifest.json"}
         return found
 
-    act = lambda: append(IndexFiles(path, MODEL), "de", 1)
+    def act():
+        append(IndexFiles(path, MODEL), "de", 1, without=without)
+
     found = kill_everywhere(prepare, act, look)
     old = found.count(before)
     assert 20 < old < len(found) - 1
-    assert found == old * [before] + (len(found) - old) * [[*before, "d", "e"]]
+    assert found == old * [before] + (len(found) - old) * [after]
 """
 
 
@@ -268,11 +324,14 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path):
     path, failures = tmp_path / "index", []
     make_index(path)
     before = contents(path)
+    other = tmp_path / "other"
+    append(IndexFiles(other, MODEL), "abcdefgh")
     memory, index = IndexFiles(None, MODEL), IndexFiles(path, MODEL)
     append(memory, "abcdefgh")
     acts = [
         lambda: append(index, "opqrstuvwxy"),
         lambda: append(index, "z"),  # a list longer than the encodings
+        lambda: append(IndexFiles(other, MODEL), "", without="c"),
         lambda: append(IndexFiles(tmp_path / "new", MODEL), "abcdefgh"),
         lambda: memory.save(tmp_path / "saved"),
     ]
@@ -286,6 +345,8 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path):
                 failures.append(str(error))
                 assert contents(path)[: len(before)] == before
                 assert len(os.listdir(path)) == 1 + len(index._stated)
+                assert len(contents(other)) in (7, 8)
+                assert len(os.listdir(other)) == 3
                 assert (memory.path is None) != (tmp_path / "saved").exists()
             assert not list(tmp_path.rglob("*.partial"))
             # A folder that holds no index yet is not left behind.
@@ -294,6 +355,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path):
                     assert len(contents(tmp_path / name)) == 8
     assert not acts
     assert len(contents(path)) == len(before) + 12
+    assert [video[0] for video in contents(other)] == list("abdefgh")
     assert len(failures) > 10
     for name in (
         r"encodings-0000\d\.npy",

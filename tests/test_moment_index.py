@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from acnn_tf import search
+from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.search import best_moments, encoding, moment_index, scoring
 from acnn_tf.search.ranking import RankingSettings
 from tests import slow_ranking, small_acnn
@@ -141,6 +142,39 @@ def test_a_video_is_taken_once(index):
     with pytest.raises(ValueError, match="'v03' is in the index already"):
         index.append({"new": FEATURES["v00"], "v03": FEATURES["v03"]})
     assert "new" not in index.video_ids
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_videos_that_are_removed_are_found_no_more(in_folder, tmp_path):
+    model = make_model()
+    index = filled(model, tmp_path / "index" if in_folder else None)
+    few = {name: FEATURES[name] for name in ("v03", "v11", "v20")}
+    one = {"v11": FEATURES["v12"]}
+    index.remove([name for name in FEATURES if name not in few])
+    index.update(one, {"v11": float(len(one["v11"]))}, {"v11": "changed"})
+    assert index.sources == {"v03": None, "v20": None, "v11": "changed"}
+    expected = filled(model, features=few | one)
+    found = index.search_queries(QUERIES, top_n=9)
+    assert_alike(found, expected.search_queries(QUERIES, top_n=9))
+    with pytest.raises(UnknownIdError, match=r"no video 'v12' \(1 of 2"):
+        index.remove(["v03", "v12"])
+    with pytest.raises(ValueError, match="must be a list of ids"):
+        index.remove("v03")
+    index.remove(["v03", "v20", "v11"])
+    assert (len(index), index.num_windows) == (0, 0)
+    assert index.search_queries(QUERIES[:1]) == [[]]
+    index.append(few)
+    assert len(index) == 3
+
+
+def test_some_videos_alone_can_be_searched(index):
+    names = ["v07", "v20", "v03"]
+    found = index.search_queries(QUERIES, top_n=9, video_ids=names)
+    few = filled(index.model, features={name: FEATURES[name] for name in names})
+    assert_alike(found, few.search_queries(QUERIES, top_n=9))
+    assert index.search_queries(QUERIES[:1], video_ids=[]) == [[]]
+    with pytest.raises(UnknownIdError, match="the index has no video 'x'"):
+        index.search_queries(QUERIES, video_ids=["v03", "x"])
 
 
 @pytest.mark.parametrize("in_folder", [True, False])

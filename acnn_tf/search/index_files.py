@@ -4,7 +4,8 @@ Each time that videos are added, a folder gets two files: `encodings-00000.npy`
 and `videos-00000.json`, the list of those videos. `manifest.json` (see
 `acnn_tf.files.manifests`) names all files and is replaced last. What it does
 not name does not count, and what it names never changes, so that a folder can
-be read while another process adds to it.
+be read while another process adds to it. Where videos are removed, what is left
+of their files is written to new ones, of which the same manifest tells.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import itertools
 import json
 import operator
 import os
+import re
 
 import keras
 import ml_dtypes  # which TensorFlow, JAX and Keras require
@@ -37,6 +39,7 @@ from acnn_tf.search.encoding import EncodedVideo, encode_videos
 _FORMAT = 3
 _DTYPES = ("float32", "float16", "bfloat16")
 _KEYS = ("video_id", "duration", "num_windows")
+_NAME = re.compile(r"(?:encodings-(\d{5,9})\.npy|videos-(\d{5,9})\.json)")
 _MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 # Bytes before the numbers of an `.npy` file.
 _HEADER_SIZE = 128
@@ -61,6 +64,7 @@ class IndexedVideo:
     num_windows: int
     part: int  # the array of its encodings
     first: int  # the row of its first window there
+    source: str | None = None  # what its file was, see `MomentIndex.update`
 
 
 class IndexFiles:
@@ -174,9 +178,10 @@ class IndexFiles:
             return
         with locks.locked(self.path, wait=True):
             self._read()
+            self._sweep()  # what a killed process left
             yield
 
-    def encode(self, features, durations, progress=None):
+    def encode(self, features, durations, progress=None, **placed):
         """Encodes videos and appends them, see `MomentIndex.append`."""
         self.check(features)
         total = sum(len(self._windows(s)) for s in durations.values())
@@ -195,46 +200,66 @@ class IndexFiles:
                 if progress is not None:
                     progress(done, total)
 
-        made_by = getattr(features, "encoder", None) or self.encoder
-        self.append(encoded(), total, made_by)
+        self.append(encoded(), total, **placed)
 
-    def check(self, features):
-        """Refuses features that were made otherwise than those encoded."""
-        check_features(self._model, features)
-        made_by = getattr(features, "encoder", None)
-        encoders.check(made_by, self.encoder, getattr(features, "path", None))
-
-    def append(self, encoded, total, encoder=None):
+    def append(self, encoded, total, without=(), sources=None):
         """Adds `EncodedVideo`s with `total` windows: all of them, or none.
 
-        They are of features that the `encoder`, a description, made.
+        The videos `without` are removed with the same stroke: those beside
+        them in a file move to the new one. `sources` are those of the added.
         """
-        number, videos = len(self._parts), []
+        parts = {v.part for v in self.videos if v.video_id in without}
+        kept = [
+            video
+            for video in self.videos
+            if video.part in parts and video.video_id not in without
+        ]
+        total += sum(video.num_windows for video in kept)
+        sources, videos = sources or {}, []
 
         def blocks():
-            first = 0
+            first, part = 0, len(self._parts)
+            for video in kept:
+                videos.append(
+                    dataclasses.replace(video, part=part, first=first)
+                )
+                rows = slice(video.first, video.first + video.num_windows)
+                yield self._parts[video.part][rows]
+                first += video.num_windows
             for video in encoded:
                 count = len(video.windows)
-                about = (video.video_id, video.duration, count)
-                videos.append(IndexedVideo(*about, number, first))
+                about = (video.video_id, video.duration, count, part, first)
+                source = sources.get(video.video_id)
+                videos.append(IndexedVideo(*about, source))
                 first += count
                 yield self._stored(video.encoding)
 
         if self.path is None:
-            self._add(np.concatenate(list(blocks())), videos)
-            self.encoder = encoder
+            new = list(blocks())
+            self._drop(parts)
+            if new:
+                self._add(np.concatenate(new), videos)
             return
         os.makedirs(self.path, exist_ok=True)
         try:
             if not os.path.exists(manifest_path(self.path)):
                 # From now on, encodings without a manifest are damage.
                 save_manifest(self.path, {})
+            records, others = {}, dict(self._stated)
             if total:
-                records = self._write(number, blocks(), videos, total, encoder)
-                save_manifest(self.path, records, self._stated)
+                number = max(self._numbers, default=-1) + 1
+                records = self._write(number, blocks(), videos, total)
+            for part in parts:
+                for path in _paths("", self._numbers[part]):
+                    del others[path]
+            if records or parts:
+                save_manifest(self.path, records, others)
         except BaseException:
-            self._remove_unlisted(number)
+            manifest = self._sweep()
+            if manifest and not manifest.files:
+                os.remove(manifest.path)
             raise
+        self._sweep()
         self._read(verify=False)
 
     def save(self, path):
@@ -259,7 +284,7 @@ class IndexFiles:
         """
         self.shard, self._known = None, set()
         manifest = _manifest(folder)
-        for number in range(len(manifest.files) // 2):
+        for number in _numbers(manifest):
             self._open(folder, manifest, number, verify)
         return self.shard
 
@@ -283,16 +308,23 @@ class IndexFiles:
 
     def _forget(self):
         self.videos, self._known = [], set()
-        # Arrays, and what the manifest says of their files.
-        self._parts, self._stated = [], {}
-        self.encoder = getattr(self._model, "encoder", None)
+        # Arrays, the numbers of their files, and what the manifest says of
+        # these.
+        self._parts, self._numbers, self._stated = [], [], {}
 
     def _add(self, part, videos):
         self._parts.append(part)
         self.videos += videos
         self._known.update(video.video_id for video in videos)
 
-    def _write(self, number, blocks, videos, total, encoder):
+    def _drop(self, parts):
+        """Takes arrays in memory away; others keep their places."""
+        self.videos = [v for v in self.videos if v.part not in parts]
+        self._known = {video.video_id for video in self.videos}
+        for part in parts:
+            self._parts[part] = self._parts[part][:0]
+
+    def _write(self, number, blocks, videos, total):
         """Writes encodings, then their list; returns records by path.
 
         `blocks` are `[N, t]`, of which one is in memory at a time; the list
@@ -309,31 +341,42 @@ class IndexFiles:
         about = {**self._about, "dtype": self.dtype, "shard": self.shard}
         about["encoder"] = encoder
         about["videos"] = [
-            {key: getattr(video, key) for key in _KEYS} for video in videos
+            {key: getattr(video, key) for key in _KEYS}
+            | ({"source": video.source} if video.source else {})
+            for video in videos
         ]
         write_text(list_path, json.dumps(about))
         return {path: total, list_path: len(videos)}
 
-    def _remove_unlisted(self, number):
-        """Removes what a failure left, unless the manifest has it."""
+    def _sweep(self):
+        """Removes files that the manifest does not name; returns it."""
         manifest = read_manifest(self.path, [])
-        if manifest is None:
-            return
-        for path in _paths(self.path, number):
-            if os.path.basename(path) not in manifest.files:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(path)
-        if not manifest.files:
-            os.remove(manifest.path)
+        if manifest is not None:
+            for name in os.listdir(self.path):
+                if _NAME.fullmatch(name) and name not in manifest.files:
+                    with contextlib.suppress(OSError):
+                        os.remove(os.path.join(self.path, name))
+        return manifest
 
     def _read(self, verify=True):
         """Adds what the folder has and is not known yet."""
-        manifest = _manifest(self.path)
-        if not self._stated.items() <= manifest.files.items():
-            self._forget()  # another index has taken its place
-        for number in range(len(self._parts), len(manifest.files) // 2):
-            self._open(self.path, manifest, number, verify)
-        self._stated = manifest.files
+        while True:
+            manifest = _manifest(self.path)
+            if not self._stated.items() <= manifest.files.items():
+                # Videos were removed, or another index has taken its place.
+                self._forget()
+            try:
+                for number in _numbers(manifest):
+                    if number not in self._numbers:
+                        self._open(self.path, manifest, number, verify)
+                        self._numbers.append(number)
+                self._stated = manifest.files
+                return
+            except IndexFileError:
+                if _manifest(self.path).files == manifest.files:
+                    raise
+                # Another process has removed videos meanwhile.
+                self._forget()
 
     def _open(self, folder, manifest, number, verify):
         """Adds one file of encodings and its list, if they are sound."""
@@ -429,12 +472,17 @@ def _manifest(folder):
             f"{folder} holds no manifest.json: restore it, or choose the "
             "folder of an index, or one that is not there yet."
         )
-    numbers = range(len(manifest.files) // 2)
-    paths = itertools.chain(*(_paths("", number) for number in numbers))
+    paths = itertools.chain(*(_paths("", n) for n in _numbers(manifest)))
     others = set(manifest.files).symmetric_difference(paths)
     if others:
         raise _damaged(manifest.path, f"names, or leaves out, {min(others)!a}")
     return manifest
+
+
+def _numbers(manifest):
+    """Those of the files that a manifest names, in their order."""
+    names = map(_NAME.fullmatch, manifest.files)
+    return sorted({int(name[1] or name[2]) for name in names if name})
 
 
 def _paths(folder, number):
@@ -470,7 +518,10 @@ def _parse_videos(entries, part):
             or not 0 < num_windows < 2**48
         ):
             raise ValueError(f"{duration!r:.20} s, {num_windows!r:.20} windows")
-        yield IndexedVideo(video_id, duration, num_windows, part, first)
+        source = entry.get("source")
+        if not isinstance(source, str | None):
+            raise ValueError(f"a source is {source!r:.20}")
+        yield IndexedVideo(video_id, duration, num_windows, part, first, source)
         first += num_windows
     if not first:
         raise ValueError("it holds no videos")

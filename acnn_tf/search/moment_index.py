@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.windows import check_queries
+from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.search.best_moments import rank_function, start_search
 from acnn_tf.search.encoding import to_numpy
 from acnn_tf.search.scoring import bounds_function, encode_function
@@ -99,6 +99,11 @@ class MomentIndex:
     def video_ids(self):
         """Ids of all videos, in the order in which they were encoded."""
         return [video.video_id for video in self._files.videos]
+
+    @property
+    def sources(self):
+        """Dictionary from the ids of all videos to what `update` noted."""
+        return {video.video_id: video.source for video in self._files.videos}
 
     @property
     def dtype(self):
@@ -193,6 +198,58 @@ class MomentIndex:
             if new:
                 self._files.encode(features, new, progress)
 
+    def update(self, features, durations, sources, progress=None):
+        """`append`, in place of the videos of the same ids, if there are any.
+
+        Args:
+            features: See `append`.
+            durations: Dictionary from video id to seconds: the videos to add.
+            sources: Dictionary from video id to a string that tells one state
+                of its file from another; kept with it, see `sources`.
+            progress: See `append`.
+        """
+        with self._files.updating():
+            without = durations.keys() & self.video_ids
+            self._files.encode(
+                features, durations, progress, without=without, sources=sources
+            )
+
+    def remove(self, video_ids):
+        """Removes videos: all of them or, if anything fails, none.
+
+        What is left of the files that held them is written anew, and then
+        takes their place, all at once: other processes that search in the
+        folder go on with what they have opened.
+
+        Args:
+            video_ids: List of ids.
+
+        Raises:
+            UnknownIdError: If one of them is not there; none is removed.
+            WriteError: See `append`.
+
+        Example:
+
+        >>> index.remove(["v7"])  # doctest: +SKIP
+        """
+        with self._files.updating():
+            self._check_known(video_ids)
+            if len(video_ids):
+                self._files.append([], 0, without=set(video_ids))
+
+    def _check_known(self, video_ids):
+        if isinstance(video_ids, str):
+            raise ValueError(
+                "`video_ids` must be a list of ids. "
+                f"Received: {video_ids!r:.60}"
+            )
+        if missing := set(video_ids) - set(self.video_ids):
+            raise UnknownIdError(
+                f"{self._files.path or 'the index'} has no video "
+                f"{min(missing)!r} ({len(missing)} of {len(video_ids)} are "
+                "missing)"
+            )
+
     def _seconds(self, features, video_ids, durations):
         clip_seconds = getattr(
             features, "clip_seconds", self.model.clip_seconds
@@ -267,6 +324,7 @@ class MomentIndex:
         suppression="fixed",
         nms_threshold=0.5,
         shortlist=None,
+        video_ids=None,
     ):
         """`search` for queries that are encoded already.
 
@@ -279,6 +337,7 @@ class MomentIndex:
                 faster where the processor has bfloat16 products, and then
                 ranks exactly all videos that could be among the best by the
                 largest error seen. Default: exact from the start.
+            video_ids: List of ids: the videos to search in. Default: all.
 
         Returns:
             For each query a list of `FoundMoment`, as `search`.
@@ -290,16 +349,26 @@ class MomentIndex:
                 f"`shortlist` must be 'bfloat16' or None. Received: {shortlist}"
             )
         max_iou = segments_lib.suppression_iou(suppression, nms_threshold)
+        if video_ids is not None:
+            self._check_known(video_ids)
+        # By their ids, which rank moments of equal scores.
+        ids = self.video_ids
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        if video_ids is not None:
+            wanted = set(video_ids)
+            order = [number for number in order if ids[number] in wanted]
         queries = to_numpy(queries)
         found = []
         for first in range(0, len(queries), _QUERIES):
             some = queries[first : first + _QUERIES]
-            found += self._search(some, top_n, max_iou, shortlist or "float32")
+            found += self._search(
+                some, order, top_n, max_iou, shortlist or "float32"
+            )
         return found
 
-    def _search(self, queries, top_n, max_iou, precision):
-        """`search_encoded` for a few queries."""
-        if not len(self):
+    def _search(self, queries, order, top_n, max_iou, precision):
+        """`search_encoded` for a few queries, in videos in this order."""
+        if not order:
             return [[] for _ in queries]
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
         bounds = []
@@ -307,10 +376,7 @@ class MomentIndex:
             counts = np.diff([*starts, len(encoding)])
             owner = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
             bounds.append(self._bounds(folded, encoding, owner, precision))
-        # By their ids, which rank moments of equal scores.
-        videos = self._files.videos
-        order = sorted(range(len(videos)), key=lambda i: videos[i].video_id)
-        videos = [videos[number] for number in order]
+        videos = [self._files.videos[number] for number in order]
 
         max_iou = tf.constant(max_iou, tf.float64)
         top_n = tf.constant(min(top_n, self.num_windows))
