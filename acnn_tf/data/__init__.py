@@ -9,7 +9,9 @@ import importlib
 _NAMES = {
     "annotations": ("Moment", "find_files", "read_moments", "write_jsonl"),
     "batches": ("training_videos",),
+    "cutting": ("cut_video",),
     "durations": ("video_seconds",),
+    "extraction": ("encode_video", "find_videos"),
     "features": ("ClipFeatures", "open_features", "write_features"),
     "pair_batches": ("training_pairs",),
     "predictions": ("read_predictions", "write_predictions"),

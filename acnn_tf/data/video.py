@@ -6,6 +6,7 @@ ignored. A video of any duration takes the memory of a few of its frames.
 
 import contextlib
 import functools
+import itertools
 import math
 import operator
 import os
@@ -36,6 +37,10 @@ _TOLERANCE = Fraction(1, 2000)
 _MAX_STEP_BACK = 1
 _MAX_STEP = 3600
 _MAX_STEPS = {"mpegts": 10, "mpeg": 10}
+# Containers whose list of frames says where to begin within the file, and from
+# when on, in seconds, that is quicker than to decode what comes before.
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_FAR = 20
 # How much of a video may be missing at its end before that is a problem.
 _MAX_MISSING = 0.5
 # Codecs whose frames that no other frame refers to can be told before they
@@ -82,6 +87,7 @@ class Video:
             # AVI has no times at which frames are shown, only their order, and
             # what FFmpeg makes of it is wrong for H.264.
             format_name = container.format.name
+            self._may_seek = format_name in _SEEKABLE
             is_avi = format_name == "avi"
             self._max_step = _MAX_STEPS.get(format_name, _MAX_STEP)
             self._stamp = operator.attrgetter("dts" if is_avi else "pts")
@@ -146,6 +152,52 @@ class Video:
         self.problems = []
         return self._frames(Fraction(float(fps)), threads)
 
+    def between(
+        self, start: float, end: float
+    ) -> Iterator[tuple[Fraction, np.ndarray]]:
+        """Reads every frame from one time to another, whatever the rate.
+
+        Args:
+            start: Float: seconds. The first frame is the first at or after it,
+                to half a millisecond.
+            end: Float: seconds. All frames are before it.
+
+        Returns:
+            Iterator over pairs: the time of a frame in seconds, and the frame
+            as of `frames`.
+
+        Raises:
+            ValueError: If the end is not behind the start.
+        """
+        if not 0 <= start < end < math.inf:
+            raise ValueError(
+                "`start` must be 0 or more and `end` above it. "
+                f"Received: {start}, {end}"
+            )
+        return self._between(*(Fraction(float(t)) for t in (start, end)))
+
+    def _between(self, start, end):
+        show = self._converter()
+        may_seek = self._may_seek and start > _FAR
+        for seeks in (True, False) if may_seek else (False,):
+            with _opened(self.path, threads=0) as (container, stream):
+                if seeks:
+                    stamp = self._zero + int(start / stream.time_base)
+                    container.seek(stamp, stream=stream)
+                self.problems = []
+                frames = self._timed_frames(container, stream)
+                first = next(frames, None)
+                if seeks and (first is None or first[0] > start):
+                    continue  # it led behind it, as in a file without its end
+                for time, frame in itertools.chain(
+                    filter(None, [first]), frames
+                ):
+                    if time + _TOLERANCE >= end:
+                        return
+                    if time + _TOLERANCE >= start:
+                        yield time, show(frame)
+                return
+
     def _frames(self, rate, threads):
         with _opened(self.path, threads) as (container, stream):
             show = self._converter()
@@ -158,15 +210,19 @@ class Video:
                     yield picture
                     tick += 1
 
-    def _timed_frames(self, container, stream, rate):
-        """Decodes: yields `(time, frame)` in the order of time."""
+    def _timed_frames(self, container, stream, rate=None):
+        """Decodes: yields `(time, frame)` in the order of time.
+
+        Where a `rate` is given, those that it does not need may be left out.
+        """
         import av
 
         usual_step = 1 / (stream.average_rate or stream.guessed_rate or 25)
+        may_skip = self._may_skip and rate is not None
         first_in_tick = {}  # tick -> least time of a packet after it
         shift, last, num_broken, num_leaps = 0, None, 0, 0
         for packet in _packets(container, stream):
-            if self._may_skip and packet is not None and packet.pts is not None:
+            if may_skip and packet is not None and packet.pts is not None:
                 time = (packet.pts - self._zero) * stream.time_base + shift
                 _choose_skipping(stream, time, rate, first_in_tick)
             try:
