@@ -10,6 +10,7 @@ import importlib
 from acnn_tf.version import __version__
 
 _MODULES = (
+    "calibration",
     "callbacks",
     "data",
     "didemo",
@@ -22,16 +23,19 @@ _MODULES = (
     "models",
     "optimizers",
     "plots",
+    "retriever",
     "search",
     "segments",
     "servable",
     "training",
 )
 
-__all__ = ["__version__", *_MODULES]
+__all__ = ["__version__", "MomentRetriever", *_MODULES]
 
 
 def __getattr__(name):
+    if name == "MomentRetriever":
+        return importlib.import_module(f"{__name__}.retriever").MomentRetriever
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

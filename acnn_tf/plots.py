@@ -27,18 +27,19 @@ def timeline(
     *,
     query: str,
     duration: float,
-    truth: Sequence,
+    truth: Sequence | None,
     predictions: Sequence,
     attention: Mapping | None = None,
     frames: np.ndarray | None = None,
 ) -> Path:
-    """Draws predictions against the truth, on the time axis of the video.
+    """Draws predictions, and the truth, on the time axis of the video.
 
     Args:
         path: Where to write the picture.
         query: The sentence.
         duration: Float, seconds of the video.
-        truth: `(start, end)` pairs in seconds; may be empty.
+        truth: `(start, end)` pairs in seconds; may be empty. `None` where it
+            is not known: there is no row for it then.
         predictions: `(start, end, score)` triples, best first; may be empty.
         attention: `{"centre": [W], "kernel_sizes": [K], "weights": [W, K]}`:
             for the window around each centre, in seconds, how much each width
@@ -273,8 +274,9 @@ def _legend_above(axis, num_columns):
 
 
 def _draw_frames(axis, duration, frames):
-    # About as many as keep square frames square.
-    num_shown = min(10, len(frames))
+    # About as many as keep frames as wide as they are: ten square ones.
+    height, width = frames.shape[1:3]
+    num_shown = min(max(round(10 * height / width), 1), len(frames))
     index = (np.arange(num_shown) + 0.5) / num_shown * len(frames)
     shown = frames[index.astype(int)]
     gap = max(1, shown.shape[2] // 16)
@@ -299,7 +301,8 @@ def _draw_segments(axis, duration, truth, predictions):
             row, end - start, left=start, height=0.62, color=color, label=label
         )
 
-    for index, (start, end) in enumerate(truth):
+    is_known = truth is not None
+    for index, (start, end) in enumerate(truth or ()):
         bar(0, start, end, GREEN, None if index else "truth")
         axis.axvspan(start, end, color=GREEN, alpha=0.12, linewidth=0)
     names = {1: "best prediction", 2: "next predictions"}
@@ -309,19 +312,23 @@ def _draw_segments(axis, duration, truth, predictions):
         bar(rank, start, end, color, names.get(rank))
         axis.text(1.06, rank, f"{score:.2f}", ha="right", **beside)
     if len(predictions):
-        axis.text(1.06, 0, "score", ha="right", color=GREY, **beside)
+        row = 0 if is_known else 0.45
+        axis.text(1.06, row, "score", ha="right", color=GREY, **beside)
     else:
         axis.text(
             duration / 2, 1, "no predictions", ha="center", va="center",
             color=GREY, style="italic",
         )  # fmt: skip
-    labels = ["truth", *(f"#{n + 1}" for n in range(len(predictions)))]
-    axis.set_yticks(range(len(labels)), labels)
-    axis.set_ylim(max(len(predictions), 1) + 0.6, -0.6)
+    labels = [f"#{n + 1}" for n in range(len(predictions))]
+    axis.set_yticks(range(1, len(labels) + 1), labels)
+    if is_known:
+        axis.set_yticks(range(len(labels) + 1), ["truth", *labels])
+    top = -0.6 if is_known else 0.15
+    axis.set_ylim(max(len(predictions), 1) + 0.6, top)
     axis.tick_params(axis="y", length=0)
     bare(axis)
     axis.spines["left"].set_visible(False)
-    if len(truth) or len(predictions):
+    if truth or len(predictions):
         _legend_above(axis, 3)
 
 

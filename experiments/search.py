@@ -18,15 +18,13 @@ import os
 from absl import flags
 
 import acnn_tf
-from acnn_tf.files.problems import DataError, Problem
-from acnn_tf.files.text import normalize, text_lines
+from experiments import queries
 from export import command, indexing
 from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(indexing)
-# All are encoded at once.
-_MAX_QUERIES = 10_000
+flags.adopt_module_key_flags(queries)
 
 flags.DEFINE_string(
     "workdir", None, "Folder of a run, whose model searches.", required=True
@@ -54,10 +52,6 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "videos", None, "Ids of the videos of --features to add. Default: all."
 )
-flags.DEFINE_string("query", None, "Sentence to search for.")
-flags.DEFINE_string(
-    "queries_file", None, "Text file of sentences to search for, one a line."
-)
 flags.DEFINE_integer(
     "top", 5, "Number of moments to print for a sentence.", lower_bound=1
 )
@@ -69,33 +63,8 @@ flags.DEFINE_float(
 flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
 
 
-def read_queries():
-    """Returns the sentences that the flags name."""
-    queries, problems = [], []
-    if FLAGS.query:
-        queries.append(normalize(FLAGS.query))
-    if FLAGS.queries_file:
-        for line, text in text_lines(FLAGS.queries_file):
-            try:
-                if isinstance(text, ValueError):  # not UTF-8, or too long
-                    raise text
-                queries.append(normalize(text).strip())
-            except ValueError as error:
-                problems.append(Problem(FLAGS.queries_file, line, str(error)))
-            if len(queries) > _MAX_QUERIES:
-                raise ValueError(
-                    f"{FLAGS.queries_file} has more than {_MAX_QUERIES:,} "
-                    "sentences: split it."
-                )
-    if problems:
-        raise DataError(problems)
-    if not queries:
-        raise ValueError("Give --query, or --queries_file.")
-    return queries
-
-
 def run():
-    queries = read_queries()
+    sentences = queries.read_queries(**command.flag_values(queries))
     if not (FLAGS.features or FLAGS.index):
         raise ValueError("Give --features, --index or both.")
     path = os.path.join(FLAGS.workdir, "model.keras")
@@ -118,19 +87,13 @@ def run():
     if not len(index):
         raise ValueError(f"{FLAGS.index} has no videos yet: give --features.")
     found = index.search(
-        queries,
+        sentences,
         top_n=FLAGS.top,
         **command.given("nms_threshold", "shortlist"),
     )
-    for query, moments in zip(queries, found, strict=True):
+    for query, moments in zip(sentences, found, strict=True):
         print_answer(query, moments, FLAGS.json)
-    if refused := [moments.query for moments in found if not moments]:
-        raise ValueError(
-            "The model knows no word of "
-            + ", ".join(map(repr, refused))
-            + ". It was trained on other words; say it in those, and check the "
-            "spelling."
-        )
+    queries.refuse_unknown([m.query for m in found if not m])
 
 
 if __name__ == "__main__":

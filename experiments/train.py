@@ -7,13 +7,15 @@ r"""Trains a model: from annotations and features to WORKDIR/model.keras.
       --val_features=clips.hdf5 --workdir=runs/mine
 
 Shows progress, searches the validation split after every epoch and keeps the
-best model. Started again with the same --workdir, it continues where it was
-stopped, at whatever step, and ends with the same model. WORKDIR then holds
-model.keras (the best), history.csv, training.png (the paper's Figure 5),
-tensorboard/, checkpoints/, and flags.txt, which as a --flagfile repeats the
-run, whatever becomes of defaults. With --strategy it trains the same model on
-several devices or machines, which share --workdir. Bad input is named with file
-and line, and ends the run with exit code 2.
+best model; at the end it finds out what that model's scores are worth. Started
+again with the same --workdir, it continues where it was stopped, at whatever
+step, and ends with the same model. WORKDIR then holds model.keras (the best),
+calibration.json (how likely a moment is right, by its score), history.csv,
+training.png (the paper's Figure 5), tensorboard/, checkpoints/, and flags.txt,
+which as a --flagfile repeats the run, whatever becomes of defaults. With
+--strategy it trains the same model on several devices or machines, which share
+--workdir. Bad input is named with file and line, and ends the run with exit
+code 2.
 """
 
 import os
@@ -224,6 +226,9 @@ def train(strategy):
         f"Best {FLAGS.monitor}: {validation.best:.4f}. "
         f"Model: {in_workdir('model.keras')}"
     )
+    if is_chief:
+        report = acnn_tf.calibration.calibrate_run(FLAGS.workdir, *val)
+        print(acnn_tf.calibration.in_words(report))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,290 @@
+"""Sentences in, moments of videos out: a model, its encoder and an index."""
+
+import os
+
+from acnn_tf import encoders
+from acnn_tf.calibration import read_calibration
+from acnn_tf.data.extraction import encode_video, find_videos
+from acnn_tf.files.problems import DataError
+from acnn_tf.models import load_model
+from acnn_tf.search import MomentIndex
+from acnn_tf.search.moment_index import FoundMoments
+
+# Of video, after which what was encoded is kept: what a kill can cost.
+_SECONDS = 1200
+
+
+class MomentRetriever:
+    """Finds moments in video files by sentences.
+
+    Videos are encoded once, by the encoder that the model learned from, and
+    kept in an index. Their ids are the names of their files, without folder
+    and ending.
+
+    Args:
+        model: One of `acnn_tf.models`.
+        encoder: `Encoder`, or its name for `acnn_tf.encoders.make`. Default:
+            the one that the model learned from, as it says itself; where its
+            weights are in a file or folder, name it: `"clip:my/weights"`.
+        index: Folder that keeps what is added, see `MomentIndex`; the next
+            retriever has it at once. Default: it is kept in memory.
+        calibration: `acnn_tf.calibration.Calibration` of the model. With one,
+            scores are likelihoods; without, they compare moments of one
+            sentence alone.
+
+    Attributes:
+        index: `MomentIndex`.
+        encoder: `Encoder`.
+        calibration: As above, or `None`.
+
+    Raises:
+        DataError: If the encoder is not that of the model.
+        IndexFileError: See `MomentIndex`.
+
+    Example:
+
+    >>> retriever = MomentRetriever.load("runs/mine")  # doctest: +SKIP
+    >>> retriever.add("holiday.mp4", "videos/")  # doctest: +SKIP
+    >>> retriever.search("a dog jumps into the water")  # doctest: +SKIP
+    [FoundMoment(video_id='holiday', start=12.4, end=19.8, score=0.91), ...]
+    """
+
+    def __init__(self, model, encoder=None, index=None, *, calibration=None):
+        self.encoder = _encoder_of(model, encoder)
+        self.index = MomentIndex(model, index)
+        self.calibration = calibration
+        self._other = None
+
+    @classmethod
+    def load(cls, workdir, encoder=None, index=None):
+        """The retriever of a run.
+
+        Args:
+            workdir: Folder of a run of `experiments.train`: its `model.keras`,
+                and its `calibration.json` if it has one.
+            encoder: See `MomentRetriever`.
+            index: Likewise.
+        """
+        model = load_model(os.path.join(workdir, "model.keras"))
+        calibration = read_calibration(workdir, model)
+        return cls(model, encoder, index, calibration=calibration)
+
+    def __len__(self):
+        return len(self.index)
+
+    @property
+    def video_ids(self):
+        """Ids of the videos that were added."""
+        return self.index.video_ids
+
+    def add(self, *videos, progress=None):
+        """Encodes videos, and adds them.
+
+        A video whose file is as it was is left as it is; one that has changed
+        takes the place of the old one. What was done is kept, whatever
+        becomes of the rest.
+
+        Args:
+            *videos: Files, folders or patterns, see
+                `acnn_tf.data.extraction.find_videos`.
+            progress: Function that is called with the share of the work that
+                is done, and the number of the videos that are.
+
+        Returns:
+            List of strings: what is wrong with files of which something could
+            be read.
+
+        Raises:
+            DataError: Lists the files that cannot be read, once all others
+                are added; or, before any is, names of which two files have
+                the same.
+            WriteError: If the disk is full.
+        """
+        known = self.index.sources
+        new = {
+            video_id: path
+            for video_id, path in find_videos(videos).items()
+            if video_id not in known or known[video_id] != _state(path)
+        }
+        batch = _Batch(self.encoder, self.index)
+        notes, problems = [], []
+        for done, (video_id, path) in enumerate(new.items()):
+            tell = None
+            if progress is not None:
+                tell = _part_of(progress, done, len(new))
+                tell(0.0)
+            try:
+                notes += batch.encode(video_id, path, tell)
+            except DataError as error:
+                problems += error.problems
+            if batch.seconds >= _SECONDS:
+                batch.keep()
+        batch.keep()
+        if progress is not None:
+            progress(1.0, len(new))
+        if problems:
+            raise DataError(problems)
+        return notes
+
+    def remove(self, video_id):
+        """Removes a video.
+
+        Raises:
+            UnknownIdError: If it is not there.
+        """
+        self.index.remove([video_id])
+
+    def search(self, sentence, top=5, **settings):
+        """Finds the best moments of all videos that were added.
+
+        Args:
+            sentence: String; or a list of them, for a list of answers.
+            top: Int, moments of a sentence.
+            **settings: Those of `MomentIndex.search_encoded`, such as
+                `video_ids`, to search in these alone.
+
+        Returns:
+            `FoundMoments`: a list of moments, best first, each with its
+            `video_id`, `start`, `end` (seconds) and `score`. Its
+            `unknown_words` are those that the model does not know; if it
+            knows none, there are no moments.
+        """
+        return self._search(self.index, sentence, top, settings)
+
+    def localize(self, video, sentence, top=5, **settings):
+        """Finds the best moments of one video.
+
+        Args:
+            video: Id of a video that was added; or a file, which is encoded
+                for this answer, unless it was added.
+            sentence: See `search`, as the others.
+            top: Likewise.
+            **settings: Likewise.
+
+        Returns:
+            As `search`.
+
+        Raises:
+            DataError: If the file cannot be read.
+        """
+        if video not in self.video_ids:
+            found = find_videos(video)
+            if len(found) > 1:
+                raise ValueError(
+                    f"`video` must be one. Received: {video}, which are "
+                    f"{len(found)}; `add` them, and `search`"
+                )
+            ((video_id, path),) = found.items()
+            if self.index.sources.get(video_id) != _state(path):
+                return self._localize(video_id, path, sentence, top, settings)
+            video = video_id
+        settings["video_ids"] = [video]
+        return self._search(self.index, sentence, top, settings)
+
+    def _localize(self, video_id, path, sentence, top, settings):
+        """In a video that is not in the index, nor will be."""
+        if self._other is None:  # which keeps its graphs
+            self._other = MomentIndex(self.index.model)
+        batch = _Batch(self.encoder, self._other)
+        batch.encode(video_id, path)
+        batch.keep()
+        try:
+            return self._search(self._other, sentence, top, settings)
+        finally:
+            self._other.remove([video_id])
+
+    def _search(self, index, sentence, top, settings):
+        is_one = isinstance(sentence, str)
+        sentences = [sentence] if is_one else list(sentence)
+        answers = [
+            FoundMoments(
+                map(self._rated, moments),
+                moments.query,
+                moments.unknown_words,
+            )
+            for moments in index.search(sentences, top_n=top, **settings)
+        ]
+        return answers[0] if is_one else answers
+
+    def _rated(self, moment):
+        if self.calibration is None:
+            return moment
+        score = self.calibration.likelihood(moment.score)
+        return moment._replace(score=score)
+
+
+def _encoder_of(model, encoder):
+    """The encoder of a model, by what its description says, or as named."""
+    learned_from = getattr(model, "encoder", None)
+    rate = learned_from and learned_from.get("frame_rate")
+    if encoder is None:
+        if learned_from is None:
+            raise ValueError(
+                "The model does not say which encoder it learned from: name "
+                'it, such as `encoder="pixels"`.'
+            )
+        name = learned_from["name"]
+        try:
+            encoder = encoders.make(name, rate)
+        except (OSError, ValueError) as error:
+            kind, _, weights = name.partition(":")
+            raise ValueError(
+                f"The model learned from {name}, which cannot be made by that "
+                f"name ({error}). Where {weights or 'it'} lies somewhere else, "
+                f'say where: `encoder="{kind}:path/to/{weights}"`.'
+            ) from error
+    elif isinstance(encoder, str):
+        encoder = encoders.make(encoder, rate)
+        if learned_from is None:
+            # All that is known of its frames.
+            encoder.frame_rate = encoder.clip_frames / model.clip_seconds
+    encoders.check(encoder.description, learned_from, "the encoder")
+    return encoder
+
+
+class _Clips(dict):
+    """Clips by the ids of their videos, and what made them."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder.description
+        self.clip_seconds = encoder.clip_seconds
+
+
+class _Batch:
+    """Videos that are encoded together with their windows, and then kept."""
+
+    def __init__(self, encoder, index):
+        self._encoder, self._index = encoder, index
+        self._clear()
+
+    def _clear(self):
+        self._clips = _Clips(self._encoder)
+        self._durations, self._states = {}, {}
+
+    @property
+    def seconds(self):
+        return sum(self._durations.values())
+
+    def encode(self, video_id, path, progress=None):
+        state = _state(path)
+        video = encode_video(path, self._encoder, progress=progress)
+        self._clips[video_id] = video.clips
+        self._durations[video_id] = video.duration
+        self._states[video_id] = state
+        return [f"{path}: {note}" for note in video.notes]
+
+    def keep(self):
+        if self._durations:
+            self._index.update(self._clips, self._durations, self._states)
+        self._clear()
+
+
+def _state(path):
+    """What tells that a file has changed, without reading it."""
+    status = os.stat(path)
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+
+
+def _part_of(progress, done, total):
+    return lambda share: progress((done + share) / total, done)

@@ -1,0 +1,226 @@
+r"""Finds moments in video files by sentences.
+
+  python -m experiments.predict --workdir=runs/mine --video=holiday.mp4 \
+      --query="a dog jumps into the water"
+  python -m experiments.predict --workdir=runs/mine --video=videos \
+      --query="a dog jumps" --query="a child laughs" --index=runs/mine/index \
+      --clip_out=clips
+
+--video is a file, a folder or a pattern, and may be repeated. With --index
+what was encoded is kept in that folder, and only what is new or has changed is
+encoded the next time; without --video the whole index is searched.
+
+Prints start, end and score, best first. The score is how likely the moment is
+the right one, by the calibration of the run (experiments.calibrate); without
+one it only compares moments of one sentence, and that is said.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+import acnn_tf
+from acnn_tf.files.names import file_name
+from acnn_tf.files.problems import DataError
+from experiments import moment_lists, queries
+from experiments.progress import Progress
+from export import command
+from export.protocol.merging import print_answer
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(queries)
+
+flags.DEFINE_string(
+    "workdir", None, "Folder of a run, whose model searches.", required=True
+)
+flags.DEFINE_multi_string(
+    "video", [], "Video file, folder or pattern; repeat it for several."
+)
+flags.DEFINE_string(
+    "encoder",
+    None,
+    "Encoder of the frames, NAME:WEIGHTS. Default: the one that the model "
+    "learned from, as it says itself.",
+)
+flags.DEFINE_string(
+    "index", None, "Folder that keeps the encoded videos for later searches."
+)
+flags.DEFINE_integer(
+    "top", 5, "Number of moments to print for a sentence.", lower_bound=1
+)
+flags.DEFINE_float(
+    "nms_threshold",
+    None,
+    "IoU that two moments of one video may have at most. Default: 0.5.",
+)
+flags.DEFINE_float(
+    "min_score", None, "Least score of a moment. Default: all are shown."
+)
+flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
+flags.DEFINE_enum(
+    "format",
+    None,
+    ["csv", "srt", "edl"],
+    "Print a list for other programs: a table; subtitles of one video; an edit "
+    "decision list, CMX 3600.",
+)
+flags.DEFINE_string(
+    "clip_out",
+    None,
+    "Folder to cut the moments into, each an .mp4 file without sound.",
+)
+flags.DEFINE_string(
+    "picture",
+    None,
+    "File to draw the best video of the sentence to, with its moments and "
+    "frames; of several sentences, one each.",
+)
+# Of a moment of which it is said that there is none such.
+_UNLIKELY = 0.1
+
+
+def run():
+    if FLAGS.json and FLAGS.format:
+        raise ValueError("Give --json or --format, not both.")
+    sentences = queries.read_queries(**command.flag_values(queries))
+    if not (FLAGS.video or FLAGS.index):
+        raise ValueError("Give --video, --index or both.")
+    if not FLAGS.video and (
+        FLAGS.clip_out or FLAGS.picture or FLAGS.format == "edl"
+    ):
+        raise ValueError(
+            "--clip_out, --picture and --format=edl need the files: give "
+            "--video."
+        )
+    paths = {}
+    if FLAGS.video:
+        paths = acnn_tf.data.find_videos(FLAGS.video)
+    retriever = acnn_tf.MomentRetriever.load(
+        FLAGS.workdir, FLAGS.encoder, FLAGS.index
+    )
+    problems = add(retriever, paths)
+    videos = [name for name in paths if name in retriever.video_ids]
+    if paths and not videos:
+        raise DataError(problems)
+    answers = retriever.search(
+        sentences,
+        FLAGS.top,
+        video_ids=videos or None,
+        **command.given("nms_threshold"),
+    )
+    unknown = [moments.query for moments in answers if not moments]
+    if FLAGS.min_score is not None:
+        for moments in answers:
+            moments[:] = [m for m in moments if m.score >= FLAGS.min_score]
+    show(retriever, answers, {name: paths[name] for name in videos}, unknown)
+    if FLAGS.clip_out:
+        cut(answers, paths)
+    if FLAGS.picture:
+        draw(answers, paths)
+    if problems:
+        raise DataError(problems)
+    queries.refuse_unknown(unknown)
+
+
+def add(retriever, paths):
+    """Encodes videos; returns what is wrong with those that cannot be read."""
+    try:
+        notes = retriever.add(
+            *paths.values(), progress=Progress(len(paths), "videos")
+        )
+    except DataError as error:
+        return error.problems
+    for note in notes:
+        print(note, file=sys.stderr)
+    return []
+
+
+def show(retriever, answers, paths, unknown):
+    """Prints the answers in the form that was asked for."""
+    if retriever.calibration is None:
+        print(
+            f"{FLAGS.workdir} has no calibration: scores compare moments of "
+            "one sentence, and are no likelihoods; experiments.calibrate "
+            "makes one.",
+            file=sys.stderr,
+        )
+    if FLAGS.format:
+        videos = paths
+        if FLAGS.format == "edl":
+            videos = {
+                name: acnn_tf.data.open_video(path)
+                for name, path in paths.items()
+            }
+        write = getattr(moment_lists, f"as_{FLAGS.format}")
+        print(write(answers, videos), end="")
+        return
+    for moments in answers:
+        if FLAGS.json:
+            print_answer(moments.query, moments, as_json=True)
+            continue
+        if len(answers) > 1:
+            print(moments.query)
+        if moments.unknown_words:
+            print(f"unknown words: {', '.join(moments.unknown_words)}")
+        if moments.query in unknown:
+            continue  # which is said at the end
+        best = max((moment.score for moment in moments), default=0)
+        if not moments or (retriever.calibration and best < _UNLIKELY):
+            print("no such moment" + (", most likely" if moments else ""))
+        width = max((len(m.video_id) for m in moments), default=0)
+        for video_id, start, end, score in moments:
+            name = f"{video_id:<{width}}  " if len(paths) != 1 else ""
+            print(f"{name}{clock(start)} - {clock(end)}  {score:.2f}")
+
+
+def clock(seconds):
+    """Seconds as `0:12.4`, or `1:02:12.4`."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    text = f"{tenths // 10:02d}.{tenths % 10}"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{text}"
+    return f"{minutes}:{text}"
+
+
+def cut(answers, paths):
+    """Cuts the moments into files of their own."""
+    os.makedirs(FLAGS.clip_out, exist_ok=True)
+    moments = {m[:3]: None for moments in answers for m in moments}
+    for video_id, start, end in sorted(moments):
+        name = file_name(video_id, f"_{start:.2f}-{end:.2f}.mp4")
+        out = os.path.join(FLAGS.clip_out, name)
+        acnn_tf.data.cut_video(paths[video_id], start, end, out)
+        print(f"cut {out}", file=sys.stderr)
+
+
+def draw(answers, paths):
+    """Draws the best video of each sentence."""
+    import numpy as np
+
+    stem, ending = os.path.splitext(FLAGS.picture)
+    for number, moments in enumerate(answers, start=1):
+        if not moments:
+            continue
+        best = moments[0].video_id
+        video = acnn_tf.data.open_video(paths[best])
+        duration = video.duration or moments[0].end
+        # The middle of each tenth, and its beginning.
+        frames = list(video.frames(20 / duration))
+        out = FLAGS.picture
+        if len(answers) > 1:
+            out = f"{stem}-{number}{ending}"
+        acnn_tf.plots.timeline(
+            out,
+            query=moments.query,
+            duration=duration,
+            truth=None,
+            predictions=[m[1:] for m in moments if m.video_id == best],
+            frames=np.stack(frames),
+        )
+        print(f"drew {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    command.run(run)
