@@ -302,7 +302,8 @@ def _draw_segments(axis, duration, truth, predictions):
         )
 
     is_known = truth is not None
-    for index, (start, end) in enumerate(truth or ()):
+    truth = truth if is_known else ()
+    for index, (start, end) in enumerate(truth):
         bar(0, start, end, GREEN, None if index else "truth")
         axis.axvspan(start, end, color=GREEN, alpha=0.12, linewidth=0)
     names = {1: "best prediction", 2: "next predictions"}
@@ -328,7 +329,7 @@ def _draw_segments(axis, duration, truth, predictions):
     axis.tick_params(axis="y", length=0)
     bare(axis)
     axis.spines["left"].set_visible(False)
-    if truth or len(predictions):
+    if len(truth) or len(predictions):
         _legend_above(axis, 3)
 
 

@@ -1,5 +1,6 @@
 """Sentences in, moments of videos out: a model, its encoder and an index."""
 
+import functools
 import os
 
 from acnn_tf import encoders
@@ -88,7 +89,7 @@ class MomentRetriever:
             *videos: Files, folders or patterns, see
                 `acnn_tf.data.extraction.find_videos`.
             progress: Function that is called with the share of the work that
-                is done, and the number of the videos that are.
+                is done, and the number of the videos that are there.
 
         Returns:
             List of strings: what is wrong with files of which something could
@@ -100,18 +101,19 @@ class MomentRetriever:
                 the same.
             WriteError: If the disk is full.
         """
-        known = self.index.sources
+        found, known = find_videos(videos), self.index.sources
         new = {
             video_id: path
-            for video_id, path in find_videos(videos).items()
+            for video_id, path in found.items()
             if video_id not in known or known[video_id] != _state(path)
         }
+        there = len(found) - len(new)
         batch = _Batch(self.encoder, self.index)
         notes, problems = [], []
         for done, (video_id, path) in enumerate(new.items()):
             tell = None
             if progress is not None:
-                tell = _part_of(progress, done, len(new))
+                tell = functools.partial(_tell, progress, done, len(new), there)
                 tell(0.0)
             try:
                 notes += batch.encode(video_id, path, tell)
@@ -120,8 +122,8 @@ class MomentRetriever:
             if batch.seconds >= _SECONDS:
                 batch.keep()
         batch.keep()
-        if progress is not None:
-            progress(1.0, len(new))
+        if progress is not None and new:
+            progress(1.0, len(found))
         if problems:
             raise DataError(problems)
         return notes
@@ -282,9 +284,13 @@ class _Batch:
 
 def _state(path):
     """What tells that a file has changed, without reading it."""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:  # which reading it will tell
+        return None
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
-def _part_of(progress, done, total):
-    return lambda share: progress((done + share) / total, done)
+def _tell(progress, done, total, there, share):
+    """Tells of a share of one video as a share of all."""
+    progress((done + share) / total, there + done)

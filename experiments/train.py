@@ -227,8 +227,11 @@ def train(strategy):
         f"Model: {in_workdir('model.keras')}"
     )
     if is_chief:
-        report = acnn_tf.calibration.calibrate_run(FLAGS.workdir, *val)
-        print(acnn_tf.calibration.in_words(report))
+        try:
+            report = acnn_tf.calibration.calibrate_run(FLAGS.workdir, *val)
+            print(acnn_tf.calibration.in_words(report))
+        except ValueError as error:  # which has not harmed the model
+            print(f"There is no calibration: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

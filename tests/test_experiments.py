@@ -69,6 +69,7 @@ def test_training_leaves_what_it_promises(workdir):
     names = {path.name for path in workdir.iterdir()}
     assert names == {
         "model.keras",
+        "calibration.json",
         "history.csv",
         "training.png",
         "tensorboard",

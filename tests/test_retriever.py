@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import acnn_tf
-from acnn_tf import encoders, search
+from acnn_tf import search
 from acnn_tf.calibration import Calibration
 from acnn_tf.data.extraction import encode_video
 from acnn_tf.encoders.pixels import Pixels
