@@ -14,7 +14,7 @@ from acnn_tf.files.problems import DataError, UnknownIdError
 from acnn_tf.models import save_model
 from acnn_tf.retriever import MomentRetriever
 from tests import small_acnn
-from tests.video_files import RATE, write
+from tests.video_files import RATE, draw, shortened, write
 
 SENTENCE = "a person opens the door"
 
@@ -134,9 +134,9 @@ def test_files_that_cannot_be_read_are_named_and_others_are_added(
         retriever.add(tmp_path)
     assert retriever.video_ids == ["a", "c"]
     # A part of one, with its index in front.
-    path = write(tmp_path / "e.mp4", movflags="faststart")
-    whole = (tmp_path / "e.mp4").read_bytes()
-    (tmp_path / "e.mp4").write_bytes(whole[: len(whole) // 2])
+    pictures = map(draw, range(500))
+    path = write(tmp_path / "e.mp4", pictures=pictures, movflags="faststart")
+    shortened(path, share=0.7)
     (note,) = retriever.add(path)
     assert note.startswith(f"{path}: decoded")
     assert "e" in retriever.video_ids

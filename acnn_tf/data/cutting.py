@@ -56,7 +56,7 @@ def cut_video(
     rate = Fraction(video.frame_rate or 25).limit_denominator(1001)
     with (
         replacing(out, errors=(av.FFmpegError,)) as partial,
-        av.open(f"file:{partial}", "w", format="mp4") as container,
+        av.open(partial, "w", format="mp4") as container,
     ):
         stream = container.add_stream("libx264", rate=rate, options=_OPTIONS)
         # Colours are stored for pairs of pixels.
