@@ -35,11 +35,9 @@ class MomentRetriever:
 
     Attributes:
         index: `MomentIndex`.
-        encoder: `Encoder`.
         calibration: As above, or `None`.
 
     Raises:
-        DataError: If the encoder is not that of the model.
         IndexFileError: See `MomentIndex`.
 
     Example:
@@ -51,10 +49,9 @@ class MomentRetriever:
     """
 
     def __init__(self, model, encoder=None, index=None, *, calibration=None):
-        self.encoder = _encoder_of(model, encoder)
         self.index = MomentIndex(model, index)
         self.calibration = calibration
-        self._other = None
+        self._named, self._other = encoder, None
 
     @classmethod
     def load(cls, workdir, encoder=None, index=None):
@@ -69,6 +66,16 @@ class MomentRetriever:
         model = load_model(os.path.join(workdir, "model.keras"))
         calibration = read_calibration(workdir, model)
         return cls(model, encoder, index, calibration=calibration)
+
+    @functools.cached_property
+    def encoder(self):
+        """The `Encoder` of the frames, made when it is first needed.
+
+        Raises:
+            DataError: If it is not the one that the model learned from.
+            ValueError: If the model does not say which one that is.
+        """
+        return _encoder_of(self.index.model, self._named)
 
     def __len__(self):
         return len(self.index)
@@ -293,4 +300,5 @@ def _state(path):
 
 def _tell(progress, done, total, there, share):
     """Tells of a share of one video as a share of all."""
-    progress((done + share) / total, there + done)
+    if share < 1:  # or else the next video tells, or the end
+        progress((done + share) / total, there + done)

@@ -20,7 +20,7 @@ ANSWERS = [
     FoundMoments(
         [
             FoundMoment("v", 12.4, 19.84, 0.91),
-            FoundMoment("v", 0.0, 3661.5, 0.123),
+            FoundMoment("v", 0.0, 3661.48, 0.123),
         ],
         'a "dog", wet',
         [],
@@ -35,12 +35,12 @@ def test_lists_for_other_programs():
     assert rows == [
         ["query", "video_id", "start", "end", "score"],
         ['a "dog", wet', "v", "12.4", "19.84", "0.91"],
-        ['a "dog", wet', "v", "0.0", "3661.5", "0.123"],
+        ['a "dog", wet', "v", "0.0", "3661.48", "0.123"],
         ["a cat", "v", "5.0", "5.01", "-1.5"],
     ]
     assert moment_lists.as_srt(ANSWERS, ["v"]).split("\n") == [
         "1",
-        "00:00:00,000 --> 01:01:01,500",
+        "00:00:00,000 --> 01:01:01,480",
         'a "dog", wet (0.12)',
         "",
         "2",

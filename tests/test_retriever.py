@@ -162,8 +162,9 @@ def test_one_video_alone_is_localized_in(model, videos):
 def test_a_run_is_loaded_with_its_encoder(model, videos, tmp_path, refused):
     assert acnn_tf.MomentRetriever is MomentRetriever
     save_model(model, tmp_path / "model.keras")
+    retriever = MomentRetriever.load(tmp_path)
     with refused(ValueError, 'does not say which encoder.*`encoder="pixels"`'):
-        MomentRetriever.load(tmp_path)
+        retriever.add(videos)
     # A clip is what the model has learned from, two frames in half a second.
     retriever = MomentRetriever.load(tmp_path, "pixels")
     assert retriever.encoder.frame_rate == 4
