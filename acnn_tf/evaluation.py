@@ -39,8 +39,8 @@ def evaluate(
         model: See `acnn_tf.search`, with `vocabulary` besides.
         moments: List of `Moment`.
         features: Mapping from video id to `[T, D]` clip features.
-        sentence_vectors: Mapping from query id to `[E]`, for a model without
-            a vocabulary.
+        sentence_vectors: Mapping from query id to `[E]`, for a model with
+            neither a vocabulary nor a `sentence_encoder`.
         shuffle_seed: Int: the control. Every moment is searched for with the
             sentence of another, so that what is left is what a model knows
             without its query.
@@ -149,7 +149,11 @@ def _gather_predictions(strategy, found, num_moments):
 
 def encode_sentences(model, moments, sentence_vectors=None, shuffle_seed=None):
     """Encodes the query of every moment, float32 `[Q, t]`; see `evaluate`."""
-    queries = query_inputs(moments, model.vocabulary, sentence_vectors)
+    if sentence_vectors is None and getattr(model, "sentence_encoder", None):
+        sentences = [moment.query for moment in moments]
+        queries = model.read_sentences(sentences).queries
+    else:
+        queries = query_inputs(moments, model.vocabulary, sentence_vectors)
     queries = np.concatenate(
         [
             search.to_numpy(model.encode_queries(queries[i : i + _BATCH]))

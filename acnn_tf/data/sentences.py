@@ -184,11 +184,34 @@ def list_of_strings(values, name):
     return values
 
 
-def _words(sentences):
-    sentences = [
+def encode(sentences, encoder):
+    """Sentences as vectors of an encoder: `Vocabulary.read` without words.
+
+    Args:
+        sentences: List of strings, `[Q]`.
+        encoder: `acnn_tf.encoders.Encoder` with `encode_sentences`.
+
+    Returns:
+        `ReadSentences`, whose queries are `float32 [Q, E]`: no word is
+        unknown, and only a sentence without letters is nothing to search for.
+    """
+    sentences = _normalized_list(sentences)
+    return ReadSentences(
+        encoder.encode_sentences(sentences),
+        [[] for _ in sentences],
+        [any(map(str.isalnum, sentence)) for sentence in sentences],
+    )
+
+
+def _normalized_list(sentences):
+    return [
         _normalized(row, sentence)
         for row, sentence in enumerate(list_of_strings(sentences, "sentences"))
     ]
+
+
+def _words(sentences):
+    sentences = _normalized_list(sentences)
     if not sentences:
         return []
     return [

@@ -2,5 +2,14 @@
 
 from acnn_tf.encoders.descriptions import check, difference, unknown
 from acnn_tf.encoders.encoder import Encoder, make
+from acnn_tf.encoders.sentences import check_space, sentence_encoder
 
-__all__ = ["Encoder", "check", "difference", "make", "unknown"]
+__all__ = [
+    "Encoder",
+    "check",
+    "check_space",
+    "difference",
+    "make",
+    "sentence_encoder",
+    "unknown",
+]

@@ -9,6 +9,7 @@ from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL
 from acnn_tf.models.ensemble import Ensemble
 from acnn_tf.models.model_files import ModelFileError, load_model, save_model
+from acnn_tf.models.zero_shot import ZeroShot
 
 __all__ = [
     "ACNN",
@@ -16,6 +17,7 @@ __all__ = [
     "CTRL",
     "Ensemble",
     "ModelFileError",
+    "ZeroShot",
     "load_model",
     "save_model",
 ]

@@ -195,7 +195,7 @@ class Ensemble(MomentModel):
 
 # What the networks have in common besides their settings.
 _COMMON = frozenset(
-    ("grid", "context_size", "clip_dim", "normalization", "query_projection")
+    ("grid", "context_size", "clip_dim", "normalization", "query_dim")
 )
 
 

@@ -21,7 +21,8 @@ from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL
 from acnn_tf.models.ensemble import Ensemble
-from acnn_tf.models.window_model import OF_KERAS
+from acnn_tf.models.window_model import DESCRIPTIONS, OF_KERAS
+from acnn_tf.models.zero_shot import ZeroShot
 
 # A model of 11 million weights takes 180 MB with its optimizer's state; one
 # with the 400,000 word vectors of GloVe 1.9 GB.
@@ -40,6 +41,7 @@ _JSON_EXPANSION = 32
 _TAPS = 1000
 
 _NETWORKS = {f"acnn_tf>{one.__name__}": one for one in (ACNN, ACRN, CTRL)}
+_MODELS = _NETWORKS | {"acnn_tf>ZeroShot": ZeroShot}
 _LAYERS = {
     f"acnn_tf>{name}": one
     for name, one in vars(layers).items()
@@ -210,11 +212,12 @@ def _make(config):
     if network == "acnn_tf>Ensemble":
         network, members = settings.pop("network"), settings.pop("members")
         settings = {**settings.pop("settings"), **settings}
-    if network not in _NETWORKS:
+    known = _MODELS if members is None else _NETWORKS
+    if network not in known:
         raise ValueError(
             f"expected a model of acnn_tf in {_CONFIG}, found {network!a:.100}"
         )
-    make = _NETWORKS[network]
+    make = known[network]
     unknown = settings.keys() - make.arguments().keys() - set(OF_KERAS)
     if unknown:
         raise ValueError(
@@ -240,9 +243,9 @@ def _make(config):
 def _setting(name, value):
     """A setting: plain values, a layer of ours, or the dtype by its name.
 
-    What made the features is an object of plain values, which the model checks.
+    Descriptions of encoders are objects of plain values, which models check.
     """
-    if name == "encoder":
+    if name in DESCRIPTIONS:
         return value
     if name == "dtype" and isinstance(value, dict):
         return keras.DTypePolicy(value["config"]["name"])

@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import json
 import os
 
 import keras
 
 from acnn_tf import replicas
+from acnn_tf.encoders import descriptions
 
 
 class MomentModel(keras.Model):
@@ -46,6 +48,10 @@ class MomentModel(keras.Model):
     >>> model.fit(batches.distribute(strategy).dataset, ...)  # doctest: +SKIP
     """
 
+    # An encoder with `encode_sentences`, for models that take vectors of
+    # sentences; set where it is at hand, never saved.
+    sentence_encoder = None
+
     def __init__(self, **kwargs):
         # Autocast would round seconds to half precision.
         super().__init__(autocast=False, **kwargs)
@@ -69,7 +75,10 @@ class MomentModel(keras.Model):
         return self.encode_queries(self.read_sentences(sentences).queries)
 
     def read_sentences(self, sentences):
-        """What `encode_queries` takes, from sentences, by the vocabulary.
+        """What `encode_queries` takes, from sentences.
+
+        By the vocabulary; or by the `sentence_encoder`, where the model takes
+        vectors of sentences and one was set.
 
         Args:
             sentences: List of strings, `[Q]`.
@@ -78,16 +87,20 @@ class MomentModel(keras.Model):
             `acnn_tf.data.sentences.ReadSentences`.
 
         Raises:
-            ValueError: If the model takes vectors of sentences, which it
-                cannot make.
+            ValueError: If the model takes vectors of sentences, and has no
+                `sentence_encoder` to make them.
         """
-        if self.vocabulary is None:
+        if self.vocabulary is not None:
+            return self._words_by_id.read(sentences)
+        if self.sentence_encoder is None:
             raise ValueError(
-                "This model takes vectors of sentences, not words. Encode them "
-                "as those that it was trained on, for `encode_queries`. "
-                f"Received: {sentences!r:.60}"
+                "This model takes vectors of sentences, not words. Set its "
+                "`sentence_encoder`, or encode them as those that it was "
+                f"trained on, for `encode_queries`. Received: {sentences!r:.60}"
             )
-        return self._words_by_id.read(sentences)
+        from acnn_tf.data.sentences import encode
+
+        return encode(sentences, self.sentence_encoder)
 
     @functools.cached_property
     def _words_by_id(self):
@@ -218,6 +231,19 @@ class MomentModel(keras.Model):
             )
             iterator = None
         super()._maybe_symbolic_build(iterator, data_batch)
+
+
+def description_text(name, description):
+    """A description of an encoder, or `None`, as text.
+
+    Keras would make a dictionary and lists of its own of it.
+    """
+    if description is not None:
+        try:
+            description = descriptions.checked(description)
+        except ValueError as error:
+            raise ValueError(f"`{name}`: {error}") from None
+    return json.dumps(description)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,13 @@ from keras import ops
 
 from acnn_tf import layers, replicas
 from acnn_tf.data.windows import WindowGrid
-from acnn_tf.encoders import descriptions
-from acnn_tf.models.moment_model import MomentModel
+from acnn_tf.models.moment_model import MomentModel, description_text
 from acnn_tf.segments import OFFSET_UNITS
 
 # Settings of any `keras.Model`.
 OF_KERAS = ("name", "trainable", "dtype")
+# Settings that describe an encoder, see `acnn_tf.encoders.descriptions`.
+DESCRIPTIONS = ("encoder", "query_description")
 
 
 class WindowModel(MomentModel):
@@ -57,9 +58,9 @@ class WindowModel(MomentModel):
             in the papers.
         decay_sigma: Search lowers the scores of windows that overlap better
             ones, more so the smaller this is. `None` leaves the scores.
-        encoder: What made the clip features, a dictionary, see
-            `acnn_tf.encoders.descriptions`; others are refused. `None` where
-            it is not known.
+        query_description: What made the sentence vectors that it learned from,
+            a dictionary like `encoder`. `None` where it is not known, or
+            queries are words.
 
     Call arguments:
         inputs: Dictionary of a training batch, as `acnn_tf.data.batches`
@@ -101,7 +102,7 @@ class WindowModel(MomentModel):
         offset_unit="window_lengths",
         consensus_iou=(0.5,),
         decay_sigma=None,
-        encoder=None,
+        query_description=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -154,13 +155,9 @@ class WindowModel(MomentModel):
                 "`vocabulary` must be a list of words, each once. "
                 f"Received: {vocabulary!r:.60}"
             )
-        # As text, for Keras would make a list and a dictionary of its own.
-        self._encoder = None
-        if encoder is not None:
-            try:
-                self._encoder = json.dumps(descriptions.checked(encoder))
-            except ValueError as error:
-                raise ValueError(f"`encoder`: {error}") from None
+        self._query_description = description_text(
+            "query_description", query_description
+        )
         self.grid = WindowGrid(
             self.window_lengths, window_overlap, frame_rate, dilation
         )
@@ -219,9 +216,14 @@ class WindowModel(MomentModel):
         }
 
     @property
-    def encoder(self):
-        """What made the clip features: a dictionary, or `None`."""
-        return None if self._encoder is None else json.loads(self._encoder)
+    def query_description(self):
+        """What made the sentence vectors: a dictionary, or `None`."""
+        return json.loads(self._query_description)
+
+    @property
+    def query_dim(self):
+        """E, the width of sentence vectors; of words, that of their GRU."""
+        return self.query_projection.kernel.shape[0]
 
     @property
     def clip_dim(self):
@@ -489,7 +491,7 @@ def deserialize(settings):
     """Settings as `get_config` returned them, with their layers made again."""
     return {
         name: keras.saving.deserialize_keras_object(value)
-        if isinstance(value, dict) and name != "encoder"
+        if isinstance(value, dict) and name not in DESCRIPTIONS
         else value
         for name, value in settings.items()
     }

@@ -116,6 +116,8 @@ def _encode_long(model, grid, clip, duration, windows):
     time and memory are linear in the length of the video.
     """
     contexts = grid.contexts(windows, model.context_size)
+    # What a model asks for that compares a window with the rest of its video.
+    whole = getattr(model, "whole_video", lambda clip: {})(clip)
     middle = windows.mean(axis=1) / model.clip_seconds
     piece_of = (middle // (_LONG // 2)).astype(int)
     encodings = None
@@ -133,6 +135,7 @@ def _encode_long(model, grid, clip, duration, windows):
             "first_clip": np.array([first], np.float32),
             "segment": segment[None].astype(np.float32),
             "duration": np.array([duration], np.float32),
+            **whole,
         }
         encoding = to_numpy(model.encode_windows(inputs))[0]
         if encodings is None:

@@ -64,9 +64,17 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
     `concrete_functions`.
     """
     if model.vocabulary is None:
-        query = (
-            "a vector for each sentence, of the kind the model learned from."
-        )
+        query = f"a vector of {model.query_dim} numbers for each sentence, "
+        if model.query_description is None:
+            query += "of the kind the model\n  learned from."
+        else:
+            # Anybody's, as the model's file may be.
+            name = ascii(model.query_description["name"])[1:-1][:80]
+            query += (
+                f"as\n  `encode_sentences` of the encoder `{name}` makes it. "
+                "That encoder is not in this\n  folder, which so takes no "
+                "sentences."
+            )
         sentence, unknown_words = "[0.1, ...]", ""
     else:
         query = (

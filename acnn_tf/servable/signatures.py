@@ -76,7 +76,7 @@ class Signatures(tf.Module):
         if self._word_ids is not None:
             query = tf.TensorSpec([None], tf.string, "query")
         else:
-            width = model.query_projection.kernel.shape[0]
+            width = model.query_dim
             query = tf.TensorSpec([None, width], tf.float32, "query")
         video = {
             "clip": tf.TensorSpec(

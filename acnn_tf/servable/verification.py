@@ -30,7 +30,8 @@ def example_inputs(model, num_clips=(9, 5)):
     """
     rng = np.random.default_rng(0)
     clip = rng.normal(size=(len(num_clips), max(num_clips), model.clip_dim))
-    clip = clip * model.normalization.scale + model.normalization.mean
+    if normalization := getattr(model, "normalization", None):
+        clip = clip * normalization.scale + normalization.mean
     for row, count in enumerate(num_clips):
         clip[row, count:] = 0
     video = {
@@ -39,7 +40,7 @@ def example_inputs(model, num_clips=(9, 5)):
         "duration": np.array(num_clips) * float(model.clip_seconds),
     }
     if model.vocabulary is None:
-        width = model.query_projection.kernel.shape[0]
+        width = model.query_dim
         query = rng.normal(size=(len(num_clips), width)).astype(np.float32)
     else:
         words = model.vocabulary

@@ -24,7 +24,7 @@ class PlainACNN(ACNN):
         self.build(
             {
                 "window": (None, None, None, model.clip_dim),
-                "query": (None, model.query_projection.kernel.shape[0]),
+                "query": (None, model.query_dim),
             }
         )
         for name in ("pooling", "window_projection", "query_projection"):

@@ -1,0 +1,102 @@
+"""Encoders of sentences, and whether one is that of a model."""
+
+from acnn_tf.encoders.encoder import Encoder, make
+from acnn_tf.files.problems import DataError, fail
+
+
+def sentence_encoder(
+    description: dict | None,
+    name: str | None = None,
+    whose: str = "the model",
+) -> Encoder:
+    """Makes the encoder of the sentences that a model learned from.
+
+    Args:
+        description: Of that encoder, `model.query_description`; `None` where
+            it is not known.
+        name: String, as for `acnn_tf.encoders.make`. Default: the name in the
+            description, which holds no folder.
+        whose: String: what is so described, for messages.
+
+    Returns:
+        `Encoder` with `encode_sentences`.
+
+    Raises:
+        DataError: If it has other weights than the description says.
+        ValueError: If neither says which one, or it encodes no sentences; and
+            as `make`.
+
+    Example:
+
+    >>> sentence_encoder(None, "pixels")
+    Traceback (most recent call last):
+    ...
+    ValueError: pixels encodes no sentences: ...
+    """
+    if not (name or description):
+        raise ValueError(
+            f"Sentences have to be encoded, and {whose} does not say by which "
+            "encoder: name it, such as clip:FOLDER."
+        )
+    try:
+        encoder = make(name or description["name"])
+    except (OSError, ValueError) as error:
+        if name:
+            raise
+        raise ValueError(
+            f"Sentences have to be encoded by {description['name']}, as "
+            f"{whose} says, which cannot be made by that name ({error}). If "
+            "its weights are in a folder, name that, such as clip:FOLDER."
+        ) from error
+    if not hasattr(encoder, "encode_sentences"):
+        raise ValueError(
+            f"{encoder.name} encodes no sentences: name an encoder of pictures "
+            "and sentences, such as clip:FOLDER."
+        )
+    check_space(encoder.description, description, whose)
+    return encoder
+
+
+def check_space(
+    made_by: dict | None, other: dict | None, whose: str = "the model"
+) -> None:
+    """Refuses sentences of another encoder than they are compared with.
+
+    Kind and weights count; the frame rate does not, as sentences have none.
+    Where one of the two is not known, nothing is compared.
+
+    Args:
+        made_by: Description of the encoder of the sentences, see
+            `acnn_tf.encoders.descriptions`.
+        other: Description of the encoder that they must be of.
+        whose: String: what `other` describes, for the message.
+
+    Raises:
+        DataError: If they differ.
+
+    Example:
+
+    >>> b32 = {"encoder": "clip", "name": "clip:b32", "weights": "sha256:1"}
+    >>> l14 = {"encoder": "clip", "name": "clip:l14", "weights": "sha256:2"}
+    >>> check_space(b32, l14, "clips.hdf5")
+    Traceback (most recent call last):
+    ...
+    acnn_tf.files.problems.DataError: clips.hdf5: made by clip:l14 (sha256:2...
+    """
+    if made_by is None or other is None:
+        return
+    if any(
+        made_by.get(key) != other.get(key) for key in ("encoder", "weights")
+    ):
+        fail(
+            whose,
+            f"made by {_named(other)}, the sentences would be encoded by "
+            f"{_named(made_by)}; name the encoder that made it",
+            kind=DataError,
+        )
+
+
+def _named(description):
+    weights = description.get("weights")
+    digits = f" ({weights[:15]})" if weights else ""
+    return f"{description.get('name')}{digits}"
