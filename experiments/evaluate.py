@@ -1,13 +1,16 @@
-r"""Evaluates a trained model on a split, or scores a file of predictions.
+r"""Evaluates a model on a split, or scores a file of predictions.
 
   python -m experiments.evaluate --workdir=runs/charades --split=val \
       --suppression=per_threshold --predictions_out=predictions.jsonl
+  python -m experiments.evaluate --model=zero_shot --dataset=charades_sta \
+      --annotations=charades_sta_val.txt --durations=durations_val.json \
+      --features=clip_val.hdf5 --sentence_vectors=clip_sentences.hdf5
   python -m experiments.evaluate --predictions=predictions.jsonl \
       --dataset=jsonl --annotations=val.jsonl
 
-The model's dataset is that of its training unless you name another. The file
-may be anybody's: a line for each query, {"qid": ..., "query": ..., "vid": ...,
-"pred_relevant_windows": [[start, end, score], ...]}, in seconds.
+A run's dataset is that of its training unless you name another. The file of
+predictions may be anybody's: a line for each query, {"qid": ..., "query": ...,
+"vid": ..., "pred_relevant_windows": [[start, end, score], ...]}, in seconds.
 
 Prints R@n, IoU=m (share of queries with one of the top n results at IoU >= m)
 and mIoU (mean IoU of the first result), and the protocol of suppression, which
@@ -19,7 +22,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import sys
 
 from absl import flags
@@ -28,13 +30,14 @@ import acnn_tf
 from acnn_tf.data import scenes
 from acnn_tf.segments import SUPPRESSIONS
 from experiments import evaluation_plots, per_query_csv, splits, strategies
-from export import command
+from export import command, run_models
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(splits)
 flags.adopt_module_key_flags(evaluation_plots)
 flags.adopt_module_key_flags(strategies)
 
+run_models.define_flags()
 flags.DEFINE_string("workdir", None, "Folder of a run, to evaluate its model.")
 flags.DEFINE_string("predictions", None, "File of predictions to score.")
 flags.DEFINE_enum(
@@ -74,6 +77,10 @@ def data_settings():
     data = command.flag_values(splits)
     if FLAGS.workdir and not FLAGS.dataset:
         data = splits.settings_of_run(FLAGS.workdir, FLAGS.split) | data
+    if FLAGS.encoder:
+        if FLAGS.sentence_vectors:
+            raise ValueError("Give --sentence_vectors or --encoder, not both.")
+        data.pop("sentence_vectors", None)
     return data
 
 
@@ -97,8 +104,11 @@ def measure(evaluate, model, split, **options):
 def evaluate_model(split, strategy, render, **protocol):
     """Returns tables by their titles, and the predictions."""
     with strategy.scope():
-        model = acnn_tf.models.load_model(
-            os.path.join(FLAGS.workdir, "model.keras")
+        model = run_models.load_model(
+            FLAGS.workdir,
+            features=split.features,
+            with_sentences=split.sentence_vectors is None,
+            **command.given("model", "encoder"),
         )
     if FLAGS.window_lengths:
         lengths = tuple(map(float, FLAGS.window_lengths))
@@ -113,7 +123,7 @@ def evaluate_model(split, strategy, render, **protocol):
         math.prod(variable.shape) for variable in model.trainable_variables
     )
     tables["chance"] = acnn_tf.evaluation.chance(split.moments, model.grid)
-    if strategy.extended.should_checkpoint:
+    if strategy.extended.should_checkpoint and FLAGS.workdir:
         try:
             evaluation_plots.draw_evaluation(
                 FLAGS.workdir,
@@ -142,8 +152,12 @@ def show(tables):
 
 
 def run():
-    if not (FLAGS.predictions or FLAGS.workdir):
-        raise ValueError("Give --workdir, or --predictions.")
+    if not (FLAGS.predictions or FLAGS.workdir or FLAGS.model):
+        raise ValueError("Give --workdir, --model=zero_shot or --predictions.")
+    if not FLAGS.predictions:
+        run_models.check_choice(FLAGS.workdir, FLAGS.model)
+    if FLAGS.timelines and not FLAGS.workdir:
+        raise ValueError("--timelines draws into --workdir, which is missing.")
     strategy = strategies.make_strategy(**command.flag_values(strategies))
     data = data_settings()
     split = splits.load_split(

@@ -110,7 +110,12 @@ _TABLE = {
             True,
             "Tell where a window lies in its video.",
         ),
-        "query_encoder": (str, "gru", "How words are encoded: gru or mean."),
+        "query_encoder": (
+            str,
+            "gru",
+            "How words are encoded: gru or mean; or an encoder of whole "
+            "sentences, as clip:FOLDER.",
+        ),
         "query_units": (int, 128, "Units of the GRU in each direction."),
         "word_dim": (int, 300, "Width of the word vectors."),
         "train_words": (bool, True, "Let training change the word vectors."),
@@ -168,6 +173,11 @@ for _name, _argument in ARGUMENTS.items():
     _define(_name, None, _help(_argument))
 
 
+def encodes_sentences(query_encoder):
+    """Whether a value of --query_encoder names an encoder of sentences."""
+    return query_encoder not in (None, "gru", "mean")
+
+
 def make_model(
     split,
     model: typing.Literal[*MODELS] = "acnn",
@@ -178,9 +188,12 @@ def make_model(
     """Makes the model that fits the clips and the words of a `Split`.
 
     The arguments are explained by the flags of their names, and checked by
-    `constructor_arguments`.
+    `constructor_arguments`. Where an encoder makes vectors of sentences, they
+    must be in the `Split`: see `splits.encode_sentences`.
     """
     arguments = constructor_arguments(model, **settings)
+    if encodes_sentences(arguments.get("query_encoder")):
+        del arguments["query_encoder"]  # of words, which there are none of
     make = getattr(acnn_tf.models, MODELS[model][0])
     if members > 1:
         make = functools.partial(acnn_tf.models.Ensemble, make, members)
@@ -189,9 +202,11 @@ def make_model(
     if split.sentence_vectors is not None:
         if word_vectors:
             raise ValueError(
-                "Give --word_vectors or --sentence_vectors, not both."
+                "--word_vectors are for words, but sentences come as vectors: "
+                "leave it out, or --sentence_vectors or --query_encoder."
             )
-        return make(**arguments)
+        described = getattr(split.sentence_vectors, "description", None)
+        return make(query_description=described, **arguments)
     words = acnn_tf.data.Vocabulary.from_sentences(
         [moment.query for moment in split.moments]
     ).words

@@ -4,6 +4,8 @@ r"""Finds moments: the best over all videos of a feature file, or an index.
       --features=clips.hdf5 --query="a person opens the door" --top=5
   python -m experiments.search --workdir=runs/charades --index=runs/index \
       --features=clips.hdf5 --query="a person opens the door"
+  python -m experiments.search --model=zero_shot --encoder=clip:weights \
+      --features=clips.hdf5 --query="a person opens the door"
 
 With --index the encoded windows are kept in that folder: videos of --features
 that are not there yet are added, and later searches need no --features.
@@ -13,22 +15,20 @@ moments for one query; they are no probabilities, and those of two queries do
 not compare. Results of one video overlap by at most --nms_threshold.
 """
 
-import os
-
 from absl import flags
 
 import acnn_tf
-from experiments import queries
-from export import command, indexing
+from acnn_tf.files.problems import DataError, Problem
+from acnn_tf.files.text import normalize, text_lines
+from export import command, indexing, run_models
 from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(indexing)
 flags.adopt_module_key_flags(queries)
 
-flags.DEFINE_string(
-    "workdir", None, "Folder of a run, whose model searches.", required=True
-)
+run_models.define_flags()
+flags.DEFINE_string("workdir", None, "Folder of a run, whose model searches.")
 flags.DEFINE_string(
     "features",
     None,
@@ -67,13 +67,12 @@ def run():
     sentences = queries.read_queries(**command.flag_values(queries))
     if not (FLAGS.features or FLAGS.index):
         raise ValueError("Give --features, --index or both.")
-    path = os.path.join(FLAGS.workdir, "model.keras")
-    model = acnn_tf.models.load_model(path)
-    if model.vocabulary is None:
-        raise ValueError(
-            f"{path} takes sentence vectors, and nothing here makes them of "
-            "sentences: see acnn_tf.search.MomentIndex."
-        )
+    model = indexing.load_model(
+        FLAGS.workdir,
+        FLAGS.features,
+        FLAGS.clip_seconds,
+        **command.given("model", "encoder"),
+    )
     index = acnn_tf.search.MomentIndex(
         model, FLAGS.index, dtype=FLAGS.index_dtype
     )

@@ -129,6 +129,26 @@ def preload(split):
     return split._replace(features=Preloaded(clips, videos, *about))
 
 
+class EncodedSentences(dict):
+    """Sentence vectors by query id, and the description of their encoder."""
+
+    def __init__(self, moments, encoder):
+        vectors = encoder.encode_sentences([one.query for one in moments])
+        super().__init__(zip((one.query_id for one in moments), vectors))
+        self.description = encoder.description
+
+
+def encode_sentences(split, encoder):
+    """The same `Split`, with vectors of its sentences by an encoder."""
+    if split.sentence_vectors is not None:
+        raise ValueError(
+            f"Give --sentence_vectors or --query_encoder={encoder.name}, not "
+            "both."
+        )
+    vectors = EncodedSentences(split.moments, encoder)
+    return split._replace(sentence_vectors=vectors)
+
+
 def settings_of_run(workdir, split):
     """The data that a run was trained on, or its model was chosen by.
 

@@ -125,6 +125,11 @@ def train(strategy):
     val_data = data | {n: FLAGS[f"val_{n}"].value for n in splits.FILES}
     for name, path in splits.files_of("val", **val_data).items():
         files[f"val_{name}"] = path
+    sentence_encoder = None
+    if model_flags.encodes_sentences(FLAGS.query_encoder):
+        sentence_encoder = acnn_tf.encoders.sentence_encoder(
+            None, FLAGS.query_encoder
+        )
     words = command.flag_words(sys.argv[0])
     split = splits.load_split("train", **data)
     made_by = split.features.encoder
@@ -139,6 +144,11 @@ def train(strategy):
     if FLAGS.smoke:
         split = split._replace(moments=split.moments[:64])
         val = val._replace(moments=val.moments[:64])
+    if sentence_encoder is not None:
+        split, val = (
+            splits.encode_sentences(one, sentence_encoder)
+            for one in (split, val)
+        )
 
     with strategy.scope():
         # Model. The file of features may hold other videos as well.

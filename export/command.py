@@ -82,6 +82,8 @@ def _message(error):
                 f"{package} is not installed: "
                 f"pip install 'acnn_tf[{_EXTRAS[package]}]'"
             )
+    elif isinstance(error, ImportError) and error.__cause__ is not None:
+        return str(error)  # says which extra is missing
     elif isinstance(error, MemoryError) or (
         type(error).__name__ == "ResourceExhaustedError"
     ):

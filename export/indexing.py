@@ -1,12 +1,13 @@
 """Adds the videos of a file of features to an index, and the flags for it."""
 
+import contextlib
 import sys
 
 from absl import flags
 
 import acnn_tf
 from acnn_tf.data.durations import read_durations
-from export import command
+from export import run_models
 
 flags.DEFINE_string(
     "durations",
@@ -19,6 +20,17 @@ flags.DEFINE_float(
     None,
     "Seconds from one clip to the next. Default: as the features say.",
 )
+
+
+def load_model(workdir=None, path=None, clip_seconds=None, **settings):
+    """`run_models.load_model` for the clip features of a file, if any."""
+    with contextlib.ExitStack() as stack:
+        features = None
+        if path and not workdir:
+            features = stack.enter_context(
+                acnn_tf.data.open_features(path, clip_seconds=clip_seconds)
+            )
+        return run_models.load_model(workdir, features=features, **settings)
 
 
 def add_videos(index, path, durations=None, clip_seconds=None, videos=None):

@@ -1,4 +1,4 @@
-r"""Exports a trained model as a servable: DIR/acnn/<version>/.
+r"""Exports a model as a servable: DIR/acnn/<version>/.
 
   python -m export.saved_model --workdir=runs/charades --export_dir=models \
       --corpus=clips.hdf5
@@ -20,13 +20,14 @@ from absl import flags
 import acnn_tf
 from acnn_tf.files.locks import locked
 from acnn_tf.files.names import check_file_name
-from export import command, indexing
+from export import command, indexing, run_models
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(indexing)
 
+run_models.define_flags()
 flags.DEFINE_string(
-    "workdir", None, "Folder of a run, whose model is exported.", required=True
+    "workdir", None, "Folder of a run, whose model is exported."
 )
 flags.DEFINE_string(
     "export_dir", None, "Folder to export into, as NAME/VERSION.", required=True
@@ -122,8 +123,13 @@ def export(folder):
     target = os.path.join(folder, str(version))
     if os.path.exists(target):  # before videos are encoded for hours
         raise FileExistsError(f"{target} is there already.")
-    path = os.path.join(FLAGS.workdir, "model.keras")
-    model = acnn_tf.models.load_model(path)
+    model = indexing.load_model(
+        FLAGS.workdir,
+        FLAGS.corpus,
+        FLAGS.clip_seconds,
+        with_sentences=False,
+        **command.given("model", "encoder"),
+    )
     index = make_index(model)
     try:
         assets_extra = warmup_requests(FLAGS.name, model, index)
@@ -137,7 +143,8 @@ def export(folder):
         assets_extra=assets_extra,
         **command.given("top_n", "nms_threshold"),
     )
-    print(f"{target}: the same numbers as {path}, but for rounding:")
+    name = FLAGS.model or os.path.join(FLAGS.workdir, "model.keras")
+    print(f"{target}: the same numbers as {name}, but for rounding:")
     for signature, error in errors.items():
         print(f"  {signature:<15} {error:.1e} of the largest number")
 

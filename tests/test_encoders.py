@@ -40,14 +40,14 @@ def random_frames(count, height=40, width=56, seed=0):
 # One small encoder of each kind
 
 
-def save_clip(folder):
+def save_clip(folder, seed=0):
     """A tiny CLIP of random weights, by keras-hub's own writers."""
     models = pytest.importorskip("keras_hub").models
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     words = [*letters, *(f"{letter}</w>" for letter in letters)]
     words += ["ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
     sizes = {"hidden_dim": 8, "num_layers": 1, "num_heads": 2}
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     vision = models.CLIPVisionEncoder(
         patch_size=16, intermediate_dim=16, image_shape=(32, 32, 3), **sizes
     )
