@@ -2,12 +2,12 @@ r"""From nothing to found moments, in a few minutes and without a download.
 
   python -m experiments.quickstart
 
-Makes small videos of moving shapes, with sentences that say what moves, how
-and in which order; trains ACNN on them, evaluates it, answers three sentences,
-draws pictures and exports a servable. Each step is a command of its own,
-printed before it runs, which works the same on your data. Everything is
-written to --workdir, which is emptied first if an earlier quick start filled
-it.
+Makes small videos of moving shapes as .mp4 files, with sentences that say what
+moves, how and in which order; extracts features, trains ACNN, evaluates it,
+draws pictures, exports a servable, and answers three sentences about a video
+that it has not seen. Each step is a command of its own, printed before it runs,
+which works the same on your data. Everything is written to --workdir, which is
+emptied first if an earlier quick start filled it.
 """
 
 import json
@@ -53,43 +53,46 @@ def step(module, *arguments):
     return done.stdout
 
 
-def make_scenes(folder, num_scenes):
-    """Writes training, validation and test videos as files."""
-    from acnn_tf.data import synthetic
+def make_videos(folder, num_videos):
+    """Writes videos and sentences for training, validation and test.
 
-    for split, share in (("train", 1.0), ("val", 0.2), ("test", 0.2)):
-        scenes = synthetic.make_scenes(
-            max(1, round(num_scenes * share)), split=split
-        )
-        synthetic.write(scenes, folder, split)
-        print(
-            f"{split}: {len(scenes.features)} videos, "
-            f"{len(scenes.moments)} sentences"
-        )
-    return scenes.moments
+    Returns the path of a further video, and its moments.
+    """
+    from acnn_tf.data import synthetic, write_jsonl
+
+    count = max(1, round(0.2 * num_videos))
+    for split, num in (("train", num_videos), ("val", count), ("test", count)):
+        path = os.path.join(folder, split)
+        moments = synthetic.write_videos(path, num, split=split)
+        write_jsonl(moments, f"{path}.jsonl")
+        print(f"{path}: {num} videos, {len(moments)} sentences")
+    # One of other random numbers.
+    path = os.path.join(folder, "new")
+    moments = synthetic.write_videos(path, 1, split="test", seed=1)
+    return os.path.join(path, f"{moments[0].video_id}.mp4"), moments
 
 
-def answer(workdir, data, moments, count):
-    """Searches the videos of so many sentences, one from each part."""
-    for part in range(count):
-        moment = moments[(2 * part + 1) * len(moments) // (2 * count)]
+def ask(workdir, video, moments):
+    """Asks for moments of a video: a list of lines."""
+    lines = [f"{video}, which it has not seen:"]
+    for moment in moments:
         printed = step(
-            "experiments.search",
+            "experiments.predict",
             f"--workdir={workdir}",
-            f"--features={data}/features_test.hdf5",
-            f"--videos={moment.video_id}",
+            f"--video={video}",
             f"--query={moment.query}",
-            "--top=3",
+            "--top=2",
             "--json",
         )
-        print(f"  {moment.query!r} in {moment.video_id}:")
+        lines.append(f"  {moment.query}")
         for found in json.loads(printed)["moments"]:
-            print(
+            lines.append(
                 f"    found {found['start']:5.1f} to {found['end']:5.1f} s, "
                 f"score {found['score']:.2f}"
             )
         (start, end), *_ = moment.segments
-        print(f"    true  {start:5.1f} to {end:5.1f} s")
+        lines.append(f"    true  {start:5.1f} to {end:5.1f} s")
+    return lines
 
 
 def run():
@@ -106,8 +109,16 @@ def run():
                 "--workdir that is not there yet, or is empty."
             )
         shutil.rmtree(workdir)
-    print(f"Making scenes in {data}")
-    moments = make_scenes(data, 5 if FLAGS.smoke else num_scenes)
+    print(f"Making videos in {data}")
+    video, moments = make_videos(data, 5 if FLAGS.smoke else num_scenes)
+    for name, splits in (("features", "train,val"), ("features_test", "test")):
+        folders = ",".join(os.path.join(data, x) for x in splits.split(","))
+        step(
+            "experiments.extract_features",
+            f"--videos={folders}",
+            "--encoder=pixels",
+            f"--out={data}/{name}.hdf5",
+        )
     smoke = ["--smoke"] if FLAGS.smoke else []
     step(
         "experiments.train",
@@ -124,13 +135,13 @@ def run():
         "--suppression=per_threshold",
         "--timelines=4",
     )
-    answer(workdir, data, moments, 1 if FLAGS.smoke else 3)
     step(
         "export.saved_model",
         f"--workdir={workdir}",
         f"--export_dir={workdir}/models",
         f"--corpus={data}/features_test.hdf5",
     )
+    answers = ask(workdir, video, moments[: 1 if FLAGS.smoke else 3])
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     print(f"\nDone in {minutes} min {seconds} s. Pictures:")
     for name in ("training.png", "table.png", "timelines"):
@@ -143,6 +154,12 @@ def run():
     ]
     print("To ask a server, after pip install -e '.[serving]':")
     print(f"  python -m {shlex.join(words)}")
+    print("To ask about a video of your own (BUILD.md: your own videos):")
+    print(
+        f"  python -m experiments.predict --workdir={workdir} "
+        '--video=FILE --query="..."'
+    )
+    print("\n".join(["", *answers]))
 
 
 if __name__ == "__main__":

@@ -254,8 +254,17 @@ def test_a_second_training_is_refused_before_its_data_is_read(tmp_path):
 def test_quickstart_goes_all_the_way(tmp_path):
     workdir = tmp_path / "quick"
     printed = run("quickstart", "--smoke", f"--workdir={workdir}").stdout
-    for words in ("R@10", "shuffled", "chance", "found", "true", "Pictures:"):
+    for words in ("R@10", "shuffled", "chance", "Pictures:", "To ask"):
         assert words in printed
+    # It ends with what was asked for.
+    *_, video, query, found, _, true = printed.splitlines()
+    assert (
+        video == f"{workdir}/data/new/scene_500000.mp4, which it has not seen:"
+    )
+    (sentence, *_) = synthetic.name_moments("scene_500000")
+    assert query == f"  {sentence.query}"
+    assert re.fullmatch(r"    found +[\d.]+ to +[\d.]+ s, score .*", found)
+    assert re.fullmatch(r"    true +[\d.]+ to +[\d.]+ s", true)
     for name in ("model.keras", "training.png", "table.png", "timelines"):
         assert (workdir / name).exists()
 

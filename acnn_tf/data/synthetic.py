@@ -5,8 +5,10 @@ whole visits of a shape; their segments are the moments. What is not named is
 there to be told apart from them.
 """
 
+import concurrent.futures
 import dataclasses
 import operator
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,14 @@ import numpy as np
 from acnn_tf.data import annotations
 from acnn_tf.data import features as features_lib
 from acnn_tf.data.annotations import SPLITS, Moment
-from acnn_tf.data.scenes import FRAME_RATE, generator, plan, render
+from acnn_tf.data.scenes import FRAME_RATE, FRAME_SIZE, generator, plan, render
 from acnn_tf.encoders.pixels import Pixels, describe
+from acnn_tf.files.atomic import replacing
 
 CLIP_SECONDS = 0.5
 VIDEOS_IN_SPLIT = 100_000
+# Of a pixel in the files of videos.
+_SCALE = 4
 
 # What the shapes and motions of a scene are called.
 SHAPES = {
@@ -123,6 +128,16 @@ def make_scenes(
     >>> scenes.features[moment.video_id].shape
     (93, 130)
     """
+    moments, features = [], {}
+    for video_id in _video_ids(num_videos, split, seed):
+        moments += name_moments(video_id)
+        features[video_id] = describe(
+            render(video_id), clip_frames=round(CLIP_SECONDS * FRAME_RATE)
+        )
+    return Scenes(moments, features)
+
+
+def _video_ids(num_videos, split, seed):
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: {split}")
     if not 0 < num_videos <= VIDEOS_IN_SPLIT:
@@ -133,14 +148,7 @@ def make_scenes(
     if seed < 0:
         raise ValueError(f"`seed` must not be negative. Received: {seed}")
     first = (seed * len(SPLITS) + SPLITS.index(split)) * VIDEOS_IN_SPLIT
-    moments, features = [], {}
-    for number in range(first, first + num_videos):
-        video_id = f"scene_{number:06d}"
-        moments += name_moments(video_id)
-        features[video_id] = describe(
-            render(video_id), clip_frames=round(CLIP_SECONDS * FRAME_RATE)
-        )
-    return Scenes(moments, features)
+    return [f"scene_{first + number:06d}" for number in range(num_videos)]
 
 
 def write(scenes: Scenes, folder, split: str) -> None:
@@ -158,6 +166,63 @@ def write(scenes: Scenes, folder, split: str) -> None:
         scenes.clip_seconds,
         scenes.encoder,
     )
+
+
+def write_videos(
+    folder, num_videos: int = 200, *, split: str = "train", seed: int = 0
+) -> list[Moment]:
+    """Writes the videos of `make_scenes` as files, `ID.mp4` in H.264.
+
+    Each pixel is a square of 4 x 4, so that what a codec takes away, colour
+    first of all, takes nothing from what is to be seen.
+
+    Args:
+        folder: Where they go.
+        num_videos: See `make_scenes`.
+        split: Likewise.
+        seed: Likewise.
+
+    Returns:
+        List of `Moment`: their sentences.
+
+    Raises:
+        ImportError: If PyAV is not installed.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> moments = write_videos(folder, num_videos=1)
+    >>> os.listdir(folder), moments[0].video_id
+    (['scene_000000.mp4'], 'scene_000000')
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    videos = _video_ids(num_videos, split, seed)
+    # FFmpeg lets other threads go on while it encodes.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        paths = [folder / f"{video_id}.mp4" for video_id in videos]
+        list(pool.map(_write_mp4, paths, videos))
+    return [moment for video_id in videos for moment in name_moments(video_id)]
+
+
+def _write_mp4(path, video_id):
+    import av
+
+    options = {"crf": "18", "preset": "veryfast", "threads": "1"}
+    size = _SCALE * FRAME_SIZE
+    with (
+        replacing(path) as partial,
+        av.open(partial, "w", format="mp4") as container,
+    ):
+        stream = container.add_stream("libx264", FRAME_RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        for picture in render(video_id):
+            for axis in (0, 1):
+                picture = picture.repeat(_SCALE, axis)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def name_moments(video_id: str) -> list[Moment]:
