@@ -6,14 +6,14 @@ import sys
 from absl import flags
 
 import acnn_tf
-from acnn_tf.data.durations import read_durations
-from export import run_models
+from acnn_tf.data.durations import known_seconds
+from export import command, run_models
 
 flags.DEFINE_string(
     "durations",
     None,
-    "JSON or CSV file of the seconds of each video. Default: those of its "
-    "clips.",
+    "JSON or CSV file of the seconds of each video. Default: those beside the "
+    "features, as experiments.extract_features leaves them, or of its clips.",
 )
 flags.DEFINE_float(
     "clip_seconds",
@@ -37,14 +37,14 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     """Encodes the videos that an index does not have yet; shows progress.
 
     The `MomentIndex` takes those of a file of clip features, or only `videos`,
-    ids. `durations` is a file, see `read_durations`; `clip_seconds` is for
+    ids. `durations` is a file, see `known_seconds`; `clip_seconds` is for
     features that do not say.
     """
-    seconds = read_durations(durations) if durations else {}
     with acnn_tf.data.open_features(
         path, clip_seconds=clip_seconds
     ) as features:
         command.tell_unknown(features, index)
+        seconds = known_seconds(features, durations)
         index.add_missing(features, seconds, videos, _print_progress)
 
 

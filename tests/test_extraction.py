@@ -17,7 +17,14 @@ from acnn_tf.data.video import VideoError
 from acnn_tf.files.problems import DataError, summarize
 from experiments import progress, shard_work
 from tests.processes import Started, run_module
-from tests.video_files import RATE, draw, shortened, write, write_sound
+from tests.video_files import (
+    RATE,
+    draw,
+    resident_bytes,
+    shortened,
+    write,
+    write_sound,
+)
 
 PIXELS = encoders.make("pixels", frame_rate=5)
 
@@ -129,6 +136,19 @@ def test_real_videos_are_encoded(shared_data):
     # 36 and 31 frames, 2 to a clip.
     for (_, path), count in zip(videos.items(), (18, 16), strict=True):
         assert encode_video(path, encoder).clips.shape == (count, encoder.dim)
+
+
+@pytest.mark.soak
+def test_two_hours_take_no_more_memory_than_seconds(tmp_path):
+    pictures = (draw(i % 1024) for i in range(2 * 3600 * 10))
+    path = write(tmp_path / "a.mp4", pictures=pictures, rate=10)
+    encode_video(write(tmp_path / "b.mp4"), PIXELS)
+    before = resident_bytes()
+    encoded = encode_video(path, PIXELS)
+    # 5 frames a second, 2 to a clip, 130 numbers of 4 bytes: 9 MB, twice.
+    assert encoded.clips.shape == (18_000, PIXELS.dim)
+    assert encoded.duration == 7200
+    assert resident_bytes() - before < 40 * 2**20
 
 
 # A file of features

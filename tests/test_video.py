@@ -18,6 +18,7 @@ from tests.video_files import (
     av,
     draw,
     numbers,
+    resident_bytes,
     shortened,
     write,
     write_sound,
@@ -158,11 +159,6 @@ def test_a_single_frame_is_a_video(tmp_path):
     assert numbers(video.frames(fps=1)) == [5]
     assert video.duration == pytest.approx(1 / RATE)
     assert video.problems == []
-
-
-def resident_bytes():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_two_hours_take_no_more_memory_than_seconds(tmp_path):

@@ -103,3 +103,8 @@ def shortened(path, share=0.3):
     data = Path(path).read_bytes()
     Path(path).write_bytes(data[: int(share * len(data))])
     return path
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
