@@ -2,9 +2,15 @@ r"""Trains a model: from annotations and features to WORKDIR/model.keras.
 
   python -m experiments.train --dataset=synthetic --workdir=runs/scenes
 
+  python -m experiments.train --videos=videos --annotations=own.jsonl \
+      --workdir=runs/mine
+
   python -m experiments.train --dataset=jsonl --annotations=train.jsonl \
       --features=clips.hdf5 --val_annotations=val.jsonl \
       --val_features=clips.hdf5 --workdir=runs/mine
+
+With --videos their features are extracted first, into WORKDIR/features.hdf5,
+and without --val_annotations a fifth of the videos is held out.
 
 Shows progress, searches the validation split after every epoch and keeps the
 best model; at the end it finds out what that model's scores are worth. Started
@@ -29,6 +35,7 @@ from experiments import (
     argument_flags,
     losses_and_optimizer,
     model_flags,
+    own_videos,
     run_settings,
     splits,
     strategies,
@@ -52,6 +59,22 @@ for name in splits.FILES:
     flags.DEFINE_string(
         f"val_{name}", None, f"What --{name} is, for the validation split."
     )
+flags.DEFINE_list(
+    "videos",
+    None,
+    "Files, folders and patterns of videos, in place of --features.",
+)
+flags.DEFINE_string(
+    "encoder",
+    None,
+    "What makes the features of --videos, as for experiments.extract_features. "
+    "Default: pixels.",
+)
+flags.DEFINE_float(
+    "fps",
+    None,
+    "Frames of a second of --videos to encode. Default: the encoder's own.",
+)
 flags.DEFINE_integer("epochs", 12, "Number of epochs.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of weights, order, crops and dropout.")
 flags.DEFINE_integer(
@@ -97,10 +120,32 @@ def fill_in_flags():
             FLAGS[name].parse("none" if value is None else text)
 
 
+def use_videos():
+    """Has the flags name files that are made of --videos."""
+    names = ("data_dir", "features", "val_features", "durations")
+    given = [f"--{name}" for name in names if FLAGS[name].value]
+    if given:
+        raise ValueError(f"--videos goes without {', '.join(given)}.")
+    files = own_videos.prepare(
+        *(FLAGS.workdir, FLAGS.videos, FLAGS.annotations),
+        FLAGS.val_annotations,
+        **command.given("dataset", "encoder", "fps", "skip_bad"),
+    )
+    for name, value in files.items():
+        FLAGS[name].parse(value)
+    # What they have come to is what repeats the run.
+    for name in ("videos", "encoder", "fps"):
+        FLAGS[name].value = None
+
+
 def run():
+    if not FLAGS.videos and (FLAGS.encoder or FLAGS.fps):
+        raise ValueError("--encoder and --fps go with --videos.")
     fill_in_flags()
     strategy = strategies.make_strategy(**command.flag_values(strategies))
     with acnn_tf.training.alone(strategy, FLAGS.workdir):
+        if FLAGS.videos:
+            use_videos()
         train(strategy)
 
 
