@@ -186,3 +186,319 @@ def _watched(frames, video, progress):
     for frame in frames:
         yield frame
         progress(min(video.decoded / video.duration, 1.0))
+
+
+def extract(
+    videos: Mapping[str, str],
+    encoder: Encoder,
+    path: str | os.PathLike,
+    batch_size: int | None = None,
+    progress: Callable[[float, int], None] | None = None,
+) -> list[Problem]:
+    """Encodes videos, and writes a file of their features.
+
+    The file holds these videos and no others, with the encoder's description,
+    and is the same to the last byte whatever was killed on the way. Of a file
+    that this function wrote before, videos whose files are the same are kept.
+    While one process does it, another waits.
+
+    Args:
+        videos: Mapping from video id to path, as `find_videos` returns it.
+        encoder: From `acnn_tf.encoders.make`.
+        path: `.hdf5`, `.h5` or `.tfrecord` file.
+        batch_size: See `encode_video`.
+        progress: Function that is called with the share of the work that is
+            done, and the number of the videos that are.
+
+    Returns:
+        List of `Problem`: of each video that could not be encoded, and of each
+        that is damaged, a note (not `dropped`).
+
+    Raises:
+        DataError: If the file, or what was killed on the way to it, was made by
+            another encoder.
+        FileExistsError: If there is a file that this function did not write.
+        WriteError: If something could not be written, as on a full disk.
+
+    Example:
+
+    >>> videos = find_videos("videos/*.mp4")  # doctest: +SKIP
+    >>> encoder = acnn_tf.encoders.make("pixels")  # doctest: +SKIP
+    >>> extract(videos, encoder, "features.hdf5")  # doctest: +SKIP
+    []
+    """
+    with extracting(videos, encoder, path) as work:
+        # One byte more, so that empty files count.
+        sizes = [(_state(v) or [0])[0] + 1 for v in work.missing.values()]
+        ends = np.cumsum([0, *sizes]) / max(sum(sizes), 1)
+
+        def tell(number, share):
+            start, end = ends[number : number + 2]
+            count = len(videos) - len(sizes) + number
+            if progress:
+                progress(start + share * (end - start), count)
+
+        for number, (video_id, video) in enumerate(work.missing.items()):
+            tell(number, 0.0)
+            encode_part(
+                *(work.folder, video_id, video, encoder, batch_size),
+                functools.partial(tell, number),
+            )
+        if progress:
+            progress(1.0, len(videos))
+    return work.problems
+
+
+@contextlib.contextmanager
+def extracting(videos, encoder, path):
+    """`extract` in parts: others may do what is in between.
+
+    Yields an `Extraction`, whose `missing` videos become parts in its `folder`
+    by `encode_part`, in any process and any order. If the block ends well, the
+    features are written, and its `problems` are those that `extract` returns.
+    """
+    path = os.fspath(path)
+    if os.path.splitext(path)[1] not in (".hdf5", ".h5", ".tfrecord"):
+        raise ValueError(
+            f"Features go into a .hdf5, .h5 or .tfrecord file. Received: {path}"
+        )
+    work = Extraction(videos, encoder, path)
+    with locked(work.folder, wait=True):
+        work._prepare()
+        yield work
+        work._finish()
+
+
+class Extraction:
+    """A file of features in the making, see `extracting`.
+
+    Attributes:
+        folder: Where the parts lie.
+        missing: Dictionary from video id to path: those to encode.
+        problems: List of `Problem`, see `extract`; once all is done.
+    """
+
+    def __init__(self, videos, encoder, path):
+        self.folder = f"{path}.parts"
+        self.missing, self.problems = {}, []
+        self._encoder_path = os.path.join(self.folder, "encoder.json")
+        self._videos = dict(sorted(videos.items()))
+        self._path = path
+        self._description = encoder.description
+        self._clip_seconds = encoder.clip_seconds
+        # What the file is of, video id -> row; and of that, what stays.
+        self._rows, self._kept = None, {}
+
+    def _prepare(self):
+        """Finds out what is missing; removes parts of what has changed."""
+        was_begun = os.path.exists(self._encoder_path)
+        if was_begun:
+            with open(self._encoder_path, encoding="utf-8") as file:
+                self._check_encoder(json.load(file), self.folder)
+        if os.path.exists(self._path):
+            self._rows = _read_rows(self._path)
+            if self._rows is None and not was_begun:
+                raise FileExistsError(
+                    f"{self._path} is there already, and no "
+                    f"{videos_path(self._path)} says of what videos it is: "
+                    "choose another file, or remove it"
+                )
+            with open_features(self._path) as features:
+                self._check_encoder(features.encoder or {}, self._path)
+                self._kept = {
+                    video: row
+                    for video, row in (self._rows or {}).items()
+                    if video in features and self._is_same(video, row)
+                }
+        for video_id, video in self._videos.items():
+            part = _part_path(self.folder, video_id)
+            if os.path.exists(part):
+                about = _about(part)
+                if "problem" in about or about["state"] != _state(video):
+                    os.remove(part)
+            if video_id not in self._kept and not os.path.exists(part):
+                self.missing[video_id] = video
+        if self.missing:
+            self._begin()
+
+    def done(self):
+        """Set of the videos that are encoded by now."""
+        there = set(os.listdir(self.folder))
+        return {v for v in self._videos if file_name(v, ".npz") in there}
+
+    def _finish(self):
+        """Writes the features, if they differ from those that are there."""
+        rows = {}
+        for video_id, video in self._videos.items():
+            row = self._kept.get(video_id)
+            if row is None:
+                about = _about(_part_path(self.folder, video_id))
+                if "problem" in about:
+                    self._note(video, about["problem"], dropped=True)
+                    continue
+                row = about["row"]
+            rows[video_id] = row
+            if row["notes"]:
+                self._note(video, row["notes"], dropped=False)
+        if rows and rows != self._rows:
+            self._begin()
+            self._keep()
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(videos_path(self._path))
+            write_features(
+                self._path,
+                _Parts(self.folder, list(rows)),
+                self._clip_seconds,
+                self._description,
+            )
+            _write_rows(self._path, rows)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _note(self, video, message, dropped):
+        # Of a folder, so that those of its files that are alike are one line.
+        folder, name = os.path.split(video)
+        message = f"{name!r} {message}"
+        self.problems.append(Problem(folder or ".", None, message, dropped))
+
+    def _check_encoder(self, made_by, path):
+        between = "now it would be"
+        if differs := difference(made_by, self._description, between):
+            message = f"{differs}; choose another file, or remove this one"
+            fail(path, message, kind=DataError)
+
+    def _is_same(self, video_id, row):
+        video = self._videos.get(video_id)
+        return (
+            video is not None
+            and row["bytes"] == str((_state(video) or [None])[0])
+            and row["sha256"] == digest(video)
+        )
+
+    def _begin(self):
+        """Leaves a sign that what is there is of this function's making."""
+        write_text(self._encoder_path, json.dumps(self._description))
+
+    def _keep(self):
+        """Makes parts of the videos that are kept."""
+        kept = self._kept.keys() - self.done()
+        if not kept:
+            return
+        with open_features(self._path) as features:
+            for video in sorted(kept):
+                row, state = self._kept[video], _state(self._videos[video])
+                part = _part_path(self.folder, video)
+                _write_part(part, features[video], {"row": row, "state": state})
+
+
+def encode_part(
+    folder, video_id, video, encoder, batch_size=None, progress=None
+):
+    """Encodes a video into a part, unless it is there.
+
+    A video that cannot be encoded makes a part that says why. The arguments are
+    those of `Extraction` and of `encode_video`.
+    """
+    path = _part_path(folder, video_id)
+    if os.path.exists(path):
+        return
+    clips, state = None, _state(video)
+    try:
+        clips, duration, notes = encode_video(
+            video, encoder, batch_size, progress
+        )
+        sha256 = digest(video)
+        if _state(video) != state:
+            fail(video, "has changed while it was read; do it again")
+    except DataError as error:
+        about = {"problem": error.problems[0].message}
+    except (OSError, ValueError) as error:
+        about = {"problem": f"cannot be read: {error}"}
+    else:
+        row = [
+            video_id,
+            repr(duration),
+            str(state[0]),
+            sha256,
+            "; ".join(notes),
+        ]
+        about = {"row": dict(zip(_COLUMNS, row, strict=True))}
+    _write_part(path, clips, about | {"state": state})
+
+
+# Parts: an array of clips, unless there is a problem, and what is known of it.
+
+
+def _part_path(folder, video_id):
+    return os.path.join(folder, file_name(video_id, ".npz"))
+
+
+def _write_part(path, clips, about):
+    arrays = {} if clips is None else {"clips": clips}
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, about=json.dumps(about), **arrays)
+
+
+def _read_part(path, name):
+    try:
+        with open(path, "rb") as file, np.load(file) as part:
+            return part[name]
+    except (
+        *(OSError, ValueError, KeyError, EOFError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        message = f"is damaged ({error!s:.80}); remove it, and start again"
+        fail(path, message, kind=DataError)
+
+
+def _about(path):
+    return json.loads(str(_read_part(path, "about")))
+
+
+class _Parts(Mapping):
+    """The clips of parts, which are read when they are asked for."""
+
+    def __init__(self, folder, videos):
+        self._folder, self._videos = folder, videos
+
+    def __getitem__(self, video_id):
+        return _read_part(_part_path(self._folder, video_id), "clips")
+
+    def __iter__(self):
+        return iter(self._videos)
+
+    def __len__(self):
+        return len(self._videos)
+
+
+def _state(video):
+    """What tells a file from a later one of its name, or `None`."""
+    try:
+        status = os.stat(video)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_rows(path):
+    """What is known of each video in a file of features, or `None`."""
+    path = videos_path(path)
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if any(list(row) != _COLUMNS or None in row.values() for row in rows):
+        fail(
+            path,
+            f"expected the columns {', '.join(_COLUMNS)}; restore it, or "
+            "remove it and its features",
+            kind=DataError,
+        )
+    return {row["id"]: row for row in rows}
+
+
+def _write_rows(path, rows):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows.values())
+    write_text(videos_path(path), text.getvalue())
