@@ -100,24 +100,25 @@ def run():
         FLAGS.workdir, FLAGS.encoder, FLAGS.index
     )
     problems = add(retriever, paths)
-    videos = [name for name in paths if name in retriever.video_ids]
+    unread = {problem.path for problem in problems}
+    videos = {name: path for name, path in paths.items() if path not in unread}
     if paths and not videos:
         raise DataError(problems)
     answers = retriever.search(
         sentences,
         FLAGS.top,
-        video_ids=videos or None,
+        video_ids=list(videos) if paths else None,
         **command.given("nms_threshold"),
     )
     unknown = [moments.query for moments in answers if not moments]
     if FLAGS.min_score is not None:
         for moments in answers:
             moments[:] = [m for m in moments if m.score >= FLAGS.min_score]
-    show(retriever, answers, {name: paths[name] for name in videos}, unknown)
+    show(retriever, answers, videos, unknown)
     if FLAGS.clip_out:
-        cut(answers, paths)
+        cut(answers, videos)
     if FLAGS.picture:
-        draw(answers, paths)
+        draw(answers, videos)
     if problems:
         raise DataError(problems)
     queries.refuse_unknown(unknown)
@@ -206,8 +207,12 @@ def draw(answers, paths):
         best = moments[0].video_id
         video = acnn_tf.data.open_video(paths[best])
         duration = video.duration or moments[0].end
-        # The middle of each tenth, and its beginning.
-        frames = list(video.frames(20 / duration))
+        # The beginning and the middle of each tenth, no larger than they show.
+        step = max(video.size[0] // 180, 1)
+        frames = [
+            frame[::step, ::step].copy()
+            for frame in video.frames(20 / duration)
+        ]
         out = FLAGS.picture
         if len(answers) > 1:
             out = f"{stem}-{number}{ending}"
