@@ -13,6 +13,7 @@ from acnn_tf.search.moment_index import FoundMoment, FoundMoments
 from experiments import moment_lists
 from tests import small_acnn
 from tests.processes import run_module
+from tests.test_encoders import save_clip
 from tests.test_retriever import write_scene
 from tests.video_files import write
 
@@ -150,3 +151,21 @@ def test_moments_are_printed_cut_and_drawn(run_folder, tmp_path):
         "unknown_words": ["zebra"],
         "moments": [],
     }
+
+
+@pytest.mark.slow
+def test_zero_shot_answers_without_a_run(run_folder, tmp_path):
+    save_clip(tmp_path)
+    done = run_module(
+        "experiments.predict",
+        "--model=zero_shot",
+        f"--encoder=clip:{tmp_path}",
+        f"--video={run_folder / 'videos' / 'one.mp4'}",
+        "--query=a cat",
+        "--top=2",
+        "--json",
+    )
+    answer = json.loads(done.stdout)
+    assert answer["query"] == "a cat"
+    assert [m["video_id"] for m in answer["moments"]] == ["one", "one"]
+    assert "Without calibration" in done.stderr
