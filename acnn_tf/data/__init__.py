@@ -11,7 +11,7 @@ _NAMES = {
     "batches": ("training_videos",),
     "cutting": ("cut_video",),
     "durations": ("video_seconds",),
-    "extraction": ("encode_video", "find_videos"),
+    "extraction": ("encode_video", "extract", "find_videos"),
     "features": ("ClipFeatures", "open_features", "write_features"),
     "pair_batches": ("training_pairs",),
     "predictions": ("read_predictions", "write_predictions"),
