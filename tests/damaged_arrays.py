@@ -33,7 +33,7 @@ def stranger(libver, group="", **options):
     def write(path, clips, clip_seconds):
         with h5py.File(path, "w", libver=libver) as file:
             file.attrs["clip_seconds"] = clip_seconds
-            file.attrs["encoder"] = MADE_BY
+            file.attrs["encoder"] = np.bytes_(MADE_BY)
             for name, array in clips.items():
                 file.create_dataset(name + group, data=array, **options)
 

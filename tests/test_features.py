@@ -1,5 +1,6 @@
 """Feature files of every kind, sound and broken."""
 
+import json
 import os
 import re
 import time
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as st_numpy
 from acnn_tf.data.features import open_features, write_features
 from acnn_tf.files.problems import FeatureError, UnknownIdError
 from acnn_tf.files.tfrecord import write_tfrecord
+from tests.processes import Started
 
 KINDS = ("features.hdf5", "features.h5", "features.tfrecord", "features")
 CLIPS = {
@@ -189,17 +191,35 @@ def test_a_malformed_description_is_told(refused, tmp_path):
 def test_an_attribute_that_is_no_text_is_told(refused, tmp_path):
     path = tmp_path / "features.h5"
     text = '{"encoder": "mine", "name": "mine"}'
-    for value in (1.5, [text], [1] * 99, h5py.Empty("S1"), np.zeros(8000)):
+    values = [1.5, [text], [1] * 99, h5py.Empty("S1"), np.zeros(8000)]
+    # Of variable length, as h5py writes what is not `numpy.bytes_`.
+    values += [text, text.encode()]
+    for value in values:
         write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=value)
         with refused(FeatureError, "`encoder`.* must be a text", value=value):
             open_features(path)
-    for value in (text, text.encode(), np.bytes_(text)):
-        write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=value)
-        assert open_features(path).encoder["name"] == "mine"
-    # As h5py gives text that is not UTF-8.
-    write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=b"\xff")
-    with refused(FeatureError, "codec can't decode"):
-        open_features(path)
+    write_hdf5(path, CLIPS, clip_seconds=1.0, encoder=np.bytes_(text))
+    assert open_features(path).encoder["name"] == "mine"
+
+
+def test_a_heap_that_hdf5_would_search_for_ever_is_left_alone(tmp_path):
+    """Of texts of any length; of its free space the size is made zero."""
+    text = json.dumps({**MADE_BY, "preprocessing": "p" * 400})
+    for name in ("clip_seconds", "encoder"):
+        path = tmp_path / f"{name}.h5"
+        write_hdf5(path, CLIPS, **{"clip_seconds": 1.0, name: text})
+        data = bytearray(path.read_bytes())
+        # Behind the text, which is padded to eight bytes, and four numbers.
+        size = data.index(text.encode()) + -(-len(text) // 8) * 8 + 8
+        assert 0 < int.from_bytes(data[size : size + 8], "little") < len(data)
+        data[size : size + 8] = bytes(8)
+        path.write_bytes(data)
+        script = (
+            "import sys; from acnn_tf.data.features import open_features;"
+            "open_features(sys.argv[1])"
+        )
+        done = Started("-c", script, path).finish(timeout=30)
+        assert f"FeatureError: {path}: `{name}`" in done.stderr
 
 
 def test_videos_of_two_encoders_are_refused(tmp_path):

@@ -59,6 +59,8 @@ class HDF5File:
         stored = attributes.get_id("clip_seconds")
         if stored.get_storage_size() > _ATTRIBUTE:
             return f"{stored.get_storage_size():,} bytes"
+        if _is_variable(stored):
+            return "text"
         return attributes["clip_seconds"]
 
     def _encoders(self):
@@ -68,19 +70,19 @@ class HDF5File:
         stored = attributes.get_id("encoder")
         if (
             stored.get_type().get_class() != h5t.STRING
+            or _is_variable(stored)
             or stored.shape != ()
             or stored.get_storage_size() > MAX_DESCRIPTION_BYTES
         ):
             fail(
                 self.path,
                 "`encoder`, which describes what made the features, must be a "
-                f"text of at most {MAX_DESCRIPTION_BYTES:,} bytes; write it "
-                "again, or remove it",
+                "text of JSON, of a fixed length and at most "
+                f"{MAX_DESCRIPTION_BYTES:,} bytes; write it again "
+                "(`file.attrs['encoder'] = numpy.bytes_(json.dumps(encoder))`),"
+                " or remove it",
             )
-        text = attributes["encoder"]
-        if isinstance(text, str):
-            text = text.encode(errors="surrogateescape")
-        return {bytes(text): self.place("encoder")}
+        return {bytes(attributes["encoder"]): self.place("encoder")}
 
     def place(self, name):
         return self.path, None
@@ -117,6 +119,18 @@ class HDF5File:
 
     def close(self):
         self._file.close()
+
+
+def _is_variable(attribute):
+    """Whether an attribute is text, or lists, of any length.
+
+    HDF5 1.14 and 2.0 look for those in heaps, and where two bytes of a heap's
+    are others they look for ever.
+    """
+    kind = attribute.get_type()
+    if kind.get_class() == h5t.STRING:
+        return kind.is_variable_str()
+    return kind.get_class() in (h5t.VLEN, h5t.COMPOUND, h5t.REFERENCE)
 
 
 class TensorFlowIOFile(HDF5File):
