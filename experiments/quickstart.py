@@ -155,10 +155,8 @@ def run():
     print("To ask a server, after pip install -e '.[serving]':")
     print(f"  python -m {shlex.join(words)}")
     print("To ask about a video of your own (BUILD.md: your own videos):")
-    print(
-        f"  python -m experiments.predict --workdir={workdir} "
-        '--video=FILE --query="..."'
-    )
+    words = ["experiments.predict", f"--workdir={workdir}", "--video=FILE"]
+    print(f"  python -m {shlex.join([*words, '--query=SENTENCE'])}")
     print("\n".join(["", *answers]))
 
 

@@ -118,6 +118,7 @@ def test_flags_txt_holds_every_setting_as_it_was(workdir):
     defined = set(re.findall(r"^  --(?:\[no\])?(\w+)", printed, re.M))
     assert defined - names == {
         *("annotations", "durations", "num_frames", "features"),
+        *("videos", "encoder", "fps"),
         *(f"val_{name}" for name in ("annotations", "durations")),
         *("val_num_frames", "val_features", "sentence_vectors"),
         *("word_vectors", "clip_seconds", "window_frames", "frame_rate"),

@@ -440,7 +440,10 @@ def _write_part(path, clips, about):
 
 def _read_part(path, name):
     try:
-        with open(path, "rb") as file, np.load(file) as part:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as part,
+        ):
             return part[name]
     except (
         *(OSError, ValueError, KeyError, EOFError),
