@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from acnn_tf import encoders
-from acnn_tf.data import extraction, open_features, open_video
+from acnn_tf.data import extraction, find_files, open_features, open_video
 from acnn_tf.data.durations import read_durations, video_seconds, videos_path
 from acnn_tf.data.extraction import encode_video, extract, find_videos
 from acnn_tf.data.video import VideoError
@@ -212,8 +212,12 @@ def test_features_are_those_of_each_video(subtests, videos, tmp_path):
                     np.testing.assert_array_equal(features[video], clips)
                     seconds = video_seconds(features)
                     assert seconds[video] == pytest.approx(duration)
-            # It is such a file as --durations names.
+            # It is such a file as --durations names, and is found without.
             assert read_durations(videos_path(out)) == seconds
+            files = {"annotations": "own.jsonl", "features": str(out)}
+            found = find_files("jsonl", None, "train", **files)
+            assert found == {**files, "durations": videos_path(out)}
+            assert find_files("tacos", None, "train", **files) == files
 
 
 def test_the_bytes_do_not_tell_what_was_killed(videos, tmp_path, monkeypatch):
