@@ -76,6 +76,11 @@ def load_model(
     make = acnn_tf.encoders.sentence_encoder
     if workdir:
         found = acnn_tf.models.load_model(os.path.join(workdir, "model.keras"))
+        if with_sentences and encoder and found.vocabulary is not None:
+            raise ValueError(
+                f"{workdir} learned from words, which it needs no encoder for: "
+                f"leave out --encoder={encoder}."
+            )
         if with_sentences and found.vocabulary is None:
             found.sentence_encoder = make(found.query_description, encoder)
         return found

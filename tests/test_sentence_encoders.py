@@ -49,7 +49,11 @@ def test_a_model_takes_sentences_where_its_encoder_is_at_hand(tmp_path):
     )
     split = splits.encode_sentences(split._replace(features=clips), Letters())
     model = model_flags.make_model(
-        split, filters=4, embedding_dim=4, query_encoder="clip:any"
+        split,
+        members=2,
+        filters=4,
+        embedding_dim=4,
+        query_encoder="clip:any",
     )
     batches = training_batches.make_batches(model, split, batch_size=4)
     model(next(iter(batches.dataset))[0])

@@ -66,7 +66,7 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
     if model.vocabulary is None:
         query = f"a vector of {model.query_dim} numbers for each sentence, "
         if model.query_description is None:
-            query += "of the kind the model\n  learned from."
+            query += "of an\n  encoder that the model does not name."
         else:
             # Anybody's, as the model's file may be.
             name = ascii(model.query_description["name"])[1:-1][:80]
