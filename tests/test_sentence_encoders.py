@@ -45,7 +45,7 @@ def test_a_model_takes_sentences_where_its_encoder_is_at_hand(tmp_path):
     scenes = make_scenes(3)
     split = splits.Split(scenes.moments, scenes.features, None)
     clips = splits.Preloaded(
-        scenes.features, scenes.features, scenes.clip_seconds
+        scenes.features, scenes.features, scenes.clip_seconds, None
     )
     split = splits.encode_sentences(split._replace(features=clips), Letters())
     model = model_flags.make_model(
@@ -102,7 +102,7 @@ def test_words_and_vectors_are_not_mixed(refused):
         splits.encode_sentences(split, Letters())
     with refused(ValueError, "--word_vectors are for words"):
         model_flags.make_model(
-            split._replace(features=splits.Preloaded({}, (), 1.0)),
+            split._replace(features=splits.Preloaded({}, (), 1.0, None)),
             word_vectors="glove.txt",
         )
 
@@ -115,7 +115,7 @@ def test_sentences_of_another_encoder_are_refused(refused):
         encoders.check_space(ours, other, "clips.hdf5")
     for arguments, message in (
         ((None,), "does not say by which encoder: name it"),
-        (({"encoder": "clip", "name": "clip:gone"},), "name that, such as"),
+        (({"encoder": "c3d", "name": "c3d:gone.npz"},), "name that, such as"),
         ((None, "pixels"), "encodes no sentences"),
         ((None, "no such"), "must be one of"),
     ):
