@@ -131,6 +131,9 @@ def add(retriever, paths):
             *paths.values(), progress=Progress(len(paths), "videos")
         )
     except DataError as error:
+        places = {problem.path for problem in error.problems}
+        if not places <= set(paths.values()):
+            raise  # of the encoder, or the index
         return error.problems
     for note in notes:
         print(note, file=sys.stderr)

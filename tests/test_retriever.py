@@ -169,3 +169,17 @@ def test_a_run_is_loaded_with_its_encoder(model, videos, tmp_path, refused):
     retriever = MomentRetriever.load(tmp_path, "pixels")
     assert retriever.encoder.frame_rate == 4
     assert retriever.calibration is None
+    described = small_acnn.make_model(
+        clip_dim=130, clip_seconds=0.5, encoder=Pixels().description
+    )
+    save_model(described, tmp_path / "model.keras")
+    retriever = MomentRetriever.load(tmp_path)
+    retriever.add(videos / "a.mp4")
+    assert retriever.video_ids == ["a"]
+    retriever = MomentRetriever.load(tmp_path, Pixels("", 2.0))
+    with refused(DataError, "made by pixels at 2 fps, .* from pixels at 4 fps"):
+        retriever.add(videos)
+    lost = Pixels().description | {"encoder": "c3d", "name": "c3d:w.npz"}
+    model = small_acnn.make_model(encoder=lost)
+    with refused(ValueError, r"learned from c3d:w\.npz.*c3d:path/to/w\.npz"):
+        MomentRetriever(model).add(videos)
