@@ -91,7 +91,7 @@ def extract(element, *, name, description, batch_size, parts):
 def encode(
     element, *, workdir, features, out, clip_seconds=None, index_dtype=None
 ):
-    """Encodes one shard of a corpus."""
+    """Encodes one shard of a corpus, unless it is there."""
     durations, shard = element
     acnn_tf.search.encode_shard(
         load_model(workdir),
@@ -116,6 +116,9 @@ def evaluate(
     from experiments import shard_files
 
     durations, shard = element
+    # Dask asks again for what a lost worker had done.
+    if shard_files.read_counts(out, shard) is not None:
+        return
     loaded = load_model(workdir, window_lengths)
     if fingerprint(loaded) != model:
         raise ValueError(

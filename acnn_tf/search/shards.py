@@ -210,7 +210,8 @@ def done_shards(path, model, shards, dtype=None, encoder=None):
 def encode_shard(model, features, durations, shard, path, dtype=None):
     """Encodes one shard; its folder takes its name once it is complete.
 
-    Where several processes encode the same shard, the first one's stays.
+    One that is there stays, and is not encoded again; where several processes
+    encode the same shard, the first one's stays.
 
     Args:
         model: See `acnn_tf.search`.
@@ -224,6 +225,8 @@ def encode_shard(model, features, durations, shard, path, dtype=None):
     os.makedirs(path, exist_ok=True)
     name = shard_name(shard["number"], shard["num_shards"])
     folder = os.path.join(path, name)
+    if os.path.isdir(folder):
+        return
     try:
         with replacing(folder) as partial:
             IndexFiles(partial, model, dtype, shard).encode(features, durations)
