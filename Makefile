@@ -38,9 +38,9 @@ clean: ## Remove the environments and everything built
 	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# `tfio` is what brings the old TensorFlow: see setup.py. The tests of `beam` are
-# slow ones, which `test-oldest` leaves out.
-.venv/ready: EXTRAS := test,beam
+# `tfio` is what brings the old TensorFlow: see setup.py. The tests of `beam` and
+# `dask` are slow ones, which `test-oldest` leaves out.
+.venv/ready: EXTRAS := test,beam,dask
 .venv-oldest/ready: EXTRAS := test,tfio
 
 .venv/ready .venv-oldest/ready: setup.py pyproject.toml

@@ -43,6 +43,8 @@ EXTRAS["serving"] = [
 # both. Name both extras in one pip command where TensorFlow is an old one:
 # alone, Beam's requirements would replace protobuf by 6.33.
 EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
+# Beam on many machines, from PyPI alone: a scheduler and workers in Python.
+EXTRAS["dask"] = ["apache-beam[dask]>=2.77,<3"]
 # Frames to the bit, and HDR, need PyAV 18; nothing newer has been tried.
 EXTRAS["video"] = ["av>=18,<19", "pillow>=12"]
 # The one that is tested. It needs Keras 3.15 and tensorflow-text, so that it is

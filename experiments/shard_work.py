@@ -6,6 +6,8 @@ models or arrays, and opens each once. Only what `run_shards` does needs Beam.
 
 import contextlib
 import dataclasses
+import importlib
+import logging
 import os
 import sys
 import threading
@@ -17,6 +19,7 @@ from acnn_tf.files.locks import locked
 from experiments import splits
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
 _LOCK = threading.RLock()
 # What each function has loaded last, and of what state of which files.
 _LOADED = {}
@@ -144,14 +147,31 @@ def beam_options(arguments):
     Those that this machine starts do; what those on others need is printed.
     Without flags, this process does all. Others' flags are a `ValueError`.
     """
+    # Beam warns of what is missing for clouds that nobody asked for.
+    logging.disable(logging.WARNING)
     try:
         from apache_beam.options import pipeline_options
+        from apache_beam.runners.runner import create_runner
     except ImportError:
         raise ValueError(
             "Apache Beam is not installed: pip install 'acnn_tf[beam]'."
         ) from None
-    unknown = []
+    finally:
+        logging.disable(logging.NOTSET)
     options = pipeline_options.PipelineOptions(arguments)
+    standard = options.view_as(pipeline_options.StandardOptions)
+    runner = standard.runner or "DirectRunner"
+    # Beam would first try to download a faster one, and does not know Dask's.
+    known = {"DirectRunner": "FnApiRunner", "DaskRunner": _DASK_RUNNER}
+    standard.runner = known.get(runner, runner)
+    try:
+        # A runner's own flags are known once its module is imported.
+        create_runner(standard.runner)
+    except (AttributeError, ImportError) as error:
+        if runner == "DaskRunner":
+            raise
+        raise ValueError(f"--runner={runner}: {error}") from error
+    unknown = []
     options.get_all_options(
         add_extra_args_fn=lambda parser: unknown.extend(
             parser.parse_known_args(arguments)[1]
@@ -159,22 +179,75 @@ def beam_options(arguments):
     )
     if unknown:
         raise ValueError(f"Neither flags of this command nor Beam's: {unknown}")
-    standard = options.view_as(pipeline_options.StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        # Which would first try to download a faster one.
-        standard.runner = "FnApiRunner"
-        # Its processes are started with this environment.
-        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        paths = dict.fromkeys([CHECKOUT, *filter(None, paths)])
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    else:
+    # Processes of this machine are started with this environment.
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = dict.fromkeys([CHECKOUT, *filter(None, paths)])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    if standard.runner == _DASK_RUNNER:
+        # One shard each, in place of 128, which all go to one worker.
+        dask = _dask_options(options)
+        if not (dask.npartitions or dask.partition_size):
+            dask.partition_size = 1
+    elif runner != "DirectRunner":
         print(
-            f"Workers of --runner={standard.runner} import acnn_tf and "
-            "experiments: on each of their machines, a checkout such as "
-            f"{CHECKOUT} must be on PYTHONPATH.",
+            f"Workers of --runner={runner} import acnn_tf and experiments: on "
+            f"each of their machines, a checkout such as {CHECKOUT} must be on "
+            "PYTHONPATH.",
             file=sys.stderr,
         )
     return options
+
+
+def _dask_options(options):
+    from apache_beam.runners.dask.dask_runner import DaskOptions
+
+    return options.view_as(DaskOptions)
+
+
+def _reach_scheduler(options):
+    """Says how many workers Dask has, and sees that they can do the work.
+
+    Without an address, it starts workers on this machine.
+    """
+    import distributed
+
+    # What is to be known of its loss is said by `run_shards`.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    given = _dask_options(options).get_all_options(
+        drop_default=True, current_only=True
+    )
+    settings = {
+        name: value for name, value in given.items() if "partition" not in name
+    }
+    where = settings.get("address") or settings.get("scheduler_file")
+    if where is None:
+        return
+    modules = "apache_beam", __name__
+    try:
+        with distributed.Client(**settings) as client:
+            # A worker that cannot import its work ends without a word.
+            for module in modules:
+                client.run_on_scheduler(importlib.import_module, module)
+                client.run(importlib.import_module, module)
+            threads = client.nthreads()
+    except ImportError as error:
+        raise ValueError(
+            f"The scheduler of Dask at {where}, or one of its workers, cannot "
+            f"import what it needs: {error}. On each of their machines, see "
+            "that acnn_tf[beam,dask] is installed and a checkout such as "
+            f"{CHECKOUT} on PYTHONPATH."
+        ) from error
+    except (OSError, TypeError, ValueError) as error:
+        # A `TypeError` is one of TLS without certificates.
+        raise ValueError(
+            f"No scheduler of Dask answers at {where}: {error}. See that "
+            "`dask scheduler` runs there, and that both sides have TLS or "
+            "neither has."
+        ) from error
+    print(f"Workers at {where}: {len(threads)}", file=sys.stderr)
+    if not threads:
+        print("Waits for workers.", file=sys.stderr)
 
 
 def run_shards(work, elements, find_done, what, out, options):
@@ -186,7 +259,10 @@ def run_shards(work, elements, find_done, what, out, options):
     `ValueError` tells of a worker that fails, and what is complete stays.
     """
     import apache_beam as beam
+    from apache_beam.options.pipeline_options import StandardOptions
 
+    if options.view_as(StandardOptions).runner == _DASK_RUNNER:
+        _reach_scheduler(options)
     done, num_shards = find_done(), len(elements)
     print(
         f"{what} in {num_shards} shards, {len(done)} of them found done",
@@ -194,24 +270,34 @@ def run_shards(work, elements, find_done, what, out, options):
     )
     missing = [one for one in elements if one[1]["number"] not in done]
     with locked(out), _progress(find_done, num_shards):
+        pipeline = beam.Pipeline(options=options)
         try:
-            with beam.Pipeline(options=options) as pipeline:
+            with pipeline:
                 _ = (
                     pipeline
                     | beam.Create(missing)
                     | beam.Reshuffle()
                     | beam.Map(work)
                 )
-        except (KeyError, OSError, RuntimeError, ValueError) as error:
-            # From another process comes its whole traceback.
-            lines = list(filter(str.strip, str(error).splitlines()))
-            lines = lines or [repr(error)]
-            reason = next((x for x in lines[::-1] if "Error: " in x), lines[-1])
-            reason = reason.split(" [while running")[0].strip()
+        except Exception as error:
+            reason = _why(error)
+            if reason is None:
+                raise
             raise ValueError(
-                f"A worker failed: {reason} Started again, the command goes "
-                "on with the shards that are missing."
+                f"{reason} Started again, the command goes on with the shards "
+                "that are missing."
             ) from error
+        finally:
+            # Dask's, which otherwise ends with the process, and says so.
+            client = getattr(getattr(pipeline, "result", None), "client", None)
+            lost = client is not None and client.status != "running"
+            if client is not None:
+                client.close()
+    if lost:
+        raise ValueError(
+            "The scheduler of Dask was lost. Start it and its workers, and the "
+            "command again, which goes on with the shards that are missing."
+        )
     count = len(find_done())
     if count < num_shards:
         raise ValueError(
@@ -219,6 +305,24 @@ def run_shards(work, elements, find_done, what, out, options):
             "are here: they must see --out under the same path, on a disk that "
             "they share."
         )
+
+
+def _why(error):
+    """What to say of an error that ended the work, or `None`."""
+    if type(error).__name__ == "KilledWorker":
+        return (
+            f"{error.allowed_failures + 1} workers died one after the other "
+            f"on the same shard, {error.last_worker.address} the last: see "
+            "what they printed, and whether they had enough memory."
+        )
+    kinds = (ImportError, KeyError, OSError, RuntimeError, ValueError)
+    if not isinstance(error, kinds):
+        return None
+    # From another process comes its whole traceback.
+    lines = list(filter(str.strip, str(error).splitlines()))
+    lines = lines or [repr(error)]
+    reason = next((x for x in lines[::-1] if "Error: " in x), lines[-1])
+    return f"A worker failed: {reason.split(' [while running')[0].strip()}"
 
 
 @contextlib.contextmanager

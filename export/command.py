@@ -18,6 +18,8 @@ _TOLD = set()
 _EXTRAS = {
     "apache_beam": "beam",
     "av": "video",
+    "dask": "dask",
+    "distributed": "dask",
     "keras_hub": "clip",
     "keras_tuner": "tune",
     "matplotlib": "plots",

@@ -37,6 +37,7 @@ LONGEST = (
     "test_export",
     "test_distribution",
     "test_beam_shards",
+    "test_dask_shards",
     "test_untrusted_archives",
     "test_semi_synthetic",
     "test_servable",

@@ -39,6 +39,7 @@ MAINS = {
 # Those that every main has, and Beam's, which some pass on.
 ABSL_FLAGS = {"flagfile", "undefok", "help", "helpshort", "helpfull"}
 ABSL_FLAGS |= {"runner", "direct_num_workers", "direct_running_mode"}
+ABSL_FLAGS |= {"dask_client_address"}
 COMMAND = re.compile(
     r"python -m ((?:experiments|export)(?:\.\w+)+)\b(?!\")"
     r"((?:[^`#\n\\]|\\\n)*)"
