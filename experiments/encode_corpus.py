@@ -7,9 +7,11 @@ r"""Encodes the videos of a large corpus in shards, on one machine or many.
       --direct_num_workers=2 --direct_running_mode=multi_processing
 
 It is a pipeline of Apache Beam (pip install 'acnn_tf[beam]'): other flags are
-Beam's. Without them this process does all; --runner names another runner,
-whose workers need a checkout of this code on their PYTHONPATH and must see
---workdir, --features and --out under the same paths, on disks that they share.
+Beam's. Without them this process does all. On many machines the workers are
+Dask's (pip install 'acnn_tf[dask]', --runner=DaskRunner, --dask_client_address;
+see BUILD.md); they need a checkout of this code on their PYTHONPATH and must
+see --workdir, --features and --out under the same paths, on disks that they
+share.
 
 Each shard is the folder of an index, and takes its name once it is complete.
 Killed and started again, the command makes those that are missing; it stops
