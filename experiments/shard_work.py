@@ -165,6 +165,9 @@ def beam_options(arguments):
     known = {"DirectRunner": "FnApiRunner", "DaskRunner": _DASK_RUNNER}
     standard.runner = known.get(runner, runner)
     try:
+        if runner == "DaskRunner":
+            # Where `dask` alone is installed, the next line does not say so.
+            importlib.import_module("distributed")
         # A runner's own flags are known once its module is imported.
         create_runner(standard.runner)
     except (AttributeError, ImportError) as error:
