@@ -307,6 +307,27 @@ def test_workers_that_stay_make_the_tables_of_each_model_and_data_set(
 
 
 @pytest.mark.soak
+def test_features_of_videos_are_those_of_one_process(cluster, tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed: acnn_tf[video]")
+    from tests.video_files import draw, write
+
+    folder, outs = tmp_path / "videos", [tmp_path / "a", tmp_path / "b"]
+    for path in (folder, *outs):
+        path.mkdir()
+    for number in range(24):
+        write(folder / f"v{number}.mp4", pictures=map(draw, range(number, 200)))
+    command = "experiments.extract_features", f"--videos={folder}", "--fps=5"
+    many = Started(*command, f"--out={outs[0] / 'a.hdf5'}", *cluster.flags)
+    parts = outs[0] / "a.hdf5.parts"
+    wait_for(lambda: len(list(parts.glob("*.npz"))) >= 4, many)
+    cluster.workers.pop(0).kill()
+    assert "24 of 24 shards" in many.end().stderr
+    run_module(*command, f"--out={outs[1] / 'a.hdf5'}")
+    assert files_of(outs[0]) == files_of(outs[1])
+    assert "a.hdf5" in files_of(outs[0])
+
+
+@pytest.mark.soak
 def test_both_workers_take_their_share(corpus, cluster, tmp_path):
     with (
         cluster.client() as client,
