@@ -242,7 +242,7 @@ def test_a_worker_that_stays_takes_the_models_and_data_of_each_command(
     assert len(seen) == 3
     # One that is changed between a command and its work is refused.
     with pytest.raises(ValueError, match="holds another model here"):
-        work(({"v": 20.0}, about), model="0")
+        work(({"v": 20.0}, about), model="0", out=str(tmp_path / "new"))
 
 
 def test_counts_are_told_apart_and_damaged_ones_named(tmp_path):
