@@ -24,8 +24,9 @@ flags.DEFINE_enum(
 
 
 def run():
-    data = splits.settings_of_run(FLAGS.workdir, FLAGS.split)
-    data |= command.flag_values(splits)
+    data = command.flag_values(splits)
+    if not FLAGS.dataset:
+        data = splits.settings_of_run(FLAGS.workdir, FLAGS.split) | data
     split = splits.load_split(FLAGS.split, **data)
     report = acnn_tf.calibration.calibrate_run(FLAGS.workdir, *split)
     print(acnn_tf.calibration.in_words(report))

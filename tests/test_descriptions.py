@@ -8,12 +8,13 @@ import ast
 import importlib.util
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from acnn_tf import callbacks, didemo, evaluation, models, search
+from acnn_tf import calibration, callbacks, didemo, evaluation, models, search
 from acnn_tf.data import batches, open_features, pair_batches, windows
 from acnn_tf.data.annotations import Moment, write_jsonl
 from acnn_tf.data.features import write_features
@@ -177,9 +178,9 @@ def word_ids(model):
     return model.read_sentences([m.query for m in MOMENTS]).queries
 
 
-def train(make):
+def train(make, **settings):
     return lambda model, features, _: make(
-        MOMENTS, word_ids(model), features, model
+        MOMENTS, word_ids(model), features, model, **settings
     )
 
 
@@ -187,6 +188,12 @@ def validate(model, features, _):
     callback = callbacks.Validation(MOMENTS, features)
     callback.set_model(model)
     callback.on_epoch_end(0, {})
+
+
+def calibrate_run(model, features, _):
+    with tempfile.TemporaryDirectory() as run:
+        models.save_model(model, f"{run}/model.keras")
+        calibration.calibrate_run(run, MOMENTS, features)
 
 
 def encode_shard(model, features, path):
@@ -207,8 +214,15 @@ def index(call):
 
 # All that are given features, as a call with a model, features and a folder.
 PLACES = {
+    "calibration.best_scores": lambda model, features, _: (
+        calibration.best_scores(model, MOMENTS, features)
+    ),
+    "calibration.calibrate": lambda model, features, _: calibration.calibrate(
+        model, MOMENTS, features
+    ),
+    "calibration.calibrate_run": calibrate_run,
     "callbacks.Validation.__init__": validate,
-    "data.batches.check_examples": train(batches.check_examples),
+    "data.batches.check_examples": train(batches.check_examples, batch_size=2),
     "data.batches.training_videos": train(batches.training_videos),
     "data.pair_batches.training_pairs": train(pair_batches.training_pairs),
     "data.windows.check_features": lambda model, features, _: (
@@ -240,10 +254,16 @@ PLACES = {
     "search.moment_index.MomentIndex.add_missing": index(
         lambda index, features: index.add_missing(features, video_ids=())
     ),
+    "search.moment_index.MomentIndex.update": index(
+        lambda index, features: index.update(
+            features, DURATIONS, dict.fromkeys(DURATIONS, "")
+        )
+    ),
     "search.shards.encode_shard": encode_shard,
 }
 # Those that are given features and no model.
 WITHOUT_MODEL = {
+    "data.durations.known_seconds",
     "data.durations.video_seconds",
     "data.features.write_features",
     "data.inspection.save_manifests",
@@ -255,6 +275,7 @@ WITHOUT_MODEL = {
 }
 # Mains that read features, for or with a model.
 MAINS = {
+    "experiments.calibrate",
     "experiments.encode_corpus",
     "experiments.evaluate",
     "experiments.evaluate_didemo",
@@ -298,7 +319,8 @@ def test_no_place_where_features_meet_a_model_is_left_out():
         if reading.search(text := path.read_text(encoding="utf-8"))
         and ("command.run(" in text or "argparse" in text)
     }
-    assert mains - {"experiments.inspect_data"} == MAINS
+    without_model = {"experiments.extract_features", "experiments.inspect_data"}
+    assert mains - without_model == MAINS
 
 
 def test_features_that_were_made_otherwise_are_refused(
@@ -358,10 +380,11 @@ def test_mains_refuse_them_in_one_line(run, subtests, tmp_path):
     val = "--val_annotations={workdir}/a.jsonl", "--val_features={other}"
     train = ("train", *SPLIT, "--features={own}", *val, "--filters=2")
     (tmp_path / "taken_up").mkdir()
-    run_settings.write_flags(tmp_path / "taken_up", [], {}, CLIP)
+    run_settings.write_flags(tmp_path / "taken_up", ["--seed=0"], {}, CLIP)
     cases = [
         (*train, "--workdir={workdir}/new"),
         (*train, "--workdir={workdir}/taken_up"),
+        ("calibrate", *SPLIT, "--features={other}", RUN),
         ("evaluate", *SPLIT, "--features={other}", RUN),
         ("evaluate_didemo", *DIDEMO, "--features={other}", RUN),
         ("search", "--features={other}", "--query=door", RUN),

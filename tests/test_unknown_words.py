@@ -61,7 +61,7 @@ def test_sentences_are_lists_of_strings(index):
 
 def test_the_servable_names_them_row_by_row(index):
     signatures = Signatures(index.model, index, top_n=3)
-    clip = small_acnn.RNG.normal(size=(1, 9, small_acnn.CLIP_DIM))
+    clip = np.random.default_rng(0).normal(size=(1, 9, small_acnn.CLIP_DIM))
     outputs = {
         "search": signatures.search(tf.constant(SENTENCES)),
         "localize": signatures.localize(
