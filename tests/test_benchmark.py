@@ -64,7 +64,7 @@ def test_ways_that_are_held_against_each_other_agree(monkeypatch):
             assert row["max_relative_error"] is not None
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @needs_proc
 def test_benchmark_writes_rows_with_their_machine_and_prints_them(tmp_path):
     flags = ("--smoke", "--json", "--rounds=1", f"--out={tmp_path}")

@@ -90,9 +90,7 @@ def test_half_precision_of_variables_is_refused():
 def test_a_model_trained_in_mixed_precision_is_exported(tmp_path):
     model, made = make(dtype="mixed_bfloat16")
     model.fit(made.dataset, steps_per_epoch=2, shuffle=False, verbose=0)
-    index = search.MomentIndex(model)
-    index.append(FEATURES)
-    errors = servable.export(model, tmp_path / "servable", index=index)
+    errors = servable.export(model, tmp_path / "servable")
     assert errors
     assert (tmp_path / "servable" / "saved_model.pb").exists()
 

@@ -42,7 +42,7 @@ def write_files(folder):
 
 
 @pytest.fixture(
-    scope="module", params=[100, pytest.param(3000, marks=pytest.mark.soak)]
+    scope="module", params=[40, pytest.param(3000, marks=pytest.mark.soak)]
 )
 def report(request, tmp_path_factory):
     """What happened in a process that loaded the files, and damaged ones."""
