@@ -1,5 +1,6 @@
 """Sentences in, moments of videos out: a model, its encoder and an index."""
 
+import contextlib
 import functools
 import os
 
@@ -23,7 +24,8 @@ class MomentRetriever:
     and ending.
 
     Args:
-        model: One of `acnn_tf.models`.
+        model: One of `acnn_tf.models`. One that takes vectors of sentences is
+            given the encoder that makes them, where it has none.
         encoder: `Encoder`, or its name for `acnn_tf.encoders.make`. Default:
             the one that the model learned from, as it says itself; where its
             weights are in a file or folder, name it: `"clip:my/weights"`.
@@ -52,6 +54,8 @@ class MomentRetriever:
         self.index = MomentIndex(model, index)
         self.calibration = calibration
         self._named, self._other = encoder, None
+        if model.vocabulary is None and model.sentence_encoder is None:
+            model.sentence_encoder = self._sentence_encoder()
 
     @classmethod
     def load(cls, workdir, encoder=None, index=None):
@@ -214,6 +218,15 @@ class MomentRetriever:
             for moments in index.search(sentences, top_n=top, **settings)
         ]
         return answers[0] if is_one else answers
+
+    def _sentence_encoder(self):
+        """The encoder of frames, if it encodes the model's sentences too."""
+        described = self.index.model.query_description
+        if hasattr(self.encoder, "encode_sentences"):
+            with contextlib.suppress(DataError):
+                encoders.check_space(self.encoder.description, described)
+                return self.encoder
+        return encoders.sentence_encoder(described)
 
     def _rated(self, moment):
         if self.calibration is None:

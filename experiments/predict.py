@@ -5,14 +5,18 @@ r"""Finds moments in video files by sentences.
   python -m experiments.predict --workdir=runs/mine --video=videos \
       --query="a dog jumps" --query="a child laughs" --index=runs/mine/index \
       --clip_out=clips
+  python -m experiments.predict --model=zero_shot --encoder=clip:weights \
+      --video=holiday.mp4 --query="a dog jumps into the water"
 
---video is a file, a folder or a pattern, and may be repeated. With --index
-what was encoded is kept in that folder, and only what is new or has changed is
-encoded the next time; without --video the whole index is searched.
+--encoder names the encoder of the frames where the model does not, or where its
+weights are in a folder; with --model=zero_shot it is all there is. --video is a
+file, a folder or a pattern, and may be repeated. With --index what was encoded
+is kept in that folder, and only what is new or has changed is encoded the next
+time; without --video the whole index is searched.
 
 Prints start, end and score, best first. The score is how likely the moment is
-the right one, by the calibration of the run (experiments.calibrate); without
-one it only compares moments of one sentence, and that is said.
+the right one, by the calibration of the run (experiments.calibrate). Without
+one, as zero_shot has none, it compares moments of one sentence only.
 """
 
 import os
@@ -25,23 +29,16 @@ from acnn_tf.files.names import file_name
 from acnn_tf.files.problems import DataError
 from experiments import moment_lists, queries
 from experiments.progress import Progress
-from export import command
+from export import command, run_models
 from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(queries)
 
-flags.DEFINE_string(
-    "workdir", None, "Folder of a run, whose model searches.", required=True
-)
+flags.DEFINE_string("workdir", None, "Folder of a run, whose model searches.")
+run_models.define_flags()
 flags.DEFINE_multi_string(
     "video", [], "Video file, folder or pattern; repeat it for several."
-)
-flags.DEFINE_string(
-    "encoder",
-    None,
-    "Encoder of the frames, NAME:WEIGHTS. Default: the one that the model "
-    "learned from, as it says itself.",
 )
 flags.DEFINE_string(
     "index", None, "Folder that keeps the encoded videos for later searches."
@@ -96,9 +93,7 @@ def run():
     paths = {}
     if FLAGS.video:
         paths = acnn_tf.data.find_videos(FLAGS.video)
-    retriever = acnn_tf.MomentRetriever.load(
-        FLAGS.workdir, FLAGS.encoder, FLAGS.index
-    )
+    retriever = load()
     problems = add(retriever, paths)
     unread = {problem.path for problem in problems}
     videos = {name: path for name, path in paths.items() if path not in unread}
@@ -124,6 +119,17 @@ def run():
     queries.refuse_unknown(unknown)
 
 
+def load():
+    """The retriever of a run, or one without any training."""
+    run_models.check_choice(FLAGS.workdir, FLAGS.model)
+    if FLAGS.workdir:
+        return acnn_tf.MomentRetriever.load(
+            FLAGS.workdir, FLAGS.encoder, FLAGS.index
+        )
+    model = run_models.load_model(**command.given("model", "encoder"))
+    return acnn_tf.MomentRetriever(model, model.sentence_encoder, FLAGS.index)
+
+
 def add(retriever, paths):
     """Encodes videos; returns what is wrong with those that cannot be read."""
     try:
@@ -143,12 +149,10 @@ def add(retriever, paths):
 def show(retriever, answers, paths, unknown):
     """Prints the answers in the form that was asked for."""
     if retriever.calibration is None:
-        print(
-            f"{FLAGS.workdir} has no calibration: scores compare moments of "
-            "one sentence, and are no likelihoods; experiments.calibrate "
-            "makes one.",
-            file=sys.stderr,
-        )
+        note = "Without calibration scores compare moments of one sentence only"
+        if FLAGS.workdir:
+            note += f": experiments.calibrate --workdir={FLAGS.workdir}"
+        print(f"{note}.", file=sys.stderr)
     if FLAGS.format:
         videos = paths
         if FLAGS.format == "edl":

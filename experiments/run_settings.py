@@ -6,6 +6,7 @@ hold the SHA-256 of the files that the run learned from, and what made its
 features.
 """
 
+import glob
 import json
 import os
 
@@ -63,9 +64,18 @@ def check_same(workdir, words, files, encoder=None):
         ValueError: Lists what differs.
     """
     path = os.path.join(workdir, NAME)
-    if not os.path.exists(path):
+    then, digests_then, encoder_then = {}, {}, None
+    if os.path.exists(path):
+        then, digests_then, encoder_then = _parse(_lines(workdir))
+    if not then:
+        begun = os.path.join(glob.escape(os.fspath(workdir)), "*", "*.index")
+        if glob.glob(begun):
+            raise ValueError(
+                f"{workdir} holds checkpoints, but no {NAME}, or an empty one, "
+                "to say with which settings they were made. Bring it back, or "
+                "choose an empty --workdir."
+            )
         return
-    then, digests_then, encoder_then = _parse(_lines(workdir))
     now, *_ = _parse(words)
     # Flags that there were not yet say nothing.
     differing = [

@@ -18,8 +18,7 @@ not compare. Results of one video overlap by at most --nms_threshold.
 from absl import flags
 
 import acnn_tf
-from acnn_tf.files.problems import DataError, Problem
-from acnn_tf.files.text import normalize, text_lines
+from experiments import queries
 from export import command, indexing, run_models
 from export.protocol.merging import print_answer
 

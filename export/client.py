@@ -38,7 +38,7 @@ import urllib.parse
 import numpy as np
 
 from export.protocol import tensors
-from export.protocol.errors import ServingError
+from export.protocol.errors import ServingError, unreadable
 from export.protocol.merging import (
     FoundMoment,
     FoundMoments,
@@ -47,7 +47,6 @@ from export.protocol.merging import (
     print_answer,
     read_moments,
 )
-from export.protocol.rest_client import RESTConnection, unreadable
 
 __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 

@@ -47,7 +47,8 @@ def encoded(names, seed=0, width=5):
 def append(files, names, seed=0, **placed):
     total = sum(len(video.windows) for video in encoded(names))
     with files.updating():
-        files.append(encoded(names, seed), total, **placed)
+        made_by = MADE_BY if files.shard else None
+        files.append(encoded(names, seed), total, made_by, **placed)
 
 
 def make_index(path, dtype="float32", shard=None):

@@ -19,7 +19,7 @@ from export import command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Arguments that the data decide on, or that have flags of other names.
-OF_THE_DATA = {"clip_seconds", "query_description", "vocabulary"}
+OF_THE_DATA = {"clip_seconds", "encoder", "query_description", "vocabulary"}
 OTHERWISE = {
     "window_lengths": ("window_seconds", "window_frames"),
     "window_overlap": ("overlap",),

@@ -128,7 +128,7 @@ def test_moments_are_printed_cut_and_drawn(run_folder, tmp_path):
         assert re.fullmatch(
             r"(one|two)  0:\d\d\.\d - 0:\d\d\.\d  -?\d\.\d\d", line
         )
-    assert "has no calibration: scores compare moments of one" in done.stderr
+    assert "Without calibration scores compare moments of" in done.stderr
     assert "bad.mp4: is text, not a video" in done.stderr
     clips = list((tmp_path / "clips").iterdir())
     assert len(clips) == 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import acnn_tf
-from acnn_tf import search
+from acnn_tf import encoders, search
 from acnn_tf.calibration import Calibration
 from acnn_tf.data.extraction import encode_video
 from acnn_tf.encoders.pixels import Pixels
@@ -14,6 +14,7 @@ from acnn_tf.files.problems import DataError, UnknownIdError
 from acnn_tf.models import save_model
 from acnn_tf.retriever import MomentRetriever
 from tests import small_acnn
+from tests.test_encoders import save_clip
 from tests.video_files import RATE, draw, shortened, write
 
 SENTENCE = "a person opens the door"
@@ -137,8 +138,8 @@ def test_files_that_cannot_be_read_are_named_and_others_are_added(
     pictures = map(draw, range(500))
     path = write(tmp_path / "e.mp4", pictures=pictures, movflags="faststart")
     shortened(path, share=0.7)
-    (note,) = retriever.add(path)
-    assert note.startswith(f"{path}: decoded")
+    notes = retriever.add(path)
+    assert notes[-1].startswith(f"{path}: decoded")
     assert "e" in retriever.video_ids
 
 
@@ -157,6 +158,26 @@ def test_one_video_alone_is_localized_in(model, videos):
         retriever.localize(videos, SENTENCE)
     with pytest.raises(DataError, match="nothing: is not there"):
         retriever.localize("nothing", SENTENCE)
+
+
+def test_zero_shot_needs_no_run(tmp_path_factory, videos):
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(folder)
+    clip = encoders.make(f"clip:{folder}")
+    zero_shot = acnn_tf.models.ZeroShot(encoder=clip.description)
+    zero_shot.build({"clip": (None, None, 4), "query": (None, 4)})
+    retriever = MomentRetriever(zero_shot, f"clip:{folder}")
+    retriever.add(videos)
+    found = retriever.search("a cat", top=2)
+    assert len(found) == 2
+    # The plain way: where the likeness of frames and sentence is highest.
+    (sentence,) = clip.encode_sentences(["a cat"])
+    clips = encode_video(videos / f"{found[0].video_id}.mp4", clip).clips
+    likeness = clips @ sentence / np.linalg.norm(clips, axis=1)
+    first, last = round(found[0].start), round(found[0].end)
+    inside = np.arange(len(clips))
+    inside = (inside >= first) & (inside < last)
+    assert likeness[inside].mean() > likeness[~inside].mean()
 
 
 def test_a_run_is_loaded_with_its_encoder(model, videos, tmp_path, refused):

@@ -93,6 +93,8 @@ def test_a_model_takes_sentences_where_its_encoder_is_at_hand(tmp_path):
     text = (tmp_path / "1" / "README.md").read_text()
     assert "4 numbers" in text
     assert "`letters`" in text
+    about = json.loads(servable.signatures.describe_model(loaded))
+    assert about["query_description"] == Letters().description
 
 
 def test_words_and_vectors_are_not_mixed(refused):

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.windows import check_clips, check_features
+from acnn_tf.data.annotations import check_moments
+from acnn_tf.data.windows import check_clips, check_features, check_queries
 from acnn_tf.files.problems import UnknownIdError
 
 # Batches over which examples are sorted by their number of windows.
@@ -154,8 +155,12 @@ def check_examples(moments, queries, features, model, batch_size):
         ValueError: If a number, width, length or type does not fit; says what
             was received.
     """
-    if not len(moments):
-        raise ValueError("`moments` must not be empty. Received: []")
+    check_moments(moments)
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a whole number from 1. "
+            f"Received: {batch_size}"
+        )
     check_features(model, features)
     queries = check_queries(queries, model.vocabulary)
     if len(queries) != len(moments):

@@ -16,7 +16,9 @@ import os
 import re
 import shutil
 import typing
-from collections.abc import Callable, Iterable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 

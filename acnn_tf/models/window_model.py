@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from acnn_tf import layers, replicas
-from acnn_tf.data.windows import WindowGrid
+from acnn_tf.data.windows import WindowGrid, check_queries
 from acnn_tf.models.moment_model import MomentModel, description_text
 from acnn_tf.segments import OFFSET_UNITS
 
@@ -58,6 +58,9 @@ class WindowModel(MomentModel):
             in the papers.
         decay_sigma: Search lowers the scores of windows that overlap better
             ones, more so the smaller this is. `None` leaves the scores.
+        encoder: What made the clip features, a dictionary, see
+            `acnn_tf.encoders.descriptions`; others are refused. `None` where
+            it is not known.
         query_description: What made the sentence vectors that it learned from,
             a dictionary like `encoder`. `None` where it is not known, or
             queries are words.
@@ -102,6 +105,7 @@ class WindowModel(MomentModel):
         offset_unit="window_lengths",
         consensus_iou=(0.5,),
         decay_sigma=None,
+        encoder=None,
         query_description=None,
         **kwargs,
     ):
@@ -155,6 +159,7 @@ class WindowModel(MomentModel):
                 "`vocabulary` must be a list of words, each once. "
                 f"Received: {vocabulary!r:.60}"
             )
+        self._encoder = description_text("encoder", encoder)
         self._query_description = description_text(
             "query_description", query_description
         )
@@ -214,6 +219,11 @@ class WindowModel(MomentModel):
             for name, parameter in inspect.signature(owner).parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
         }
+
+    @property
+    def encoder(self):
+        """What made the clip features: a dictionary, or `None`."""
+        return json.loads(self._encoder)
 
     @property
     def query_description(self):

@@ -3,9 +3,10 @@
 Every function takes the model as an argument and asks little of it:
 `encode_windows`, `match`, and the attributes `grid`, `context_size`,
 `clip_seconds`, `offset_unit`, `consensus_iou` and `decay_sigma`; `MomentIndex`
-asks for `encode_queries`, `fold`, `score` and `locate` as well. A model that
-compares windows with the whole of their video has `whole_video`, which is asked
-for a long video, encoded in pieces.
+asks for `encode_queries`, `fold`, `score` and `locate` as well. Where a model
+has an `encoder`, what made the features that it learned from, others are
+refused. One that compares windows with the whole of their video has
+`whole_video`, which is asked for a long video, encoded in pieces.
 """
 
 from acnn_tf.search.encoding import (

@@ -200,13 +200,21 @@ class IndexFiles:
                 if progress is not None:
                     progress(done, total)
 
-        self.append(encoded(), total, **placed)
+        made_by = getattr(features, "encoder", None) or self.encoder
+        self.append(encoded(), total, made_by, **placed)
 
-    def append(self, encoded, total, without=(), sources=None):
+    def check(self, features):
+        """Refuses features that were made otherwise than those encoded."""
+        check_features(self._model, features)
+        made_by = getattr(features, "encoder", None)
+        encoders.check(made_by, self.encoder, getattr(features, "path", None))
+
+    def append(self, encoded, total, encoder=None, *, without=(), sources=None):
         """Adds `EncodedVideo`s with `total` windows: all of them, or none.
 
-        The videos `without` are removed with the same stroke: those beside
-        them in a file move to the new one. `sources` are those of the added.
+        They are of features that the `encoder`, a description, made. The videos
+        `without` are removed with the same stroke: those beside them in a file
+        move to the new one. `sources` are those of the added.
         """
         parts = {v.part for v in self.videos if v.video_id in without}
         kept = [
@@ -239,6 +247,7 @@ class IndexFiles:
             self._drop(parts)
             if new:
                 self._add(np.concatenate(new), videos)
+            self.encoder = encoder
             return
         os.makedirs(self.path, exist_ok=True)
         try:
@@ -248,7 +257,7 @@ class IndexFiles:
             records, others = {}, dict(self._stated)
             if total:
                 number = max(self._numbers, default=-1) + 1
-                records = self._write(number, blocks(), videos, total)
+                records = self._write(number, blocks(), videos, total, encoder)
             for part in parts:
                 for path in _paths("", self._numbers[part]):
                     del others[path]
@@ -311,6 +320,7 @@ class IndexFiles:
         # Arrays, the numbers of their files, and what the manifest says of
         # these.
         self._parts, self._numbers, self._stated = [], [], {}
+        self.encoder = getattr(self._model, "encoder", None)
 
     def _add(self, part, videos):
         self._parts.append(part)
@@ -324,7 +334,7 @@ class IndexFiles:
         for part in parts:
             self._parts[part] = self._parts[part][:0]
 
-    def _write(self, number, blocks, videos, total):
+    def _write(self, number, blocks, videos, total, encoder):
         """Writes encodings, then their list; returns records by path.
 
         `blocks` are `[N, t]`, of which one is in memory at a time; the list

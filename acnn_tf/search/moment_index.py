@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.windows import check_queries
 from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.search.best_moments import rank_function, start_search
 from acnn_tf.search.encoding import to_numpy
@@ -235,7 +236,7 @@ class MomentIndex:
         with self._files.updating():
             self._check_known(video_ids)
             if len(video_ids):
-                self._files.append([], 0, without=set(video_ids))
+                self._files.append([], 0, self.encoder, without=set(video_ids))
 
     def _check_known(self, video_ids):
         if isinstance(video_ids, str):

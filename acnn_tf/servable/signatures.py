@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -281,15 +282,20 @@ class Signatures(tf.Module):
 
 
 def describe_model(model):
-    """What features a model takes, as JSON.
+    """What features and sentences a model takes, as JSON.
 
     `{"encoder": ..., "clip_seconds": 1.0}`: what made those that it learned
     from, see `acnn_tf.encoders.descriptions`, `null` if that is not known; and
-    the seconds of a clip.
+    the seconds of a clip. Where sentences are vectors of a known encoder, its
+    description is `"query_description"`.
     """
-    encoder = getattr(model, "encoder", None)
-    clip_seconds = float(model.clip_seconds)
-    return json.dumps({"encoder": encoder, "clip_seconds": clip_seconds})
+    about = {
+        "encoder": getattr(model, "encoder", None),
+        "clip_seconds": float(model.clip_seconds),
+    }
+    if model.vocabulary is None and model.query_description is not None:
+        about["query_description"] = model.query_description
+    return json.dumps(about)
 
 
 def _checked(tensors, *checks):

@@ -33,3 +33,10 @@ class ServingError(Exception):
 def invalid(message):
     """Returns the error for a request that can never succeed."""
     return ServingError("INVALID_ARGUMENT", message)
+
+
+def unreadable(error):
+    """Returns the `ServingError` about outputs that cannot be read."""
+    return ServingError(
+        "INTERNAL", f"the outputs are not what the signature says: {error}"
+    )

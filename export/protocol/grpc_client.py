@@ -14,12 +14,8 @@ from tensorflow_serving.apis import (
 )
 
 from export.protocol import tensors
-from export.protocol.errors import ServingError
-from export.protocol.rest_client import (
-    read_signatures,
-    seconds_left,
-    unreadable,
-)
+from export.protocol.errors import ServingError, unreadable
+from export.protocol.rest_client import read_signatures, seconds_left
 
 # TensorFlow Serving's own limit is 2 GB, that of a gRPC client 4 MB.
 _MAX_BYTES = 256 * 2**20

@@ -14,7 +14,7 @@ import requests
 import urllib3
 
 from export.protocol import tensors
-from export.protocol.errors import HTTP_STATUS, ServingError
+from export.protocol.errors import HTTP_STATUS, ServingError, unreadable
 
 _CODES = {status: code for code, status in HTTP_STATUS.items()}
 _CODES |= {408: "DEADLINE_EXCEEDED", 413: "RESOURCE_EXHAUSTED"}
@@ -103,13 +103,6 @@ class RESTConnection:
 def seconds_left(deadline):
     """Returns the seconds until a deadline; a little where it has passed."""
     return max(deadline - time.monotonic(), 0.001)
-
-
-def unreadable(error):
-    """Returns the `ServingError` about outputs that cannot be read."""
-    return ServingError(
-        "INTERNAL", f"the outputs are not what the signature says: {error}"
-    )
 
 
 def read_signatures(definitions):
