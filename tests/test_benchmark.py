@@ -51,7 +51,7 @@ def check(row):
         assert row["max_relative_error_float64"] < 1e-12
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ways_that_are_held_against_each_other_agree(monkeypatch):
     nothing = collections.defaultdict(lambda: None)
     monkeypatch.setattr(measure, "peaks", lambda make, *arguments: nothing)

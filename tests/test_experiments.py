@@ -283,16 +283,6 @@ def small_notebook():
     return notebook
 
 
-@pytest.mark.slow
-def test_code_of_the_notebook_runs(tmp_path):
-    cells = small_notebook().cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    (tmp_path / "notebook_cells.py").write_text("\n".join(code))
-    run_module("notebook_cells", cwd=tmp_path)
-    for name in ("recall.png", "timeline.png", "model.keras"):
-        assert (tmp_path / name).exists()
-
-
 @pytest.mark.soak
 def test_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

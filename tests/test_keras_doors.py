@@ -87,6 +87,7 @@ def test_half_precision_of_variables_is_refused():
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.soak
 def test_a_model_trained_in_mixed_precision_is_exported(tmp_path):
     model, made = make(dtype="mixed_bfloat16")
     model.fit(made.dataset, steps_per_epoch=2, shuffle=False, verbose=0)

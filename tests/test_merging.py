@@ -102,7 +102,7 @@ def save(model, index, path, names):
     tf.saved_model.save(signatures, path, signatures=functions)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_servers_of_shards_answer_as_one_index(tmp_path, capsys):
     model = small_acnn.make_model(query_encoder="mean")
     features = small_acnn.make_features()

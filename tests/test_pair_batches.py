@@ -331,7 +331,7 @@ def test_nothing_to_hold_is_an_error():
         make(videos_in_memory=0)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_exit_waits_for_the_group_that_is_being_read():
     # A thread that is stopped in the midst of it can hang TensorFlow.
     script = """

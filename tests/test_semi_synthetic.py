@@ -156,7 +156,7 @@ def test_every_sentence_of_tacos_has_words_and_a_vector(shared_data):
     assert np.mean([len(each) for each in words]) > 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_from_annotations_to_table_and_not_twice(tmp_path):
     frames = {"s1-d1": 900, "s2-d2": 700, "s3-d3": 800}
     (tmp_path / "num_frames.json").write_text(json.dumps(frames))
