@@ -31,7 +31,8 @@ FLAGS = flags.FLAGS
 # for the rest of the process.
 # Each is a module with a function `rows(smoke, rounds)`: whether to take tiny
 # sizes, and the number of timed rounds.
-PARTS = ["cross", "context", "encode", "search", "step", "serve", "input"]
+PARTS = ["cross", "context", "encode", "video", "search", "step", "serve"]
+PARTS += ["input"]
 
 flags.DEFINE_list("parts", PARTS, "Parts of the code to measure.")
 flags.register_validator(
@@ -55,6 +56,9 @@ COLUMNS = [
     ("other ms", "other_seconds", 1000, "{:,.2f}"),
     ("MB", "memory_mb", 1, "{:,.1f}"),
     ("other MB", "other_memory_mb", 1, "{:,.1f}"),
+    # Seconds of video that go through in a second.
+    ("x time", "real_time", 1, "{:.0f}"),
+    ("other", "other_real_time", 1, "{:.0f}"),
     # Of a load on the server.
     ("p95 ms", "p95", 1000, "{:,.0f}"),
     ("p99 ms", "p99", 1000, "{:,.0f}"),

@@ -15,7 +15,7 @@ from tests.processes import ROOT, run_module
 
 # Those that start no processes but to measure memory, and are soon done.
 PARTS = ("cross", "context", "encode", "search")
-LONG_PARTS = ("step", "serve", "input")
+LONG_PARTS = ("video", "step", "serve", "input")
 KEYS = {
     *("part", "case", "against", "ratio", "memory_ratio", "gemm_share"),
     *("max_relative_error", "seconds", "other_seconds"),
