@@ -152,6 +152,7 @@ def test_what_cannot_be_encoded_ends_with_one_line(corpus):
     assert "--num_shards=16" in last
 
 
+@pytest.mark.soak
 def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     scenes = synthetic.make_scenes(4, split="val")
     # None of those of the first sentence, which is a miss.

@@ -118,6 +118,7 @@ def test_operations_that_a_stock_server_lacks_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.soak
 def test_the_c_api_gets_the_numbers_of_keras(exported):
     # All that TensorFlow Serving stands on is the C++ behind this.
     model, index, path = exported

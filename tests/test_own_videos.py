@@ -38,16 +38,37 @@ def prepare(data, workdir, annotations="own.jsonl", **arguments):
     )
 
 
-@pytest.mark.slow
-def test_a_folder_and_a_file_are_enough(data, tmp_path):
-    workdir = tmp_path / "run"
-    command = (
+def train(data, workdir):
+    """A command that trains as little as possible."""
+    return (
         "experiments.train",
         *(f"--videos={data / 'videos'}", f"--annotations={data / 'own.jsonl'}"),
         *(f"--workdir={workdir}", "--smoke", "--window_seconds=3,6"),
         *("--filters=4", "--embedding_dim=4", "--word_dim=4"),
         "--query_encoder=mean",
     )
+
+
+@pytest.mark.soak
+def test_a_run_repeats_and_keeps_its_encoder(data, tmp_path):
+    workdir = tmp_path / "run"
+    command = train(data, workdir)
+    run_module(*command)
+    done = run_module(*command, "--fps=2", code=2)
+    assert "made by pixels at 4 fps, --encoder and --fps now say" in done.stderr
+    again = run_module(
+        "experiments.train",
+        f"--flagfile={workdir / 'flags.txt'}",
+        f"--workdir={tmp_path / 'again'}",
+        "--smoke",
+    )
+    assert "Best val_mIoU" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_folder_and_a_file_are_enough(data, tmp_path):
+    workdir = tmp_path / "run"
+    command = train(data, workdir)
     done = run_module(*command)
     assert "Held out for validation: 1 of 5 videos, " in done.stderr
     assert "Best val_mIoU" in done.stdout
@@ -59,15 +80,6 @@ def test_a_folder_and_a_file_are_enough(data, tmp_path):
     flags = f"--workdir={workdir}", "--json", "--timelines=0"
     results = json.loads(run_module("experiments.evaluate", *flags).stdout)
     assert 0 <= results["mIoU"] <= 1
-    done = run_module(*command, "--fps=2", code=2)
-    assert "made by pixels at 4 fps, --encoder and --fps now say" in done.stderr
-    again = run_module(
-        "experiments.train",
-        f"--flagfile={workdir / 'flags.txt'}",
-        f"--workdir={tmp_path / 'again'}",
-        "--smoke",
-    )
-    assert "Best val_mIoU" in again.stdout
 
 
 def test_whole_videos_are_held_out(data, tmp_path):
