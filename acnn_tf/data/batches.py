@@ -15,7 +15,6 @@ import tensorflow as tf
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.annotations import check_moments
 from acnn_tf.data.windows import check_clips, check_features, check_queries
-from acnn_tf.files.problems import UnknownIdError
 
 # Batches over which examples are sorted by their number of windows.
 _GROUP = 8
@@ -161,20 +160,13 @@ def check_examples(moments, queries, features, model, batch_size):
             "`batch_size` must be a whole number from 1. "
             f"Received: {batch_size}"
         )
-    check_features(model, features)
+    durations = {m.video_id: known_duration(m) for m in moments}
+    check_features(model, features, durations)
     queries = check_queries(queries, model.vocabulary)
     if len(queries) != len(moments):
         raise ValueError(
             f"`queries` must have a row for each of the {len(moments)} "
             f"moments. Received: {len(queries)} rows"
-        )
-    durations = {m.video_id: known_duration(m) for m in moments}
-    missing = [video_id for video_id in durations if video_id not in features]
-    if missing:
-        raise UnknownIdError(
-            f"`features` have no video {missing[0]!r} ({len(missing)} of "
-            f"{len(durations)} are missing); extract their features, or leave "
-            "out their moments"
         )
     if isinstance(features, dict):
         for video_id, duration in durations.items():

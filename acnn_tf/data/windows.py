@@ -7,9 +7,13 @@ import numpy as np
 
 from acnn_tf import encoders
 from acnn_tf import segments as segments_lib
+from acnn_tf.files.problems import UnknownIdError
 
 # Windows of a video: a whole day has half a million of the default lengths.
 MAX_WINDOWS = 2**22
+# How far clips and duration may differ, whichever is more: so many clips, or
+# such a share of the duration.
+NEAR_CLIPS, NEAR_SHARE = 2, 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,10 +324,11 @@ def clips_problem(video_id, num_clips, clip_seconds, duration):
         f"{seconds:g} s, its duration is {duration:g} s; check clip_seconds "
         "and the duration"
     )
-    return message, difference <= max(2 * clip_seconds, 0.02 * duration)
+    near = max(NEAR_CLIPS * clip_seconds, NEAR_SHARE * duration)
+    return message, difference <= near
 
 
-def check_features(model, features):
+def check_features(model, features, video_ids=()):
     """Refuses clip features that were made otherwise than those of a model.
 
     Args:
@@ -331,9 +336,11 @@ def check_features(model, features):
         features: Mapping from video id to `[T, D]`. Where it has `encoder` and
             `clip_seconds`, as `acnn_tf.data.open_features` returns it, they
             are compared, and `path` is named.
+        video_ids: Ids of the videos that are needed.
 
     Raises:
         DataError: If what made them differs; see `acnn_tf.encoders.check`.
+        UnknownIdError: If one of the videos is not there.
         ValueError: If their clips last longer or shorter.
     """
     path = getattr(features, "path", None)
@@ -346,6 +353,13 @@ def check_features(model, features):
         raise ValueError(
             f"The clips of {path or 'these features'} last {clip_seconds:g} s, "
             f"those that the model learned from {model.clip_seconds:g} s."
+        )
+    missing = [video_id for video_id in video_ids if video_id not in features]
+    if missing:
+        raise UnknownIdError(
+            f"The features{f' in {path}' if path else ''} have no video "
+            f"{missing[0]!r} ({len(missing)} of {len(video_ids)} are missing); "
+            "extract their features, or leave them out"
         )
 
 

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from acnn_tf.data.windows import check_clips, check_features
-from acnn_tf.files.problems import UnknownIdError
 
 # Clips beyond which a video is encoded in pieces.
 _LONG = 1024
@@ -60,14 +59,7 @@ def encode_videos(
             do not fit its duration; see `acnn_tf.data.windows.check_clips`.
     """
     grid = grid or model.grid
-    check_features(model, features)
-    missing = [video_id for video_id in durations if video_id not in features]
-    if missing:
-        raise UnknownIdError(
-            f"{getattr(features, 'path', '`features`')} has no video "
-            f"{missing[0]!r} ({len(missing)} of {len(durations)} are missing); "
-            "extract their features, or leave them out"
-        )
+    check_features(model, features, durations)
     batch = {}
     for video_id in sorted(durations, key=durations.get):
         windows = grid.windows(durations[video_id])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from acnn_tf import segments
 from acnn_tf.data import sentences
+from acnn_tf.data.windows import NEAR_CLIPS, NEAR_SHARE
 from acnn_tf.search.ranking import RankingSettings, rank
 from acnn_tf.servable import windows
 from acnn_tf.servable.corpus import Corpus
@@ -243,8 +244,10 @@ class Signatures(tf.Module):
                     | (
                         tf.abs(duration - own)
                         <= tf.maximum(
-                            0.02 * duration,
-                            tf.cast(2 * model.clip_seconds, tf.float64),
+                            NEAR_SHARE * duration,
+                            tf.cast(
+                                NEAR_CLIPS * model.clip_seconds, tf.float64
+                            ),
                         )
                         + 1e-6
                     )
