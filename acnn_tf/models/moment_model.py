@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import os
 
@@ -62,6 +63,21 @@ class MomentModel(keras.Model):
                 f"`dtype='mixed_{self.variable_dtype}'`. "
                 f"Received: dtype={self.dtype_policy.name!r}"
             )
+
+    @classmethod
+    def arguments(cls):
+        """Arguments of the constructor and their defaults, as a dictionary.
+
+        The model's own arguments come first, then those of `WindowModel`, if
+        it is one.
+        """
+        return {
+            name: parameter.default
+            for owner in cls.__mro__[: cls.__mro__.index(MomentModel)]
+            if "__init__" in vars(owner)
+            for name, parameter in inspect.signature(owner).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
 
     def encode_sentences(self, sentences):
         """Encodes sentences: `encode_queries` of what `read_sentences` returns.

@@ -1,6 +1,5 @@
 """What the models share: their settings, their queries and their methods."""
 
-import inspect
 import json
 import math
 
@@ -205,20 +204,6 @@ class WindowModel(MomentModel):
             self.embedding_dim, name="query_projection", **common
         )
         self.drop = keras.layers.Dropout(self.dropout, **common)
-
-    @classmethod
-    def arguments(cls):
-        """Arguments of the constructor and their defaults, as a dictionary.
-
-        The model's own arguments come first, then those of `WindowModel`.
-        """
-        return {
-            name: parameter.default
-            for owner in cls.__mro__[: cls.__mro__.index(MomentModel)]
-            if "__init__" in vars(owner)
-            for name, parameter in inspect.signature(owner).parameters.items()
-            if parameter.kind is not parameter.VAR_KEYWORD
-        }
 
     @property
     def encoder(self):

@@ -1,6 +1,5 @@
 """Likeness of frames and sentence, without any training."""
 
-import inspect
 import json
 import math
 
@@ -89,16 +88,6 @@ class ZeroShot(MomentModel):
                 f"`clip_seconds` must be positive. Received: {clip_seconds}"
             )
         self.grid = WindowGrid(self.window_lengths, window_overlap)
-
-    @classmethod
-    def arguments(cls):
-        """Arguments of the constructor and their defaults, as a dictionary."""
-        parameters = inspect.signature(cls).parameters.values()
-        return {
-            one.name: one.default
-            for one in parameters
-            if one.kind is not one.VAR_KEYWORD
-        }
 
     @property
     def encoder(self):
