@@ -6,7 +6,7 @@ import os
 
 from acnn_tf import encoders
 from acnn_tf.calibration import read_calibration
-from acnn_tf.data.extraction import encode_video, find_videos
+from acnn_tf.data.extraction import encode_video, file_state, find_videos
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import load_model
 from acnn_tf.search import MomentIndex
@@ -303,12 +303,9 @@ class _Batch:
 
 
 def _state(path):
-    """What tells that a file has changed, without reading it."""
-    try:
-        status = os.stat(path)
-    except OSError:  # which reading it will tell
-        return None
-    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+    """`file_state` as text; of a file that is gone, reading it will tell."""
+    state = file_state(path)
+    return state and "{} bytes, {} ns".format(*state)
 
 
 def _tell(progress, done, total, there, share):

@@ -231,7 +231,7 @@ def extract(
     """
     with extracting(videos, encoder, path) as work:
         # One byte more, so that empty files count.
-        sizes = [(_state(v) or [0])[0] + 1 for v in work.missing.values()]
+        sizes = [(file_state(v) or [0])[0] + 1 for v in work.missing.values()]
         ends = np.cumsum([0, *sizes]) / max(sum(sizes), 1)
 
         def tell(number, share):
@@ -316,7 +316,7 @@ class Extraction:
             part = _part_path(self.folder, video_id)
             if os.path.exists(part):
                 about = _about(part)
-                if "problem" in about or about["state"] != _state(video):
+                if "problem" in about or about["state"] != file_state(video):
                     os.remove(part)
             if video_id not in self._kept and not os.path.exists(part):
                 self.missing[video_id] = video
@@ -372,7 +372,7 @@ class Extraction:
         video = self._videos.get(video_id)
         return (
             video is not None
-            and row["bytes"] == str((_state(video) or [None])[0])
+            and row["bytes"] == str((file_state(video) or [None])[0])
             and row["sha256"] == digest(video)
         )
 
@@ -387,7 +387,7 @@ class Extraction:
             return
         with open_features(self._path) as features:
             for video in sorted(kept):
-                row, state = self._kept[video], _state(self._videos[video])
+                row, state = self._kept[video], file_state(self._videos[video])
                 part = _part_path(self.folder, video)
                 _write_part(part, features[video], {"row": row, "state": state})
 
@@ -403,13 +403,13 @@ def encode_part(
     path = _part_path(folder, video_id)
     if os.path.exists(path):
         return
-    clips, state = None, _state(video)
+    clips, state = None, file_state(video)
     try:
         clips, duration, notes = encode_video(
             video, encoder, batch_size, progress
         )
         sha256 = digest(video)
-        if _state(video) != state:
+        if file_state(video) != state:
             fail(video, "has changed while it was read; do it again")
     except DataError as error:
         about = {"problem": error.problems[0].message}
@@ -475,10 +475,13 @@ class _Parts(Mapping):
         return len(self._videos)
 
 
-def _state(video):
-    """What tells a file from a later one of its name, or `None`."""
+def file_state(path):
+    """What tells a file from a later one of its name, or `None`.
+
+    Its size and when it was written: it is not read.
+    """
     try:
-        status = os.stat(video)
+        status = os.stat(path)
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
