@@ -43,14 +43,6 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "index", None, "Folder that keeps the encoded videos for later searches."
 )
-flags.DEFINE_integer(
-    "top", 5, "Number of moments to print for a sentence.", lower_bound=1
-)
-flags.DEFINE_float(
-    "nms_threshold",
-    None,
-    "IoU that two moments of one video may have at most. Default: 0.5.",
-)
 flags.DEFINE_float(
     "min_score", None, "Least score of a moment. Default: all are shown."
 )
@@ -80,7 +72,7 @@ _UNLIKELY = 0.1
 def run():
     if FLAGS.json and FLAGS.format:
         raise ValueError("Give --json or --format, not both.")
-    sentences = queries.read_queries(**command.flag_values(queries))
+    sentences = queries.read_queries(**command.given("query", "queries_file"))
     if not (FLAGS.video or FLAGS.index):
         raise ValueError("Give --video, --index or both.")
     if not FLAGS.video and (

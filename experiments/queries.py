@@ -1,4 +1,4 @@
-"""Sentences to search for: the flags that name them."""
+"""Sentences to search for, and how many answers: the flags that say it."""
 
 from absl import flags
 
@@ -13,6 +13,14 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_string(
     "queries_file", None, "Text file of sentences to search for, one a line."
+)
+flags.DEFINE_integer(
+    "top", 5, "Number of moments to print for a sentence.", lower_bound=1
+)
+flags.DEFINE_float(
+    "nms_threshold",
+    None,
+    "IoU that two moments of one video may have at most. Default: 0.5.",
 )
 
 

@@ -51,19 +51,11 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "videos", None, "Ids of the videos of --features to add. Default: all."
 )
-flags.DEFINE_integer(
-    "top", 5, "Number of moments to print for a sentence.", lower_bound=1
-)
-flags.DEFINE_float(
-    "nms_threshold",
-    None,
-    "IoU that two moments of one video may have at most. Default: 0.5.",
-)
 flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
 
 
 def run():
-    sentences = queries.read_queries(**command.flag_values(queries))
+    sentences = queries.read_queries(**command.given("query", "queries_file"))
     if not (FLAGS.features or FLAGS.index):
         raise ValueError("Give --features, --index or both.")
     model = indexing.load_model(
