@@ -31,8 +31,7 @@ FLAGS = flags.FLAGS
 # for the rest of the process.
 # Each is a module with a function `rows(smoke, rounds)`: whether to take tiny
 # sizes, and the number of timed rounds.
-PARTS = ["cross", "context", "encode", "video", "search", "step", "serve"]
-PARTS += ["input"]
+PARTS = "cross context encode video search step serve input".split()
 
 flags.DEFINE_list("parts", PARTS, "Parts of the code to measure.")
 flags.register_validator(
