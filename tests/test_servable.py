@@ -15,6 +15,7 @@ from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.text import MAX_CHARACTERS
 from acnn_tf.models import ACNN
 from acnn_tf.servable import windows
+from acnn_tf.servable.normal_forms import NFC
 from acnn_tf.servable.word_ids import WordIds
 from tests.small_acnn import CLIP_DIM, MODELS, WORDS, make_index, make_model
 
@@ -85,15 +86,20 @@ def test_word_ids_of_any_text_are_those_of_training(sentences):
     assert_reads_alike(sentences)
 
 
-def test_every_letter_is_written_out_as_python_does():
+def test_normal_forms_are_those_of_python():
     letters = [
         letter
         for letter in map(chr, range(1, 0x30000))
         if unicodedata.category(letter) not in NO_LETTERS
     ]
-    expected = [unicodedata.normalize("NFD", letter) for letter in letters]
-    written = word_ids()._decompose(tf.constant(letters)).numpy()
-    assert [one.decode() for one in written] == expected
+    marks = "".join(filter(unicodedata.combining, letters))
+    parts = "aeoq<" + marks[:60] + "\u1112\u1161\u11ab\u0dd9\u0dcf\u0dca"
+    texts = RNG.choice(list(parts), (500, 6)).tolist()
+    texts = [*letters, *map("".join, texts), ""]
+    for name, graph in (("NFD", word_ids()._decompose), ("NFC", NFC())):
+        expected = [unicodedata.normalize(name, text) for text in texts]
+        written = graph(tf.constant(texts)).numpy()
+        assert [one.decode() for one in written] == expected
 
 
 def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training():

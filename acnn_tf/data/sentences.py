@@ -23,7 +23,7 @@ _FIRST_WORD = 2
 _MOST_PROBLEMS = 1000
 # Those of `normalize`, for a graph, which may be given what was not put
 # through it.
-_CONTROLS = r"[\p{Cc}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
+CONTROLS = r"[\p{Cc}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 
 
 def tokenize(sentences):
@@ -47,7 +47,7 @@ def tokenize(sentences):
     """
     text = tf.convert_to_tensor(sentences, tf.string)
     # Before letters, some of which are lowered by what follows them.
-    text = tf.strings.regex_replace(text, _CONTROLS, " ")
+    text = tf.strings.regex_replace(text, CONTROLS, " ")
     text = tf.strings.lower(text, encoding="utf-8")
     text = tf.strings.regex_replace(
         text, "\N{RIGHT SINGLE QUOTATION MARK}", "'"
