@@ -39,8 +39,9 @@ clean: ## Remove the environments and everything built
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `tfio` is what brings the old TensorFlow: see setup.py. The tests of `beam` and
-# `dask` are slow ones, which `test-oldest` leaves out.
-.venv/ready: EXTRAS := test,beam,dask
+# `dask` are slow ones, which `test-oldest` leaves out; `clip` needs the newest
+# TensorFlow.
+.venv/ready: EXTRAS := test,beam,dask,clip
 .venv-oldest/ready: EXTRAS := test,tfio
 
 .venv/ready .venv-oldest/ready: setup.py pyproject.toml

@@ -4,8 +4,10 @@ r"""Exports a model as a servable: DIR/acnn/<version>/.
       --corpus=clips.hdf5
 
 The folder takes sentences (and clip features) and answers with moments, and
-needs none of this code. With --corpus, all windows of those videos are encoded
-into it, and sentences are searched for in all of them. The folder is written
+needs none of this code. A model that learned from sentences of an encoder takes
+their vectors, unless --encoder=clip:FOLDER puts that into the folder, too. With
+--corpus, all windows of those videos are encoded into it, and sentences are
+searched for in all of them. The folder is written
 elsewhere, loaded again, compared with the model and then renamed, so that a
 server that watches DIR/acnn never sees half of it. See its README.md, and
 BUILD.md for how to serve it.
@@ -127,7 +129,7 @@ def export(folder):
         FLAGS.workdir,
         FLAGS.corpus,
         FLAGS.clip_seconds,
-        with_sentences=False,
+        with_sentences=FLAGS.encoder is not None,
         **command.given("model", "encoder"),
     )
     index = make_index(model)

@@ -2,16 +2,22 @@
 
 import json
 import sys
+import types
+import unicodedata
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from acnn_tf import encoders, evaluation, search, servable
 from acnn_tf.data import make_scenes, write_features
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.datasets.jsonl import to_line
+from acnn_tf.encoders import clip
 from acnn_tf.files.problems import DataError
-from acnn_tf.models import load_model, save_model
+from acnn_tf.files.text import normalize
+from acnn_tf.models import ZeroShot, load_model, save_model
+from acnn_tf.servable import normal_forms, sentence_vectors
 from experiments import (
     losses_and_optimizer,
     model_flags,
@@ -131,6 +137,66 @@ def test_without_keras_hub_its_extra_is_named(monkeypatch):
         run_models.load_model(model="zero_shot", encoder="clip")
 
 
+def test_tokens_in_a_graph_are_those_of_the_encoder():
+    models = pytest.importorskip("keras_hub").models
+    merges = ["c a", "ca t</w>", "a t</w>", "' s</w>", "! !", "! !</w>", "1 2"]
+    letters = sentence_vectors._letters_of_bytes()
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    words += [merge.replace(" ", "") for merge in merges]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    encoder = types.SimpleNamespace(
+        tokenizer=models.CLIPTokenizer(
+            {word: number for number, word in enumerate(words)},
+            ["#version: 0.2", *merges],
+        ),
+        num_tokens=150,
+    )
+    parts = (
+        "A cat|cat's|'S|''s|!!!|<|endoftext|>|<|EndOfText|>!|12 1|caf\u00e9|"
+    )
+    parts += "\u0130|\u03a3|\u00a0|\u2028|\u200b|\ufeff|_|\U0001f600|\u1e9e| |"
+    parts = [*parts.split("|"), "<|endoftext|>", "<|EndOfText|>!"]
+    rng = np.random.default_rng(0)
+    sentences = ["", *map("".join, rng.choice(parts, (300, 9)).tolist())]
+    letters = [c for c in normal_forms.characters() if unicodedata.name(c, "")]
+    sentences += (
+        "".join(letters[n : n + 40]) for n in range(0, len(letters), 40)
+    )
+    sentences = [normalize(sentence) for sentence in sentences]
+    expected = clip.CLIP._tokens(encoder, sentences)
+    found = sentence_vectors.Tokens(encoder)(sentences)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_servable_with_the_encoder_in_it_takes_sentences(tmp_path):
+    encoder = encoders.make(f"clip:{save_clip(tmp_path / 'weights')}")
+    model = ZeroShot(window_lengths=(3.0,), encoder=encoder.description)
+    model.build({"clip": (None, None, 4), "query": (None, 4)})
+    model.sentence_encoder = encoder
+    rng = np.random.default_rng(0)
+    index = search.MomentIndex(model)
+    index.append({v: np.float32(rng.normal(size=(7, 4))) for v in "ab"})
+    servable.export(model, tmp_path / "1", index=index, top_n=3)
+
+    text = (tmp_path / "1" / "README.md").read_text()
+    assert "text tower of the encoder `clip:weights`" in text
+    assert "0.0 MB" in text
+    loaded = tf.saved_model.load(tmp_path / "1")
+    sentences = ["A cat!", "  ?!", "Cafe\u0301 \U0001f600", ""]
+    answer = loaded.signatures["search"](query=tf.constant(sentences))
+    assert answer["unknown_words"].numpy().tolist() == [b""] * 4
+    for row, moments in enumerate(index.search(sentences, top_n=3)):
+        found = answer["end"][row] > answer["start"][row]
+        assert np.count_nonzero(found) == len(moments)
+        np.testing.assert_allclose(
+            answer["score"][row][: len(moments)],
+            [moment.score for moment in moments],
+            atol=1e-5,
+        )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="2,000 char"):
+        loaded.signatures["search"](query=tf.constant(["a" * 2001]))
+
+
 @pytest.mark.soak
 def test_clip_from_training_to_answers(tmp_path):
     """The same with CLIP itself, by the mains."""
@@ -182,10 +248,23 @@ def test_clip_from_training_to_answers(tmp_path):
         end = run_module("experiments.evaluate", model, *data, *named, "--json")
         assert json.loads(end.stdout)["num_queries"] == 3
     assert all(found.values())
-    end = run_module(
-        "export.saved_model",
-        "--model=zero_shot",
-        f"--corpus={tmp_path / 'clips.hdf5'}",
-        f"--export_dir={tmp_path / 'models'}",
-    )
-    assert "the same numbers as zero_shot" in end.stdout
+    for model, named, dtype in (
+        ("--model=zero_shot", [], "float32"),
+        ("--model=zero_shot", [f"--encoder=clip:{folder}"], "string"),
+        (run, [f"--encoder=clip:{folder}"], "string"),
+    ):
+        end = run_module(
+            "export.saved_model",
+            model,
+            *named,
+            f"--corpus={tmp_path / 'clips.hdf5'}",
+            f"--export_dir={tmp_path / 'models'}",
+        )
+        path, _, says = end.stdout.partition(": the same numbers as ")
+        assert says
+        loaded = tf.saved_model.load(path)
+        taken = loaded.signatures["search"].structured_input_signature[1]
+        assert taken["query"].dtype.name == dtype
+    answer = loaded.signatures["search"](query=tf.constant(["a cat"]))
+    expected = found[run][0]
+    np.testing.assert_allclose(answer["score"][0, 0], expected["score"], 1e-4)

@@ -3,6 +3,7 @@
 `pip install 'acnn_tf[clip]'`.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -44,7 +45,6 @@ class CLIP(Encoder):
     def __init__(self, weights: str = "", frame_rate: float | None = None):
         self._preset = weights or DEFAULT_PRESET
         super().__init__(self._preset, frame_rate)
-        self._tokenizer = None
         self.backbone = _load(self._preset, "CLIPBackbone", dtype="float32")
         height, width, _ = self.backbone.vision_encoder.image_shape
         self.size = (height, width)
@@ -59,7 +59,18 @@ class CLIP(Encoder):
         self._vision = compiled(keras.Model(pixels, vectors))
         tokens = keras.Input((None,), dtype="int32")
         vectors = self.backbone.get_text_embeddings(tokens)
-        self._text = compiled(keras.Model(tokens, vectors))
+        self.text_tower = keras.Model(tokens, vectors)
+        self._text = compiled(self.text_tower)
+
+    @functools.cached_property
+    def tokenizer(self):
+        """keras-hub's `CLIPTokenizer`."""
+        return _load(self._preset, "CLIPTokenizer")
+
+    @property
+    def num_tokens(self):
+        """Int: tokens of a sentence that the text tower takes, 77."""
+        return self.backbone.text_encoder.max_sequence_length
 
     def encode_clips(self, clips):
         return _unit(self._vision(normalize(clips[:, 0])))
@@ -86,10 +97,7 @@ class CLIP(Encoder):
 
     def _tokens(self, sentences):
         """Sentences as `int32 [Q, L]`: start, words, end, zeros."""
-        if self._tokenizer is None:
-            self._tokenizer = _load(self._preset, "CLIPTokenizer")
-        tokenizer = self._tokenizer
-        length = self.backbone.text_encoder.max_sequence_length
+        tokenizer, length = self.tokenizer, self.num_tokens
         tokens = np.zeros((len(sentences), length), np.int32)
         for row, sentence in zip(tokens, sentences):
             words = np.asarray(tokenizer(sentence)).tolist()[: length - 2]

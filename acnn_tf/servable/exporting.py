@@ -21,9 +21,11 @@ def export(
 
     The folder needs none of this code: TensorFlow Serving, the C API or
     `tf.saved_model.load` run it, sentences and clip features in, moments out.
-    `Signatures` says what it answers, and so does a README in the folder. It
-    is written elsewhere, loaded again, compared with the model and only then
-    renamed, so that a server never sees half of it.
+    A model of sentence vectors takes those, or sentences if the text tower of
+    its `sentence_encoder` can go into the folder. `Signatures` says what it
+    answers, and so does a README in the folder. It is written elsewhere,
+    loaded again, compared with the model and only then renamed, so that a
+    server never sees half of it.
 
     Args:
         model: One of `acnn_tf.models`, built and trained.

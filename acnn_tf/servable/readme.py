@@ -1,7 +1,7 @@
 """The text that lies beside a SavedModel."""
 
 from acnn_tf.files.text import MAX_CHARACTERS
-from acnn_tf.servable.signatures import describe_model
+from acnn_tf.servable.signatures import describe_model, takes_sentences
 
 _TEXT = """\
 # A servable for video moment retrieval
@@ -63,31 +63,7 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
     The arguments are those of `export`, with `Signatures` and their
     `concrete_functions`.
     """
-    if model.vocabulary is None:
-        query = f"a vector of {model.query_dim} numbers for each sentence, "
-        if model.query_description is None:
-            query += "of an\n  encoder that the model does not name."
-        else:
-            # Anybody's, as the model's file may be.
-            name = ascii(model.query_description["name"])[1:-1][:80]
-            query += (
-                f"as\n  `encode_sentences` of the encoder `{name}` makes it. "
-                "That encoder is not in this\n  folder, which so takes no "
-                "sentences."
-            )
-        sentence, unknown_words = "[0.1, ...]", ""
-    else:
-        query = (
-            "a sentence each, UTF-8 text of at most "
-            f"{MAX_CHARACTERS:,} characters. Case,\n  punctuation and the way "
-            "accents are encoded make no difference."
-        )
-        sentence = '"a person opens the door"'
-        unknown_words = (
-            "\n- `unknown_words`: the words of the sentence that the model "
-            "does not know. If it\n  knows none of them, the row holds no "
-            "moments."
-        )
+    query, sentence, unknown_words = _about_queries(model)
     if index is None:
         corpus = (
             "It holds no videos: `localize`, which is the default, takes their "
@@ -126,6 +102,57 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
         nms_threshold=nms_threshold,
         request=request,
     )
+
+
+def _about_queries(model):
+    """What `query` is, an example of it, and what `unknown_words` are."""
+    if not takes_sentences(model):
+        by = "an\n  encoder that the model does not name."
+        if model.query_description is not None:
+            by = (
+                f"the encoder\n  `{_quoted(model.query_description['name'])}`, "
+                "as its `encode_sentences` makes it. That encoder is not in "
+                "this\n  folder, which so takes no sentences."
+            )
+        vector = f"a vector of {model.query_dim} numbers for each sentence, of "
+        return vector + by, "[0.1, ...]", ""
+    if model.vocabulary is not None:
+        read_by = (
+            "Case,\n  punctuation and the way accents are encoded make no "
+            "difference."
+        )
+        unknown = (
+            "the words of the sentence that the model does not know. If it\n"
+            "  knows none of them, the row holds no moments."
+        )
+    else:
+        encoder = model.sentence_encoder
+        read_by = (
+            "The\n  text tower of the encoder "
+            f"`{_quoted(encoder.name)}` reads it, up to "
+            f"{encoder.num_tokens - 2} tokens; it is\n  "
+            f"{encoder.text_tower.count_params() * 4 / 1e6:,.1f} MB of this "
+            "folder. Case and the way accents are encoded make no\n  "
+            "difference."
+        )
+        unknown = (
+            "empty, as the encoder reads any word. If a sentence has no\n"
+            "  letter and no number, the row holds no moments."
+        )
+    text = (
+        f"a sentence each, UTF-8 text of at most {MAX_CHARACTERS:,} "
+        f"characters. {read_by}"
+    )
+    return (
+        text,
+        '"a person opens the door"',
+        f"\n- `unknown_words`: {unknown}",
+    )
+
+
+def _quoted(name):
+    """A name that anybody may have written."""
+    return ascii(name)[1:-1][:80]
 
 
 def _lines(inputs, functions):

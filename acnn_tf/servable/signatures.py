@@ -12,6 +12,7 @@ from acnn_tf.data.windows import NEAR_CLIPS, NEAR_SHARE
 from acnn_tf.search.ranking import RankingSettings, rank
 from acnn_tf.servable import windows
 from acnn_tf.servable.corpus import Corpus
+from acnn_tf.servable.sentence_vectors import SentenceVectors
 from acnn_tf.servable.word_ids import WordIds
 
 # In place of a moment where fewer were found: JSON has no infinity.
@@ -33,10 +34,10 @@ class Signatures(tf.Module):
       number, the same text, see `describe_model`.
 
     Where `query` is text, they all return `unknown_words` besides, `[Q]`: the
-    words of each sentence that the model does not know. A sentence with no
-    known word gets no moments.
+    words of each sentence that the model does not know, none where an encoder
+    reads it. A sentence with no known word gets no moments.
 
-    `query` is string `[Q]` for a model with a vocabulary, else float32
+    `query` is string `[Q]` for a model that `takes_sentences`, else float32
     `[Q, E]`; `clip` float32 `[B, T, D]`; `num_clips` int32 `[B]`, how many of
     the T are real; `duration` float64 `[B]`, seconds, 0 for the length of the
     clips. Moments are in seconds, within the video, best first; where there
@@ -65,9 +66,11 @@ class Signatures(tf.Module):
         self._top_n = top_n
         self._max_iou = segments.suppression_iou("fixed", nms_threshold)
         self._weights = [weight.value for weight in model.variables]
-        self._word_ids = None
+        self._word_ids = self._sentence_vectors = None
         if model.vocabulary is not None:
             self._word_ids = WordIds(model.vocabulary)
+        elif takes_sentences(model):
+            self._sentence_vectors = SentenceVectors(model.sentence_encoder)
         self._corpus = None
         if index is not None:
             self._corpus = Corpus(model, index, top_n, self._max_iou)
@@ -75,7 +78,7 @@ class Signatures(tf.Module):
     def inputs(self):
         """Dictionary from names of signatures to those of `tf.TensorSpec`."""
         model = self._model()
-        if self._word_ids is not None:
+        if takes_sentences(model):
             query = tf.TensorSpec([None], tf.string, "query")
         else:
             width = model.query_dim
@@ -200,6 +203,9 @@ class Signatures(tf.Module):
             query, unknown_words = self._word_ids(query)
             is_known = tf.reduce_any(query > sentences.UNKNOWN, axis=1)
             words = {"unknown_words": unknown_words}
+        elif self._sentence_vectors is not None:
+            words = {"unknown_words": tf.fill(tf.shape(query), "")}
+            query, is_known = self._sentence_vectors(query)
         else:
             is_finite = tf.reduce_all(tf.math.is_finite(query))
             query = _checked(
@@ -282,6 +288,17 @@ class Signatures(tf.Module):
             num_windows,
             duration,
         )
+
+
+def takes_sentences(model):
+    """Whether a model's servable takes sentences, or their vectors.
+
+    Sentences are read by the vocabulary, or by a `sentence_encoder` that can
+    go into the servable, as CLIP can.
+    """
+    return model.vocabulary is not None or hasattr(
+        model.sentence_encoder, "text_tower"
+    )
 
 
 def describe_model(model):

@@ -6,11 +6,17 @@ import tensorflow as tf
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.batches import pad
 from acnn_tf.search import candidates, encode_videos, nms
-from acnn_tf.servable.signatures import NO_SCORE, describe_model
+from acnn_tf.servable.signatures import (
+    NO_SCORE,
+    describe_model,
+    takes_sentences,
+)
 
 # Largest error, relative to the largest number of an output, by the type in
 # which the model computes: the graph rounds elsewhere than the library does.
 _TOLERANCES = {"float16": 5e-3, "bfloat16": 4e-2}
+# Of sentences for an encoder, which has no list of the words that it knows.
+_WORDS = ["A", "person", "opens", "2", "cafés:", "CAFE\u0301S", "don't", "ẞ!"]
 
 
 class ExportError(ValueError):
@@ -39,11 +45,11 @@ def example_inputs(model, num_clips=(9, 5)):
         "num_clips": np.array(num_clips, np.int32),
         "duration": np.array(num_clips) * float(model.clip_seconds),
     }
-    if model.vocabulary is None:
+    if not takes_sentences(model):
         width = model.query_dim
         query = rng.normal(size=(len(num_clips), width)).astype(np.float32)
     else:
-        words = model.vocabulary
+        words = model.vocabulary or _WORDS
         starts = range(len(num_clips))
         sentences = [
             [words[(start + n) % len(words)] for n in range(start + 3)]
@@ -75,7 +81,7 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
     max_iou = segments_lib.suppression_iou("fixed", nms_threshold)
 
     def encoded(queries):
-        if model.vocabulary is not None:
+        if takes_sentences(model):
             queries = model.read_sentences(list(queries)).queries
         return np.asarray(model.encode_queries(queries), np.float32)
 
@@ -117,7 +123,7 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
             nms_threshold=nms_threshold,
         )
         outputs["search"] = _moments(found, top_n)
-    if model.vocabulary is not None:
+    if takes_sentences(model):
         for name in outputs.keys() - {"encode_windows", "describe"}:
             read = model.read_sentences(list(inputs[name]["query"]))
             words = list(map(" ".join, read.unknown_words))
