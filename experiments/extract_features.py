@@ -30,8 +30,8 @@ from absl import flags
 from acnn_tf import encoders
 from acnn_tf.data import extraction
 from acnn_tf.files.problems import summarize
-from experiments.progress import Progress
 from export import command
+from export.progress import Progress
 
 FLAGS = flags.FLAGS
 

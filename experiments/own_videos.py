@@ -14,7 +14,7 @@ from acnn_tf.data import extraction
 from acnn_tf.data.annotations import DATASETS, read_moments
 from acnn_tf.data.durations import videos_path
 from acnn_tf.files.problems import DataError, Problem, summarize
-from experiments.progress import Progress
+from export.progress import Progress
 
 # Of the videos, if there are no validation files.
 _HELD_OUT = 0.2

@@ -28,8 +28,8 @@ import acnn_tf
 from acnn_tf.files.names import file_name
 from acnn_tf.files.problems import DataError
 from experiments import moment_lists, queries
-from experiments.progress import Progress
 from export import command, run_models
+from export.progress import Progress
 from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS

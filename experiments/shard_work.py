@@ -11,12 +11,12 @@ import logging
 import os
 import sys
 import threading
-import time
 
 import acnn_tf
 from acnn_tf.data import extraction
 from acnn_tf.files.locks import locked
 from experiments import splits
+from export.progress import Progress
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
@@ -330,23 +330,16 @@ def _why(error):
 
 @contextlib.contextmanager
 def _progress(find_done, num_shards):
-    start, ended = time.monotonic(), threading.Event()
+    progress, ended = Progress(num_shards, "shards"), threading.Event()
+    to_do = max(num_shards - len(find_done()), 1)
 
     def tell():
-        print(
-            f"\r{len(find_done())} of {num_shards} shards, "
-            f"{time.monotonic() - start:,.0f} s",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+        done = len(find_done())
+        progress(1 - (num_shards - done) / to_do, done)
 
     def tell_often():
-        last = find_done()
         while not ended.wait(1.0):
-            if find_done() != last:
-                last = find_done()
-                tell()
+            tell()
 
     thread = threading.Thread(target=tell_often, daemon=True)
     thread.start()
@@ -356,4 +349,5 @@ def _progress(find_done, num_shards):
         ended.set()
         thread.join()
         tell()
-        print(file=sys.stderr)
+        if len(find_done()) < num_shards:  # an error follows, on its own line
+            print(file=sys.stderr)

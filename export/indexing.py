@@ -1,13 +1,13 @@
 """Adds the videos of a file of features to an index, and the flags for it."""
 
 import contextlib
-import sys
 
 from absl import flags
 
 import acnn_tf
 from acnn_tf.data.durations import known_seconds
 from export import command, run_models
+from export.progress import Progress
 
 flags.DEFINE_string(
     "durations",
@@ -45,12 +45,10 @@ def add_videos(index, path, durations=None, clip_seconds=None, videos=None):
     ) as features:
         command.tell_unknown(features, index)
         seconds = known_seconds(features, durations)
-        index.add_missing(features, seconds, videos, _print_progress)
+        progress = Progress(None, "windows")
 
+        def tell(done, total):
+            progress.total = total
+            progress(done / total, done)
 
-def _print_progress(done, total):
-    print(
-        f"\r{done:,} of {total:,} windows encoded",
-        end="\n" if done == total else "",
-        file=sys.stderr,
-    )
+        index.add_missing(features, seconds, videos, tell)

@@ -15,7 +15,8 @@ from acnn_tf.data.durations import read_durations, video_seconds, videos_path
 from acnn_tf.data.extraction import encode_video, extract, find_videos
 from acnn_tf.data.video import VideoError
 from acnn_tf.files.problems import DataError, summarize
-from experiments import progress, shard_work
+from experiments import shard_work
+from export import progress
 from tests.processes import Started, run_module
 from tests.video_files import (
     RATE,
@@ -499,11 +500,12 @@ def test_a_worker_with_another_encoder_is_told(videos, tmp_path):
 
 
 def test_progress_is_a_bar_or_lines(monkeypatch, capsys):
-    clock = iter([0, 10, 10.1, 60, 7321])
+    clock = iter([0, 10, 10.1, 60, 7321, 7322])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     tell = progress.Progress(3000, "videos")
     for share, done in ((0.0, 0), (0.01, 1), (0.5, 1500), (1.0, 3000)):
         tell(share, done)
+    tell(1.0, 3000)
     assert capsys.readouterr().err == (
         "1,500 of 3,000 videos, 1:00 so far, 1:00 left\n"
         "3,000 of 3,000 videos, 2:02:01 so far\n"

@@ -140,8 +140,8 @@ class Tokens(tf.Module):
             tf.cast(tokens.flat_values, tf.int32),
             tf.gather(tokens.row_splits, words.row_splits),
         )[:, : self._length - 2]  # [Q, (L - 2)]
-        end = tf.ones([tf.shape(text)[0], 1], tf.int32)
-        tokens = tf.concat([self._start * end, tokens, self._end * end], axis=1)
+        one = tf.ones([tf.shape(text)[0], 1], tf.int32)
+        tokens = tf.concat([one * self._start, tokens, one * self._end], axis=1)
         return tokens.to_tensor(shape=(None, self._length))
 
     def _ids_of_bytes(self, ids, end):

@@ -12,7 +12,8 @@ class Progress:
     """Prints progress to stderr: a bar on a terminal, else lines now and then.
 
     Args:
-        total: Int: how many things there are.
+        total: Int: how many things there are; an attribute, for who learns it
+            later.
         things: String: what they are.
 
     Example:
@@ -22,20 +23,24 @@ class Progress:
     [###########...........] 1 of 3 videos, 0:05 so far, 0:05 left
     """
 
-    def __init__(self, total: int, things: str):
-        self._total, self._things = total, things
+    def __init__(self, total: int | None, things: str):
+        self.total, self._things = total, things
+        self._is_over = False
         self._is_terminal = sys.stderr.isatty()
         self._start = time.monotonic()
         self._told = self._start if not self._is_terminal else 0.0
 
     def __call__(self, share: float, done: int):
-        """Tells of a share of the work, and the number of things done."""
+        """Tells of a share of the work, and the number of things done.
+
+        What comes after a share of 1 is not told.
+        """
         now, is_over = time.monotonic(), share >= 1
         pause = _REFRESH if self._is_terminal else _LOG
-        if now - self._told < pause and not is_over:
+        if self._is_over or (now - self._told < pause and not is_over):
             return
-        self._told = now
-        text = f"{done:,} of {self._total:,} {self._things}"
+        self._told, self._is_over = now, is_over
+        text = f"{done:,} of {self.total:,} {self._things}"
         passed = now - self._start
         text += f", {_clock(passed)} so far"
         if not is_over and share > 0:
