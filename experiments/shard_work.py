@@ -4,13 +4,16 @@ A worker is another process, perhaps on another machine: it is given paths, not
 models or arrays, and opens each once. Only what `run_shards` does needs Beam.
 """
 
+import collections
 import contextlib
 import dataclasses
+import functools
 import importlib
 import logging
 import os
 import sys
 import threading
+import uuid
 
 import acnn_tf
 from acnn_tf.data import extraction
@@ -264,8 +267,11 @@ def run_shards(work, elements, find_done, what, out, options):
     import apache_beam as beam
     from apache_beam.options.pipeline_options import StandardOptions
 
-    if options.view_as(StandardOptions).runner == _DASK_RUNNER:
+    workers, topic = None, uuid.uuid4().hex
+    on_dask = options.view_as(StandardOptions).runner == _DASK_RUNNER
+    if on_dask:
         _reach_scheduler(options)
+        work = functools.partial(_signed, work=work, topic=topic)
     done, num_shards = find_done(), len(elements)
     print(
         f"{what} in {num_shards} shards, {len(done)} of them found done",
@@ -282,6 +288,8 @@ def run_shards(work, elements, find_done, what, out, options):
                     | beam.Reshuffle()
                     | beam.Map(work)
                 )
+            if on_dask and pipeline.result.client.status == "running":
+                workers = _workers(pipeline.result.client, topic)
         except Exception as error:
             reason = _why(error)
             if reason is None:
@@ -308,6 +316,27 @@ def run_shards(work, elements, find_done, what, out, options):
             "are here: they must see --out under the same path, on a disk that "
             "they share."
         )
+    if workers:
+        shares = ", ".join(f"{n} by {name}" for name, n in workers.items())
+        print(f"Shards done: {shares}", file=sys.stderr)
+
+
+def _signed(element, work, topic):
+    """Does the work for a shard, and tells Dask who did it."""
+    import distributed
+
+    work(element)
+    worker = distributed.get_worker()
+    worker.log_event(topic, (element[1]["number"], str(worker.name)))
+
+
+def _workers(client, topic):
+    """How many shards each worker did, those included that were lost."""
+    firsts = {}
+    for _, (number, name) in client.get_events(topic):
+        # Of two the second found it done.
+        firsts.setdefault(number, name)
+    return dict(sorted(collections.Counter(firsts.values()).items()))
 
 
 def _why(error):

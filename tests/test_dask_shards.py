@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,6 +140,14 @@ def num_results(client):
     }
 
 
+def shares(told):
+    """How many shards each worker did, by name, as the last line tells."""
+    line = told.splitlines()[-1].removeprefix("Shards done: ")
+    found = {int(n): int(m) for m, n in re.findall(r"(\d+) by (\d+)", line)}
+    assert sum(found.values()) == NUM_SHARDS
+    return found
+
+
 def test_a_lost_worker_changes_nothing_and_the_other_takes_a_second_model(
     corpus, cluster, tmp_path
 ):
@@ -153,6 +162,8 @@ def test_a_lost_worker_changes_nothing_and_the_other_takes_a_second_model(
     told = command.end().stderr
     assert f"Workers at {cluster.address}: 2" in told
     assert f"{NUM_SHARDS} of {NUM_SHARDS} shards" in told
+    # The shards of the one that is lost are told, too.
+    assert shares(told).keys() == {0, 1}
     # No log of Beam's or Dask's among it.
     assert "distributed" not in told
     assert "WARNING:root" not in told
@@ -329,13 +340,10 @@ def test_features_of_videos_are_those_of_one_process(cluster, tmp_path):
 
 @pytest.mark.soak
 def test_both_workers_take_their_share(corpus, cluster, tmp_path):
-    with (
-        cluster.client() as client,
-        distributed.get_task_stream(client) as seen,
-    ):
-        run_module(*encode_into(tmp_path / "out", corpus), *cluster.flags)
-    workers = [task["worker"] for task in seen.data]
-    assert len(set(workers)) == 2
+    command = encode_into(tmp_path / "out", corpus)
+    told = run_module(*command, *cluster.flags).stderr
+    # Neither waits for the other: what one does more is a matter of luck.
+    assert min(shares(told).values()) >= NUM_SHARDS // 4
 
 
 @pytest.mark.soak
