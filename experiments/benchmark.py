@@ -41,6 +41,9 @@ flags.DEFINE_integer("rounds", 5, "Number of timed rounds.", lower_bound=1)
 flags.DEFINE_bool(
     "smoke", False, "Measure with tiny sizes, to see that it runs."
 )
+flags.DEFINE_list(
+    "videos", None, "Files of the part video, in place of a rendered one."
+)
 flags.DEFINE_bool("json", False, "Print a JSON list of rows, and nothing else.")
 flags.DEFINE_string("out", None, "Folder to write benchmark.json to.")
 
@@ -130,7 +133,8 @@ def run():
     rows = []
     for name in FLAGS.parts:
         part = importlib.import_module(f"experiments.benchmarks.{name}")
-        rows += part.rows(smoke=FLAGS.smoke, rounds=FLAGS.rounds)
+        more = {"videos": FLAGS.videos} if name == "video" else {}
+        rows += part.rows(smoke=FLAGS.smoke, rounds=FLAGS.rounds, **more)
     if FLAGS.json:
         print(json.dumps(rows))
     else:
