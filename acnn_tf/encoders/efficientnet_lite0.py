@@ -37,7 +37,7 @@ _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 class EfficientNetLite0(Encoder):
     """The 1,280 means before the classes of EfficientNet-Lite0.
 
-    A small network for phones: on a CPU some five times as fast as CLIP.
+    A small network for phones: on a CPU two to three times as fast as CLIP.
 
     Example:
 
