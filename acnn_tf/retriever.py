@@ -3,13 +3,16 @@
 import contextlib
 import functools
 import os
+import threading
+
+import numpy as np
 
 from acnn_tf import encoders
 from acnn_tf.calibration import read_calibration
 from acnn_tf.data.extraction import encode_video, file_state, find_videos
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import load_model
-from acnn_tf.search import MomentIndex
+from acnn_tf.search import MomentIndex, encoder_inputs, to_numpy
 from acnn_tf.search.moment_index import FoundMoments
 
 # Of video, after which what was encoded is kept: what a kill can cost.
@@ -21,7 +24,7 @@ class MomentRetriever:
 
     Videos are encoded once, by the encoder that the model learned from, and
     kept in an index. Their ids are the names of their files, without folder
-    and ending.
+    and ending. Threads may search while another adds or removes.
 
     Args:
         model: One of `acnn_tf.models`. One that takes vectors of sentences is
@@ -54,6 +57,7 @@ class MomentRetriever:
         self.index = MomentIndex(model, index)
         self.calibration = calibration
         self._named, self._other = encoder, None
+        self._alone = threading.Lock()  # of threads, with `_other`
         if model.vocabulary is None and model.sentence_encoder is None:
             model.sentence_encoder = self._sentence_encoder()
 
@@ -139,6 +143,25 @@ class MomentRetriever:
             raise DataError(problems)
         return notes
 
+    def add_encoded(self, video_id, video, path=None):
+        """Adds a video that was encoded already, under an id of its own.
+
+        Args:
+            video_id: String. A video of this id is replaced.
+            video: What `acnn_tf.data.encode_video` made of it, by the
+                `encoder`.
+            path: The file, to be told from a later one of its name, see
+                `has`. Default: it is not kept which one it was.
+        """
+        batch = _Batch(self.encoder, self.index)
+        batch.put(video_id, video, path and _state(path))
+        batch.keep()
+
+    def has(self, video_id, path):
+        """Whether a video was added whose file has not changed since."""
+        known = self.index.sources
+        return video_id in known and known[video_id] == _state(path)
+
     def remove(self, video_id):
         """Removes a video.
 
@@ -194,17 +217,92 @@ class MomentRetriever:
         settings["video_ids"] = [video]
         return self._search(self.index, sentence, top, settings)
 
+    def curve(self, video_id, sentence, max_points=2000):
+        """How well each moment of a video answers a sentence.
+
+        Args:
+            video_id: Id of a video that was added.
+            sentence: String.
+            max_points: Int: of a long video, how many times at most.
+
+        Returns:
+            `(times, scores)`: arrays `[N]`. The times, in seconds, are the
+            middles of clips; a score is that of the best moment that holds the
+            clip, on the scale of `search`. Both are empty if the model knows
+            no word of the sentence.
+
+        Raises:
+            UnknownIdError: If the video is not there.
+        """
+        scored = self.index.scored_windows(sentence, video_id)
+        if scored is None:
+            return np.zeros(0), np.zeros(0)
+        indexed, segments, scores = scored
+        seconds = indexed.duration
+        step = max(self.index.model.clip_seconds, seconds / max_points)
+        times = (np.arange(max(round(seconds / step), 1)) + 0.5) * step
+        best = np.full(len(times), scores.min())
+        # The first and the last of the times that each moment holds.
+        rows = np.ceil(segments / step - 0.5).astype(int)
+        for row in np.argsort(scores, kind="stable"):  # the best comes last
+            first, last = rows[row]
+            best[first : max(last, first + 1)] = scores[row]
+        if self.calibration is not None:
+            best = self.calibration.likelihood(best)
+        return times, best
+
+    def attention(self, video_id, sentence, segment, video):
+        """Where the model looked for a moment: the widths of its context.
+
+        Args:
+            video_id: Id of a video that was added.
+            sentence: String.
+            segment: `(start, end)`, seconds, of a moment that `search` found.
+            video: What was added, see `add_encoded`.
+
+        Returns:
+            Dictionary: `"kernel_sizes"`, the widths in windows; `"weights"`,
+            how much each counts, which add up to 1; `"window"`, the window
+            that became this moment. `None` where the model has no such
+            weights, or knows no word of the sentence.
+
+        Raises:
+            UnknownIdError: If the video is not there.
+        """
+        model = self.index.model
+        scored = self.index.scored_windows(sentence, video_id)
+        if scored is None:
+            return None
+        indexed, segments, scores = scored
+        away = np.abs(segments - np.asarray(segment, float)).max(axis=1)
+        near = np.flatnonzero(away <= away.min() + 1e-3)
+        window = indexed.windows[near[np.argmax(scores[near])]]
+        clips = _Clips(self.encoder)
+        clips[video_id] = video.clips
+        inputs = encoder_inputs(
+            model, clips, {video_id: video.duration}, {video_id: window[None]}
+        )
+        weights = model.attention_weights(inputs)
+        if weights is None:
+            return None
+        return {
+            "kernel_sizes": list(model.kernel_sizes),
+            "weights": to_numpy(weights)[0, 0].tolist(),
+            "window": window.tolist(),
+        }
+
     def _localize(self, video_id, path, sentence, top, settings):
         """In a video that is not in the index, nor will be."""
-        if self._other is None:  # which keeps its graphs
-            self._other = MomentIndex(self.index.model)
-        batch = _Batch(self.encoder, self._other)
-        batch.encode(video_id, path)
-        batch.keep()
-        try:
-            return self._search(self._other, sentence, top, settings)
-        finally:
-            self._other.remove([video_id])
+        with self._alone:
+            if self._other is None:  # which keeps its graphs
+                self._other = MomentIndex(self.index.model)
+            batch = _Batch(self.encoder, self._other)
+            batch.encode(video_id, path)
+            batch.keep()
+            try:
+                return self._search(self._other, sentence, top, settings)
+            finally:
+                self._other.remove([video_id])
 
     def _search(self, index, sentence, top, settings):
         is_one = isinstance(sentence, str)
@@ -291,10 +389,13 @@ class _Batch:
     def encode(self, video_id, path, progress=None):
         state = _state(path)
         video = encode_video(path, self._encoder, progress=progress)
+        self.put(video_id, video, state)
+        return [f"{path}: {note}" for note in video.notes]
+
+    def put(self, video_id, video, state):
         self._clips[video_id] = video.clips
         self._durations[video_id] = video.duration
         self._states[video_id] = state
-        return [f"{path}: {note}" for note in video.notes]
 
     def keep(self):
         if self._durations:

@@ -24,7 +24,7 @@ import numpy as np
 
 from acnn_tf.data.durations import videos_path
 from acnn_tf.data.features import open_features, write_features
-from acnn_tf.data.video import VideoError, open_video
+from acnn_tf.data.video import Video, VideoError, open_video
 from acnn_tf.encoders import Encoder, difference
 from acnn_tf.files.atomic import replacing, write_text
 from acnn_tf.files.locks import locked
@@ -139,6 +139,7 @@ def encode_video(
     encoder: Encoder,
     batch_size: int | None = None,
     progress: Callable[[float], None] | None = None,
+    open_video: Callable[[str], Video] = open_video,
 ) -> EncodedVideo:
     """Reads a video and encodes it, as it is read.
 
@@ -152,6 +153,9 @@ def encode_video(
             the encoder's own.
         progress: Function that is called with the share of the video that has
             been read, now and then.
+        open_video: What opens the file: a function that returns a `Video`, or
+            what has its `frames`, `duration`, `decoded` and `problems`, such as
+            one that another process decodes.
 
     Returns:
         `EncodedVideo`.
@@ -165,6 +169,7 @@ def encode_video(
     >>> encode_video("holiday.mp4", pixels).clips.shape  # doctest: +SKIP
     (71, 130)
     """
+    path = os.fspath(path)
     video = open_video(path)
     frames = video.frames(encoder.frame_rate)
     if progress and video.duration:
@@ -174,7 +179,7 @@ def encode_video(
     if not len(clips) or not np.isfinite(clips).all():
         found = "numbers that are not finite" if len(clips) else "no clips"
         fail(
-            video.path,
+            path,
             f"{encoder.name} makes {found} of it; copy or download the video "
             "again, or choose another encoder",
             kind=VideoError,

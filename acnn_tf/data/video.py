@@ -73,6 +73,11 @@ class Video:
         frame_rate: Float: frames a second on average, or `None` if unknown.
         start: Float: seconds at which the first frame stands on the file's own
             clock. Times here count from the first frame.
+        container: String: FFmpeg's name of what holds the video, such as
+            `"matroska,webm"`.
+        codec: String: FFmpeg's name of how it is encoded, such as `"h264"`.
+        pixel_format: String: FFmpeg's name of how pixels are kept, such as
+            `"yuv420p"`.
         decoded: Float: seconds that `frames` has decoded so far.
         problems: List of `acnn_tf.files.problems.Problem`: what was wrong
             with the file, once `frames` has come to its end.
@@ -86,7 +91,9 @@ class Video:
             frame = _first_frame(path, container, stream)
             # AVI has no times at which frames are shown, only their order, and
             # what FFmpeg makes of it is wrong for H.264.
-            format_name = container.format.name
+            format_name = self.container = container.format.name
+            self.codec = stream.codec_context.codec.canonical_name
+            self.pixel_format = frame.format.name
             self._may_seek = format_name in _SEEKABLE
             is_avi = format_name == "avi"
             self._max_step = _MAX_STEPS.get(format_name, _MAX_STEP)
@@ -151,6 +158,22 @@ class Video:
         self.decoded = 0.0
         self.problems = []
         return self._frames(Fraction(float(fps)), threads)
+
+    def listed_seconds(self) -> float:
+        """Seconds up to the end of the last frame, by the file's packets.
+
+        All are read, which takes as long as to read the file, and none is
+        decoded. Unlike `duration` this is not what the file claims.
+        """
+        end = self._zero
+        with _opened(self.path, threads=1) as (container, stream):
+            for packet in _packets(container, stream):
+                stamp = packet and (
+                    packet.dts if packet.pts is None else packet.pts
+                )
+                if stamp is not None:
+                    end = max(end, stamp + (packet.duration or 0))
+            return float((end - self._zero) * stream.time_base)
 
     def between(
         self, start: float, end: float

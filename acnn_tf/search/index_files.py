@@ -17,6 +17,8 @@ import json
 import operator
 import os
 import re
+import threading
+import typing
 
 import keras
 import ml_dtypes  # which TensorFlow, JAX and Keras require
@@ -67,8 +69,91 @@ class IndexedVideo:
     source: str | None = None  # what its file was, see `MomentIndex.update`
 
 
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What an index holds at one moment; it never changes.
+
+    A search takes one and stays with it, so that videos can be added and
+    removed meanwhile.
+
+    Attributes:
+        videos: Tuple of `IndexedVideo`.
+        parts: Tuple of arrays, the encodings.
+        dtype: Name: how encodings are kept.
+        num_windows: Int: windows of all videos.
+    """
+
+    videos: tuple[IndexedVideo, ...]
+    parts: tuple[np.ndarray, ...]
+    dtype: str
+    path: str | None
+    longest: float  # seconds, of a window
+    windows_of: typing.Callable  # windows of a duration
+
+    @property
+    def num_windows(self):
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def video_ids(self):
+        return [video.video_id for video in self.videos]
+
+    def chunks(self, size):
+        """Yields `(encoding [N, t], starts [v])` of v whole videos at a time.
+
+        They have at least `size` windows, but for the last of a file; `starts`
+        are the rows of the first window of each.
+        """
+        parts = itertools.groupby(self.videos, operator.attrgetter("part"))
+        for part, videos in parts:
+            starts = []
+            for video in videos:
+                starts.append(video.first)
+                end = video.first + video.num_windows
+                if end - starts[0] >= size or end == len(self.parts[part]):
+                    rows = self._rows(part, starts[0], end)
+                    yield rows, np.array(starts) - starts[0]
+                    starts = []
+
+    def encoding(self, video):
+        """float32 `[W, t]` of one `IndexedVideo`."""
+        end = video.first + video.num_windows
+        return np.asarray(self._rows(video.part, video.first, end), np.float32)
+
+    def windows(self, video):
+        """`float64 [W, 2]` of one `IndexedVideo`, in seconds."""
+        # Windows cover their video, but for less than one of them: without
+        # this, a wrong duration could ask for any number of windows.
+        if video.duration <= (video.num_windows + 2) * self.longest:
+            windows = self.windows_of(video.duration)
+            if len(windows) == video.num_windows:
+                return windows
+        raise _damaged(
+            self.path,
+            f"{video.video_id!r:.40} of {video.duration:g} s cannot have "
+            f"{video.num_windows:,} windows",
+        )
+
+    def encoded(self, video):
+        """The `EncodedVideo` of one `IndexedVideo`."""
+        return EncodedVideo(
+            video.video_id,
+            video.duration,
+            self.windows(video),
+            self.encoding(video),
+        )
+
+    def _rows(self, part, first, end):
+        rows = self.parts[part][first:end]
+        is_bfloat16 = self.dtype == "bfloat16"
+        return rows.view(ml_dtypes.bfloat16) if is_bfloat16 else rows
+
+
 class IndexFiles:
     """Reads and writes them.
+
+    Any number of threads may read `contents` while one adds or removes: they
+    find what was there before, or what is there afterwards.
 
     Args:
         path: Folder, or `None` for memory.
@@ -79,7 +164,7 @@ class IndexFiles:
             `acnn_tf.search.shards`.
 
     Attributes:
-        videos: List of `IndexedVideo`.
+        contents: `Contents`, which is replaced by each change.
         dtype: Name.
         encoder: What made the features that were encoded, a dictionary, as the
             folder, the features or the model say; or `None`.
@@ -99,6 +184,7 @@ class IndexFiles:
         self.read_only = None
         self._model = model
         self._asked_dtype = dtype
+        self._writing = threading.Lock()  # of the threads of this process
         self._forget()
         # Videos of one length share their windows; a search asks for few.
         self._windows = functools.lru_cache(1024)(model.grid.windows)
@@ -109,76 +195,26 @@ class IndexFiles:
             "model": fingerprint(model),
             "grid": json.loads(grid),  # as it will come back
         }
+        self._show()
         if self.path is not None:
             self._read()
-            if self.videos and self.shard is not None:
+            if self.contents.videos and self.shard is not None:
                 self.read_only = (
                     f"{self.path} is a shard of a corpus, to which nothing is "
                     "added: encode a new corpus, or keep another index."
                 )
-
-    @property
-    def num_windows(self):
-        """Windows of all videos."""
-        return sum(len(part) for part in self._parts)
-
-    def chunks(self, size):
-        """Yields `(encoding [N, t], starts [v])` of v whole videos at a time.
-
-        They have at least `size` windows, but for the last of a file; `starts`
-        are the rows of the first window of each.
-        """
-        parts = itertools.groupby(self.videos, operator.attrgetter("part"))
-        for part, videos in parts:
-            starts = []
-            for video in videos:
-                starts.append(video.first)
-                end = video.first + video.num_windows
-                if end - starts[0] >= size or end == len(self._parts[part]):
-                    rows = self._rows(part, starts[0], end)
-                    yield rows, np.array(starts) - starts[0]
-                    starts = []
-
-    def encoding(self, video):
-        """float32 `[W, t]` of one `IndexedVideo`."""
-        end = video.first + video.num_windows
-        return np.asarray(self._rows(video.part, video.first, end), np.float32)
-
-    def windows(self, video):
-        """`float64 [W, 2]` of one `IndexedVideo`, in seconds."""
-        # Windows cover their video, but for less than one of them: without
-        # this, a wrong duration could ask for any number of windows.
-        if video.duration <= (video.num_windows + 2) * self._longest:
-            windows = self._windows(video.duration)
-            if len(windows) == video.num_windows:
-                return windows
-        raise _damaged(
-            self.path,
-            f"{video.video_id!r:.40} of {video.duration:g} s cannot have "
-            f"{video.num_windows:,} windows",
-        )
-
-    def encoded(self):
-        """Yields an `EncodedVideo` for each video."""
-        for video in self.videos:
-            yield EncodedVideo(
-                video.video_id,
-                video.duration,
-                self.windows(video),
-                self.encoding(video),
-            )
 
     @contextlib.contextmanager
     def updating(self):
         """Waits for the folder's lock, and reads what others have added."""
         if self.read_only:
             raise ValueError(self.read_only)
-        if self.path is None:
-            yield
-            return
-        with locks.locked(self.path, wait=True):
-            self._read()
-            self._sweep()  # what a killed process left
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._writing)
+            if self.path is not None:
+                stack.enter_context(locks.locked(self.path, wait=True))
+                self._read()
+                self._sweep()  # what a killed process left
             yield
 
     def encode(self, features, durations, progress=None, **placed):
@@ -216,10 +252,10 @@ class IndexFiles:
         `without` are removed with the same stroke: those beside them in a file
         move to the new one. `sources` are those of the added.
         """
-        parts = {v.part for v in self.videos if v.video_id in without}
+        parts = {v.part for v in self._videos if v.video_id in without}
         kept = [
             video
-            for video in self.videos
+            for video in self._videos
             if video.part in parts and video.video_id not in without
         ]
         total += sum(video.num_windows for video in kept)
@@ -248,6 +284,7 @@ class IndexFiles:
             if new:
                 self._add(np.concatenate(new), videos)
             self.encoder = encoder
+            self._show()
             return
         os.makedirs(self.path, exist_ok=True)
         try:
@@ -280,7 +317,9 @@ class IndexFiles:
             raise FileExistsError(f"{path} is there already.")
         with replacing(path) as partial:
             files = IndexFiles(partial, self._model, self.dtype)
-            files.append(self.encoded(), self.num_windows, self.encoder)
+            shown = self.contents
+            encoded = map(shown.encoded, shown.videos)
+            files.append(encoded, shown.num_windows, self.encoder)
         self.path = path
         self._forget()
         self._read(verify=False)
@@ -295,12 +334,19 @@ class IndexFiles:
         manifest = _manifest(folder)
         for number in _numbers(manifest):
             self._open(folder, manifest, number, verify)
+        self._show()
         return self.shard
 
-    def _rows(self, part, first, end):
-        rows = self._parts[part][first:end]
-        is_bfloat16 = self.dtype == "bfloat16"
-        return rows.view(ml_dtypes.bfloat16) if is_bfloat16 else rows
+    def _show(self):
+        """Has `contents` say what has been added and removed, all at once."""
+        self.contents = Contents(
+            tuple(self._videos),
+            tuple(self._parts),
+            self.dtype,
+            self.path,
+            self._longest,
+            self._windows,
+        )
 
     def _stored(self, encoding):
         """As it lies in the file: NumPy has no name for bfloat16."""
@@ -316,7 +362,8 @@ class IndexFiles:
         return stored
 
     def _forget(self):
-        self.videos, self._known = [], set()
+        # What `contents` will be shown to be.
+        self._videos, self._known = [], set()
         # Arrays, the numbers of their files, and what the manifest says of
         # these.
         self._parts, self._numbers, self._stated = [], [], {}
@@ -324,13 +371,13 @@ class IndexFiles:
 
     def _add(self, part, videos):
         self._parts.append(part)
-        self.videos += videos
+        self._videos += videos
         self._known.update(video.video_id for video in videos)
 
     def _drop(self, parts):
         """Takes arrays in memory away; others keep their places."""
-        self.videos = [v for v in self.videos if v.part not in parts]
-        self._known = {video.video_id for video in self.videos}
+        self._videos = [v for v in self._videos if v.part not in parts]
+        self._known = {video.video_id for video in self._videos}
         for part in parts:
             self._parts[part] = self._parts[part][:0]
 
@@ -381,6 +428,7 @@ class IndexFiles:
                         self._open(self.path, manifest, number, verify)
                         self._numbers.append(number)
                 self._stated = manifest.files
+                self._show()
                 return
             except IndexFileError:
                 if _manifest(self.path).files == manifest.files:

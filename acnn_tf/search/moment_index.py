@@ -11,6 +11,7 @@ from acnn_tf.data.windows import check_queries
 from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.search.best_moments import rank_function, start_search
 from acnn_tf.search.encoding import to_numpy
+from acnn_tf.search.ranking import candidates
 from acnn_tf.search.scoring import bounds_function, encode_function
 from acnn_tf.search.shards import open_index
 
@@ -62,6 +63,9 @@ class MomentIndex:
     wait for each other. A folder of shards (`acnn_tf.search.shards`) is opened
     as one index, read-only, and gone through shard by shard.
 
+    Threads may search while others add or remove: a search never waits for
+    them, and answers from the videos that were there as it began.
+
     Args:
         model: See `acnn_tf.search`.
         path: Folder of an index, or of shards, where there is one; a new
@@ -89,22 +93,23 @@ class MomentIndex:
         self._rank = rank_function(model)
 
     def __len__(self):
-        return len(self._files.videos)
+        return len(self._files.contents.videos)
 
     @property
     def num_windows(self):
         """Windows of all videos."""
-        return self._files.num_windows
+        return self._files.contents.num_windows
 
     @property
     def video_ids(self):
         """Ids of all videos, in the order in which they were encoded."""
-        return [video.video_id for video in self._files.videos]
+        return self._files.contents.video_ids
 
     @property
     def sources(self):
         """Dictionary from the ids of all videos to what `update` noted."""
-        return {video.video_id: video.source for video in self._files.videos}
+        videos = self._files.contents.videos
+        return {video.video_id: video.source for video in videos}
 
     @property
     def dtype(self):
@@ -122,7 +127,8 @@ class MomentIndex:
         Yields:
             `EncodedVideo`.
         """
-        return self._files.encoded()
+        contents = self._files.contents
+        return map(contents.encoded, contents.videos)
 
     def append(self, features, durations=None, progress=None):
         """Encodes videos and adds them.
@@ -234,17 +240,17 @@ class MomentIndex:
         >>> index.remove(["v7"])  # doctest: +SKIP
         """
         with self._files.updating():
-            self._check_known(video_ids)
+            self._check_known(video_ids, self._files.contents)
             if len(video_ids):
                 self._files.append([], 0, self.encoder, without=set(video_ids))
 
-    def _check_known(self, video_ids):
+    def _check_known(self, video_ids, contents):
         if isinstance(video_ids, str):
             raise ValueError(
                 "`video_ids` must be a list of ids. "
                 f"Received: {video_ids!r:.60}"
             )
-        if missing := set(video_ids) - set(self.video_ids):
+        if missing := set(video_ids) - set(contents.video_ids):
             raise UnknownIdError(
                 f"{self._files.path or 'the index'} has no video "
                 f"{min(missing)!r} ({len(missing)} of {len(video_ids)} are "
@@ -269,6 +275,34 @@ class MomentIndex:
             path: Folder that is not there yet.
         """
         self._files.save(path)
+
+    def scored_windows(self, sentence, video_id):
+        """All windows of one video as answers to one sentence, unranked.
+
+        Args:
+            sentence: String.
+            video_id: Id of the video.
+
+        Returns:
+            `(video, segments, scores)`: the `EncodedVideo`, and for each of
+            its windows the moment that it becomes, array `[W, 2]`, and its
+            score, `[W]`. The moments that `search` finds are among them. Or
+            `None`, if the model knows no word of the sentence.
+
+        Raises:
+            UnknownIdError: If the video is not there.
+        """
+        contents = self._files.contents
+        self._check_known([video_id], contents)
+        (video,) = (v for v in contents.videos if v.video_id == video_id)
+        read = self.model.read_sentences([sentence])
+        if not read.is_known[0]:
+            return None
+        video = contents.encoded(video)
+        segments, scores = candidates(
+            self.model, self._encode(read.queries), video
+        )
+        return video, segments[0], scores[0]
 
     def search(self, sentences, **settings):
         """The best moments over all videos, for each sentence.
@@ -350,10 +384,11 @@ class MomentIndex:
                 f"`shortlist` must be 'bfloat16' or None. Received: {shortlist}"
             )
         max_iou = segments_lib.suppression_iou(suppression, nms_threshold)
+        contents = self._files.contents  # whatever is added meanwhile
         if video_ids is not None:
-            self._check_known(video_ids)
+            self._check_known(video_ids, contents)
         # By their ids, which rank moments of equal scores.
-        ids = self.video_ids
+        ids = contents.video_ids
         order = sorted(range(len(ids)), key=ids.__getitem__)
         if video_ids is not None:
             wanted = set(video_ids)
@@ -363,24 +398,24 @@ class MomentIndex:
         for first in range(0, len(queries), _QUERIES):
             some = queries[first : first + _QUERIES]
             found += self._search(
-                some, order, top_n, max_iou, shortlist or "float32"
+                contents, some, order, top_n, max_iou, shortlist or "float32"
             )
         return found
 
-    def _search(self, queries, order, top_n, max_iou, precision):
+    def _search(self, contents, queries, order, top_n, max_iou, precision):
         """`search_encoded` for a few queries, in videos in this order."""
         if not order:
             return [[] for _ in queries]
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
         bounds = []
-        for encoding, starts in self._files.chunks(_CHUNK):
+        for encoding, starts in contents.chunks(_CHUNK):
             counts = np.diff([*starts, len(encoding)])
             owner = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
             bounds.append(self._bounds(folded, encoding, owner, precision))
-        videos = [self._files.videos[number] for number in order]
+        videos = [contents.videos[number] for number in order]
 
         max_iou = tf.constant(max_iou, tf.float64)
-        top_n = tf.constant(min(top_n, self.num_windows))
+        top_n = tf.constant(min(top_n, contents.num_windows))
 
         search = start_search(
             np.concatenate(bounds)[order].T,
@@ -388,7 +423,7 @@ class MomentIndex:
             top_n,
         )
         while not search.is_done:
-            arrays = self._padded(videos, search.video.numpy())
+            arrays = _padded(contents, videos, search.video.numpy())
             search = self._rank(folded, search, *arrays, top_n, max_iou)
         if not search.is_finite:
             raise ValueError(
@@ -405,18 +440,19 @@ class MomentIndex:
             for columns in zip(*moments)
         ]
 
-    def _padded(self, videos, numbers):
-        """Encodings, windows and durations of `[q, v]` videos, -1 for none."""
-        rows = [[videos[n] for n in row if n >= 0] for row in numbers]
-        most = max(video.num_windows for row in rows for video in row)
-        dim = self._files.encoding(rows[0][0]).shape[1]
-        encoding = np.zeros((*numbers.shape, most, dim), np.float32)
-        windows = np.zeros((*numbers.shape, most, 2))
-        durations = np.ones(numbers.shape)
-        for row, several in enumerate(rows):
-            for column, video in enumerate(several):
-                own = row, column, slice(video.num_windows)
-                encoding[own] = self._files.encoding(video)
-                windows[own] = self._files.windows(video)
-                durations[row, column] = video.duration
-        return encoding.reshape(len(rows), -1, dim), windows, durations
+
+def _padded(contents, videos, numbers):
+    """Encodings, windows and durations of `[q, v]` videos, -1 for none."""
+    rows = [[videos[n] for n in row if n >= 0] for row in numbers]
+    most = max(video.num_windows for row in rows for video in row)
+    dim = contents.encoding(rows[0][0]).shape[1]
+    encoding = np.zeros((*numbers.shape, most, dim), np.float32)
+    windows = np.zeros((*numbers.shape, most, 2))
+    durations = np.ones(numbers.shape)
+    for row, several in enumerate(rows):
+        for column, video in enumerate(several):
+            own = row, column, slice(video.num_windows)
+            encoding[own] = contents.encoding(video)
+            windows[own] = contents.windows(video)
+            durations[row, column] = video.duration
+    return encoding.reshape(len(rows), -1, dim), windows, durations

@@ -161,7 +161,7 @@ def open_index(path, model, dtype=None):
             corpus = shard.get("corpus")
         expected = {"number": number, "num_shards": num_shards}
         _check_shard(folder, shard, expected | {"corpus": corpus})
-    names = [video.video_id for video in files.videos]
+    names = files.contents.video_ids
     if len(set(names)) < len(names):
         raise IndexFileError(
             f"{path} holds a video in two shards: encode it again, in another "

@@ -1,0 +1,1 @@
+"""The page: sentences in, moments of a library of videos to look at."""

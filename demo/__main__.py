@@ -1,0 +1,186 @@
+r"""A page that finds moments in videos by sentences.
+
+  python -m demo --workdir=runs/mine --videos=videos
+  python -m demo --model=zero_shot --encoder=clip:weights --videos=videos \
+      --library=library
+
+--videos are files, folders or patterns, as of experiments.predict. They are
+indexed in the background, while one may search in those that are ready.
+Uploads, previews and the index are kept in --library and nowhere else. Prints
+the address of the page. Ctrl-C ends it.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import secrets
+import signal
+import socket
+import sys
+
+from absl import flags
+
+from export import command, run_models
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("workdir", None, "Folder of a run, whose model searches.")
+run_models.define_flags()
+flags.DEFINE_multi_string(
+    "videos", [], "Video file, folder or pattern; repeat it for several."
+)
+flags.DEFINE_string(
+    "annotations",
+    None,
+    "File of known moments (.jsonl) of these videos, which are shown as truth.",
+)
+flags.DEFINE_string(
+    "library",
+    None,
+    "Folder that keeps uploads, previews and the index. Default: `library` in "
+    "--workdir.",
+)
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.")
+flags.DEFINE_integer(
+    "port", 8000, "Port to listen at; 0 is one that is free.", 0, 65535
+)
+flags.DEFINE_string(
+    "token",
+    None,
+    "What the address must hold. Default: none on this machine alone, or else "
+    "one that is made and printed.",
+)
+flags.DEFINE_float("max_upload_mb", 1024, "Size of an upload in MiB.", 0.01)
+flags.DEFINE_float("max_minutes", 120, "Length of an upload.", 0.01)
+flags.DEFINE_integer("max_videos", 100, "Uploads that are kept.", 0)
+
+# Seconds in which answers that were begun may end.
+_DRAIN = 1
+
+
+def run():
+    # The event loop should not wait 5 ms for each thread that counts.
+    sys.setswitchinterval(5e-4)
+    library_folder = FLAGS.library
+    if library_folder is None:
+        if FLAGS.workdir is None:
+            raise ValueError("Give --library, the folder to keep things in.")
+        library_folder = os.path.join(FLAGS.workdir, "library")
+    from acnn_tf.files.locks import locked
+
+    with locked(library_folder):
+        listener = listen(FLAGS.host, FLAGS.port)
+        library = make_library(library_folder)
+        asyncio.run(serve(library, listener))
+    # Threads may be within TensorFlow, for which Python would wait.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def listen(host, port):
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=kind)
+    except OSError as error:
+        raise ValueError(f"Choose another --port or --host: {error}") from None
+    # Or else an answer would wait 40 ms for its headers to be confirmed.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def make_library(folder):
+    from acnn_tf.data import find_videos
+    from demo.library import Library, Limits
+
+    paths = find_videos(FLAGS.videos) if FLAGS.videos else {}
+    truth = read_truth(FLAGS.annotations) if FLAGS.annotations else {}
+    limits = Limits(
+        upload_bytes=int(FLAGS.max_upload_mb * 2**20),
+        seconds=60 * FLAGS.max_minutes,
+        videos=FLAGS.max_videos,
+    )
+    return Library(make_engine(folder), folder, paths, truth, limits)
+
+
+def read_truth(path):
+    """Known moments by their videos."""
+    from acnn_tf.data import read_moments
+
+    truth = {}
+    for moment in read_moments(path, "jsonl"):
+        for start, end in moment.segments:
+            row = {"query": moment.query, "start": start, "end": end}
+            truth.setdefault(moment.video_id, []).append(row)
+    return truth
+
+
+def make_engine(folder):
+    """The model of a run, or one without any training."""
+    import acnn_tf
+    from demo.engines import ModelEngine
+
+    run_models.check_choice(FLAGS.workdir, FLAGS.model)
+    index = os.path.join(folder, "index")
+    if FLAGS.workdir:
+        retriever = acnn_tf.MomentRetriever.load(
+            FLAGS.workdir, FLAGS.encoder, index
+        )
+    else:
+        model = run_models.load_model(**command.given("model", "encoder"))
+        retriever = acnn_tf.MomentRetriever(
+            model, model.sentence_encoder, index
+        )
+    return ModelEngine(retriever)
+
+
+async def serve(library, listener):
+    """Runs until SIGTERM or SIGINT."""
+    import uvicorn
+
+    from demo.app import make_app
+
+    loop = asyncio.get_running_loop()
+    is_over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, is_over.set)
+    host, token = FLAGS.host, FLAGS.token
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    is_any = host in ("", "0.0.0.0", "::")
+    app = make_app(library, ["*" if is_any else host.lower()], token)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_DRAIN,
+        )
+    )
+    server.capture_signals = contextlib.nullcontext  # they are ours
+    serving = asyncio.create_task(server.serve([listener]))
+    library.start()
+    port = listener.getsockname()[1]
+    name = f"[{host}]" if ":" in host else host or "0.0.0.0"
+    query = f"?token={token}" if token else ""
+    print(
+        f"The page is at http://{name}:{port}/{query} (Ctrl-C stops it).",
+        flush=True,
+    )
+    await is_over.wait()
+    library.close()
+    server.should_exit = True
+    await serving
+
+
+def is_loopback(host):
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+if __name__ == "__main__":
+    command.run(run)
