@@ -83,7 +83,9 @@ class MomentRetriever:
             DataError: If it is not the one that the model learned from.
             ValueError: If the model does not say which one that is.
         """
-        return _encoder_of(self.index.model, self._named)
+        model = self.index.model
+        learned_from = getattr(model, "encoder", None)
+        return make_encoder(learned_from, model.clip_seconds, self._named)
 
     def __len__(self):
         return len(self.index)
@@ -333,9 +335,23 @@ class MomentRetriever:
         return moment._replace(score=score)
 
 
-def _encoder_of(model, encoder):
-    """The encoder of a model, by what its description says, or as named."""
-    learned_from = getattr(model, "encoder", None)
+def make_encoder(learned_from, clip_seconds, encoder=None):
+    """The encoder of frames for a model.
+
+    Args:
+        learned_from: What made the clips that the model learned from, a
+            dictionary, see `acnn_tf.encoders.descriptions`; or `None`.
+        clip_seconds: Float: seconds of one of them.
+        encoder: `Encoder`, or its name for `acnn_tf.encoders.make`. Default:
+            what the dictionary names.
+
+    Returns:
+        `Encoder`.
+
+    Raises:
+        DataError: If it is another than the model learned from.
+        ValueError: If it is not said which.
+    """
     rate = learned_from and learned_from.get("frame_rate")
     if encoder is None:
         if learned_from is None:
@@ -357,7 +373,7 @@ def _encoder_of(model, encoder):
         encoder = encoders.make(encoder, rate)
         if learned_from is None:
             # All that is known of its frames.
-            encoder.frame_rate = encoder.clip_frames / model.clip_seconds
+            encoder.frame_rate = encoder.clip_frames / clip_seconds
     encoders.check(encoder.description, learned_from, "the encoder")
     return encoder
 

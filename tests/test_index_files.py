@@ -58,7 +58,7 @@ def make_index(path, dtype="float32", shard=None):
 
 
 def contents(path):
-    files = IndexFiles(path, MODEL)
+    files = IndexFiles(path, MODEL).contents
     return [
         (v.video_id, files.windows(v).tobytes(), files.encoding(v).tobytes())
         for v in files.videos
@@ -168,7 +168,7 @@ def test_sizes_alone_are_compared_where_nobody_asks_for_more(tmp_path):
         IndexFiles(tmp_path, MODEL)
     quick = IndexFiles(None, MODEL)
     quick.add_folder(tmp_path, verify=False)
-    assert len(quick.videos) == 3
+    assert len(quick.contents.videos) == 3
 
 
 def test_only_its_own_format_is_read(tmp_path):
@@ -212,10 +212,28 @@ def test_two_objects_add_to_one_folder(tmp_path):
     append(one, "abc", 0)
     append(other, "de", 1)
     append(one, "f", 2)
-    names = [video.video_id for video in IndexFiles(one.path, MODEL).videos]
+    names = [video[0] for video in contents(one.path)]
     assert names == list("abcdef")
-    assert [video.video_id for video in one.videos] == names
-    assert [video.video_id for video in other.videos] == names[:-1]
+    assert one.contents.video_ids == names
+    assert other.contents.video_ids == names[:-1]
+
+
+def test_videos_that_come_one_by_one_leave_few_files(tmp_path):
+    path, memory = tmp_path / "index", IndexFiles(None, MODEL)
+    one, other = IndexFiles(path, MODEL), IndexFiles(path, MODEL)
+    names = [f"v{number:02d}" for number in range(40)]
+    for number, name in enumerate(names):
+        append(memory, [name], number)
+        append(other if number % 5 else one, [name], number)
+        assert len(list(path.glob("*.npy"))) <= 16
+    append(one, [])
+    found = [
+        [(v.video_id, files.encoding(v).tobytes()) for v in files.videos]
+        for files in (one.contents, other.contents, memory.contents)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert [name for name, _ in found[0]] == names
+    assert found[0] == [(name, rows) for name, _, rows in contents(path)]
 
 
 def test_an_index_that_took_the_place_of_another_is_read_anew(tmp_path):
@@ -225,7 +243,7 @@ def test_an_index_that_took_the_place_of_another_is_read_anew(tmp_path):
     shutil.rmtree(path)
     append(IndexFiles(path, MODEL), "xy", 1)
     append(files, "z", 2)
-    assert [video.video_id for video in files.videos] == list("xyz")
+    assert files.contents.video_ids == list("xyz")
     assert [v[0] for v in contents(path)] == list("xyz")
 
 
@@ -241,8 +259,10 @@ def test_videos_are_removed_and_replaced_and_others_stay(tmp_path, dtype):
         append(files, "fx", 9, without=set("fdb"), sources={"x": "5 bytes"})
     new = IndexFiles(None, MODEL, dtype)
     append(new, "fx", 9)
+    new = new.contents
     (f, x) = (new.encoding(video).tobytes() for video in new.videos)
-    for files in (folder, memory, IndexFiles(folder.path, MODEL)):
+    for one in (folder, memory, IndexFiles(folder.path, MODEL)):
+        files = one.contents
         found = {v.video_id: files.encoding(v).tobytes() for v in files.videos}
         assert list(found) == list("ijaceghfx")
         assert found.pop("f") == f
@@ -259,7 +279,7 @@ def test_videos_are_removed_and_replaced_and_others_stay(tmp_path, dtype):
     for files in (folder, memory):
         append(files, "", without=set("ijaceghfx"))
         append(files, "k")
-        assert [video.video_id for video in files.videos] == ["k"]
+        assert files.contents.video_ids == ["k"]
     assert [video[0] for video in contents(folder.path)] == ["k"]
 
 

@@ -1,6 +1,8 @@
 """The index of moments, against a loop over all windows of all videos."""
 
+import concurrent.futures
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -246,3 +248,68 @@ def test_a_long_video_in_pieces_is_the_same(monkeypatch):
     (pieces,) = search.encode_videos(model, features, durations)
     np.testing.assert_allclose(pieces.encoding, whole.encoding, atol=1e-5)
     np.testing.assert_array_equal(pieces.windows, whole.windows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_threads_search_in_one_state_while_another_changes_it(
+    tmp_path, in_folder
+):
+    model, names = make_model(), list(FEATURES)[:20]
+    index = search.MomentIndex(model, tmp_path / "i" if in_folder else None)
+    # What each video holds, before it is replaced and afterwards.
+    holds = []
+    for others in (FEATURES, dict(zip(FEATURES, reversed(FEATURES.values())))):
+        whole = filled(model, features=others)
+        (found,) = whole.search_queries(QUERIES[:1], top_n=9999)
+        holds.append({v: [m for m in found if m.video_id == v] for v in names})
+    states, is_over = [{}], threading.Event()
+
+    def change():
+        for number, name in enumerate(names):
+            states.append(states[-1] | {name: 0})
+            index.append({name: FEATURES[name]})
+            if number % 4 == 3:
+                states.append(states[-1] | {names[number // 2]: 1})
+                new = {names[number // 2]: others[names[number // 2]]}
+                seconds = {v: float(len(clips)) for v, clips in new.items()}
+                index.update(new, seconds, {})
+            if number % 5 == 4:
+                states.append(
+                    {v: s for v, s in states[-1].items() if v != name}
+                )
+                index.remove([name])
+        is_over.set()
+
+    def look():
+        answers = []
+        while not is_over.is_set() or not answers:
+            answers += index.search_queries(QUERIES[:1], top_n=9999)
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(look) for _ in range(3)]
+        pool.submit(change).result()
+        answers = [answer for reader in readers for answer in reader.result()]
+    assert len(answers) > 20
+    seen = set()
+    for answer in answers:
+        there = {moment.video_id for moment in answer}
+        fitting = [
+            number
+            for number, state in enumerate(states)
+            if state.keys() == there
+            and all(
+                len(holds[version][v]) == sum(m.video_id == v for m in answer)
+                for v, version in state.items()
+            )
+        ]
+        assert fitting, there
+        state = states[fitting[0]]
+        expected = [
+            m for v, version in state.items() for m in holds[version][v]
+        ]
+        expected.sort(key=lambda moment: -moment.score)
+        assert_alike([answer], [expected])
+        seen.add(fitting[0])
+    assert len(seen) > 5

@@ -134,12 +134,12 @@ def test_a_video_in_two_shards_is_told(model, tmp_path):
 def test_encodings_of_shards_stay_on_the_disk(model, corpus):
     index = search.MomentIndex(model, corpus)
     index.search_queries(np.array([[1, 2]]), top_n=3)
-    files = index._files
-    for part in files._parts:
+    files = index._files.contents
+    for part in files.parts:
         assert isinstance(part, np.memmap)
     # A search takes them shard by shard.
     sizes = [len(encoding) for encoding, _ in files.chunks(10**9)]
-    assert sizes == [len(part) for part in files._parts]
+    assert sizes == [len(part) for part in files.parts]
     assert len(sizes) == 4
 
 

@@ -117,9 +117,7 @@ def _encode(video, frames, size, out, options):
     ):
         stream = container.add_stream("libx264", rate=rate, options=options)
         # Colours are stored for pairs of pixels.
-        stream.height, stream.width = (
-            max(side - side % 2, 2) for side in size
-        )
+        stream.height, stream.width = (max(side - side % 2, 2) for side in size)
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = _TIME_BASE

@@ -39,6 +39,8 @@ from acnn_tf.files.manifests import (
 from acnn_tf.search.encoding import EncodedVideo, encode_videos
 
 _FORMAT = 3
+# Files of fewer windows than this are joined, once there are as many of them.
+_SMALL, _MANY = 32_768, 16
 _DTYPES = ("float32", "float16", "bfloat16")
 _KEYS = ("video_id", "duration", "num_windows")
 _NAME = re.compile(r"(?:encodings-(\d{5,9})\.npy|videos-(\d{5,9})\.json)")
@@ -253,6 +255,12 @@ class IndexFiles:
         move to the new one. `sources` are those of the added.
         """
         parts = {v.part for v in self._videos if v.video_id in without}
+        # Videos that come one by one would leave a file each.
+        small = [
+            n for n, part in enumerate(self._parts) if 0 < len(part) < _SMALL
+        ]
+        if len(small) >= _MANY:
+            parts.update(small)
         kept = [
             video
             for video in self._videos
@@ -293,7 +301,8 @@ class IndexFiles:
                 save_manifest(self.path, {})
             records, others = {}, dict(self._stated)
             if total:
-                number = max(self._numbers, default=-1) + 1
+                known = (n for n in self._numbers if n is not None)
+                number = max(known, default=-1) + 1
                 records = self._write(number, blocks(), videos, total, encoder)
             for part in parts:
                 for path in _paths("", self._numbers[part]):
@@ -375,11 +384,15 @@ class IndexFiles:
         self._known.update(video.video_id for video in videos)
 
     def _drop(self, parts):
-        """Takes arrays in memory away; others keep their places."""
+        """Takes arrays away; others keep their places."""
         self._videos = [v for v in self._videos if v.part not in parts]
         self._known = {video.video_id for video in self._videos}
         for part in parts:
-            self._parts[part] = self._parts[part][:0]
+            # No view, which would keep the file.
+            old = self._parts[part]
+            self._parts[part] = np.empty((0, old.shape[1]), old.dtype)
+            if self._numbers:
+                self._numbers[part] = None
 
     def _write(self, number, blocks, videos, total, encoder):
         """Writes encodings, then their list; returns records by path.
@@ -419,9 +432,16 @@ class IndexFiles:
         """Adds what the folder has and is not known yet."""
         while True:
             manifest = _manifest(self.path)
-            if not self._stated.items() <= manifest.files.items():
-                # Videos were removed, or another index has taken its place.
-                self._forget()
+            gone = {
+                number
+                for name, record in self._stated.items()
+                if manifest.files.get(name) != record
+                for number in _numbers_of([name])
+            }
+            if gone and gone >= {n for n in self._numbers if n is not None}:
+                self._forget()  # another index may have taken its place
+            elif gone:
+                self._drop(set(map(self._numbers.index, gone)))
             try:
                 for number in _numbers(manifest):
                     if number not in self._numbers:
@@ -539,7 +559,11 @@ def _manifest(folder):
 
 def _numbers(manifest):
     """Those of the files that a manifest names, in their order."""
-    names = map(_NAME.fullmatch, manifest.files)
+    return _numbers_of(manifest.files)
+
+
+def _numbers_of(names):
+    names = map(_NAME.fullmatch, names)
     return sorted({int(name[1] or name[2]) for name in names if name})
 
 
