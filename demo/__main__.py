@@ -3,11 +3,17 @@ r"""A page that finds moments in videos by sentences.
   python -m demo --workdir=runs/mine --videos=videos
   python -m demo --model=zero_shot --encoder=clip:weights --videos=videos \
       --library=library
+  python -m demo --server=grpc://127.0.0.1:8500 --videos=videos \
+      --library=library
 
 --videos are files, folders or patterns, as of experiments.predict. They are
 indexed in the background, while one may search in those that are ready.
-Uploads, previews and the index are kept in --library and nowhere else. Prints
-the address of the page. Ctrl-C ends it.
+Uploads, previews and the index are kept in --library and nowhere else. With
+--server the page asks that server in place of a model of its own: about the
+server's corpus and, by their clips, about single videos of the library.
+
+Prints the address of the page. Ctrl-C ends it. If --host is no address of this
+machine alone, the address holds a token, without which nothing is answered.
 """
 
 import asyncio
@@ -15,6 +21,7 @@ import contextlib
 import ipaddress
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -27,6 +34,13 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", None, "Folder of a run, whose model searches.")
 run_models.define_flags()
+flags.DEFINE_string(
+    "server",
+    None,
+    "Address of a TensorFlow Serving, grpc://HOST:PORT or http://HOST:PORT, in "
+    "place of --workdir.",
+)
+flags.DEFINE_string("model_name", "acnn", "Name of the model on --server.")
 flags.DEFINE_multi_string(
     "videos", [], "Video file, folder or pattern; repeat it for several."
 )
@@ -62,18 +76,20 @@ _DRAIN = 1
 def run():
     # The event loop should not wait 5 ms for each thread that counts.
     sys.setswitchinterval(5e-4)
-    library_folder = FLAGS.library
-    if library_folder is None:
+    folder = FLAGS.library
+    if folder is None:
         if FLAGS.workdir is None:
             raise ValueError("Give --library, the folder to keep things in.")
-        library_folder = os.path.join(FLAGS.workdir, "library")
+        folder = os.path.join(FLAGS.workdir, "library")
     from acnn_tf.files.locks import locked
 
-    with locked(library_folder):
+    with locked(folder):
         listener = listen(FLAGS.host, FLAGS.port)
-        library = make_library(library_folder)
-        asyncio.run(serve(library, listener))
-    # Threads may be within TensorFlow, for which Python would wait.
+        library = make_library(folder)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(serve(library, listener))
+    # Threads may be within TensorFlow, and Python would wait for them. What is
+    # half written is under another name.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -117,22 +133,33 @@ def read_truth(path):
 
 
 def make_engine(folder):
-    """The model of a run, or one without any training."""
-    import acnn_tf
-    from demo.engines import ModelEngine
+    """What finds the moments: a run, no training at all, or a server."""
+    from acnn_tf.search import IndexFileError
+    from demo.engines import ModelEngine, ServerEngine
 
+    if FLAGS.server:
+        if FLAGS.model:
+            raise ValueError("Give --server or --model, not both.")
+        return ServerEngine(FLAGS.server, FLAGS.model_name, FLAGS.encoder)
     run_models.check_choice(FLAGS.workdir, FLAGS.model)
     index = os.path.join(folder, "index")
-    if FLAGS.workdir:
-        retriever = acnn_tf.MomentRetriever.load(
-            FLAGS.workdir, FLAGS.encoder, index
-        )
-    else:
-        model = run_models.load_model(**command.given("model", "encoder"))
-        retriever = acnn_tf.MomentRetriever(
-            model, model.sentence_encoder, index
-        )
+    try:
+        retriever = load_retriever(index)
+    except IndexFileError as error:
+        # It can be made again of what the encoder has made of the videos.
+        print(f"{error}\nIt is made again.", file=sys.stderr)
+        shutil.rmtree(index)
+        retriever = load_retriever(index)
     return ModelEngine(retriever)
+
+
+def load_retriever(index):
+    from acnn_tf import MomentRetriever
+
+    if FLAGS.workdir:
+        return MomentRetriever.load(FLAGS.workdir, FLAGS.encoder, index)
+    model = run_models.load_model(**command.given("model", "encoder"))
+    return MomentRetriever(model, model.sentence_encoder, index)
 
 
 async def serve(library, listener):
@@ -173,7 +200,7 @@ async def serve(library, listener):
     await is_over.wait()
     library.close()
     server.should_exit = True
-    await serving
+    await asyncio.wait([serving], timeout=_DRAIN + 0.5)
 
 
 def is_loopback(host):

@@ -94,8 +94,7 @@ class _Page:
         self._frames = anyio.CapacityLimiter(2)
 
     async def index(self, request):
-        path = _STATIC / "index.html"
-        return FileResponse(path, headers={"cache-control": "no-cache"})
+        return _file(_STATIC / "index.html", "text/html", "no-cache")
 
     async def search(self, request):
         params = request.query_params
@@ -159,6 +158,7 @@ class _Page:
         if not length.isascii() or not length.isdecimal():
             raise HTTPException(400, "Content-Length must be a number.")
         _check_size(int(length), most)
+        self._library.check_room(int(length))
         title = request.query_params.get("name", "")
         async with self._in_threads(self._library.receiving(title)) as upload:
             size = 0
@@ -227,9 +227,7 @@ class _Page:
 def _file(path, kind, cache="private, no-cache"):
     if not os.path.isfile(path):
         raise HTTPException(404, "The file is gone; start the page again.")
-    return FileResponse(
-        path, media_type=kind, headers={"cache-control": cache}
-    )
+    return FileResponse(path, media_type=kind, headers={"cache-control": cache})
 
 
 def _query(params):
@@ -309,7 +307,10 @@ async def _unknown(request, error):
 
 
 async def _server_failed(request, error):
-    return _error(502, f"The server with the model does not answer: {error}")
+    what = "refuses this"
+    if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        what = "does not answer; try again"
+    return _error(502, f"The server with the model {what} ({error}).")
 
 
 async def _disk_full(request, error):
@@ -322,7 +323,9 @@ async def _gone(request, error):
 
 
 async def _failed(request, error):
-    return _error(500, "The page failed here; where it was started, it says how.")
+    return _error(
+        500, "The page failed here; where it was started, it says how."
+    )
 
 
 class _Guard:

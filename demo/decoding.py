@@ -44,7 +44,10 @@ _PLAYED = {
     "av1": ("yuv420p",),
 }
 _MATROSKA = "matroska,webm"
-_MEDIA_TYPES = {"mov,mp4,m4a,3gp,3g2,mj2": "video/mp4", "avi": "video/x-msvideo"}
+_MEDIA_TYPES = {
+    "mov,mp4,m4a,3gp,3g2,mj2": "video/mp4",
+    "avi": "video/x-msvideo",
+}
 _HOUR = 3600.0
 # Seconds that a file's clock may begin at: browsers differ on what they show.
 _LATE = 0.1
@@ -347,10 +350,13 @@ def work(jobs, answers):
         except MemoryError:
             tell({"error": [[job["path"], "takes too much memory to decode"]]})
         except (OSError, ValueError) as error:
-            tell({"error": [[job["path"], f"cannot be decoded: {error}"]]})
+            # Without the name of a file of ours.
+            reason = getattr(error, "strerror", None) or error
+            tell({"error": [[job["path"], f"cannot be decoded: {reason}"]]})
 
 
 def main():
+    """The process: its arguments are niceness and bytes of memory."""
     _bound(*map(int, sys.argv[1:]))
     with os.fdopen(os.dup(1), "wb") as answers:
         # Whatever else is printed is no answer.

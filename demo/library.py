@@ -8,12 +8,16 @@ page that is started next finds it all again.
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
+import re
 import secrets
+import shutil
 import threading
 import time
+import zipfile
 from urllib.parse import quote
 
 import numpy as np
@@ -23,6 +27,8 @@ from acnn_tf.files.atomic import replacing, write_text
 from acnn_tf.files.names import file_name
 from acnn_tf.files.problems import DataError, UnknownIdError
 from demo.decoding import Decoder
+from demo.engines import UnknownSentenceError
+from export.protocol.errors import ServingError
 
 # Of clips that go through the encoder together: a search that comes meanwhile
 # waits for no more than these.
@@ -34,6 +40,9 @@ _THUMBNAILS = 4000
 _PAUSE, _AGAIN = 0.25, 5.0
 _EXAMPLES = 5
 _LONGEST_TITLE = 200
+# Ids of uploads.
+_UPLOAD = re.compile("upload-[0-9a-f]{12}")
+_FOLDERS = ("uploads", "previews", "frames", "clips")
 _LOG = logging.getLogger(__name__)
 
 
@@ -59,6 +68,7 @@ class _Entry:
     uploaded: bool
     truth: list
     about: dict | None = None  # what `Decoder.probe` said
+    mark: str = ""  # of this state of the file, in names of what it became
     state: str = "queued"
     progress: float = 0.0
     error: str | None = None
@@ -130,12 +140,13 @@ class Library:
         self._folder = os.path.abspath(folder)
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
+        self._saving = threading.Lock()  # for `library.json`
         self._is_closed = False
         self._incoming = 0
         self._version, self._boot = 0, secrets.token_hex(4)
         self._quick = Decoder(2)
         self._patient = Decoder(2, niceness=10)
-        for name in ("uploads", "previews", "frames", "clips"):
+        for name in _FOLDERS:
             os.makedirs(os.path.join(self._folder, name), exist_ok=True)
         self._entries = {}
         for video_id, path in paths.items():
@@ -147,6 +158,7 @@ class Library:
                 self._truth.get(video_id, []),
             )
         self._read_uploads()
+        self._sweep()
         frames = os.path.join(self._folder, "frames")
         # Names of thumbnails, those that were asked for longest ago first.
         self._frames = collections.OrderedDict.fromkeys(
@@ -190,6 +202,7 @@ class Library:
                 "can_upload": True,
                 "limits": dataclasses.asdict(self.limits),
                 "has_curve": self.engine.has_curve,
+                "on_server": not self.engine.has_curve,
                 "examples": self._examples(entries),
             }
 
@@ -212,20 +225,18 @@ class Library:
                         "it, or search all.",
                     )
         while True:
-            wanted = video_ids
-            if wanted is None:
-                with self._lock:
-                    wanted = [
-                        e.video_id
-                        for e in self._entries.values()
-                        if e.state == "ready"
-                    ]
+            with self._lock:
+                wanted = [
+                    entry.video_id
+                    for entry in self._entries.values()
+                    if entry.state == "ready"
+                    and (video_ids is None or entry.video_id in video_ids)
+                ]
             try:
-                return self.engine.search(
-                    query, top, wanted, is_all=video_ids is None
-                )
-            except UnknownIdError:
-                # One was removed meanwhile.
+                if video_ids is None:
+                    return self.engine.search(query, top, wanted)
+                return self.engine.search_in(query, top, wanted, self._clips_of)
+            except UnknownIdError:  # one was removed meanwhile
                 if video_ids is not None:
                     raise _no_video() from None
 
@@ -236,14 +247,13 @@ class Library:
             times, scores = self.engine.curve(video_id, query)
         except UnknownIdError:
             raise _no_video() from None
+        if not len(times):
+            raise UnknownSentenceError
         return {"times": times.tolist(), "scores": scores.tolist()}
 
     def attention(self, video_id, query, segment):
         """See `MomentRetriever.attention`."""
-        entry = self._ready(video_id)
-        encoded = self._clips(entry)
-        if encoded is None:
-            raise _no_video()
+        encoded = self._clips_of(video_id)
         try:
             found = self.engine.attention(video_id, query, segment, encoded)
         except UnknownIdError:
@@ -266,7 +276,7 @@ class Library:
         entry = self._entry(video_id)
         if not entry.preview or entry.preview["state"] != "ready":
             raise LibraryError(404, "There is no preview of this video yet.")
-        return self._path("previews", entry, ".mp4")
+        return self._preview_path(entry)
 
     def thumbnail(self, video_id, seconds):
         """Path of a small JPEG of what a video shows at a time."""
@@ -274,7 +284,7 @@ class Library:
         if entry.about is None:
             raise LibraryError(404, "This video is not open yet; wait for it.")
         seconds = min(max(seconds, 0.0), entry.about["duration"])
-        path = self._path("frames", entry, f"@{seconds:.1f}.jpg")
+        path = self._path("frames", entry, f"{entry.mark}@{seconds:.1f}.jpg")
         name = os.path.basename(path)
         with self._lock:
             is_there = name in self._frames
@@ -327,20 +337,27 @@ class Library:
                 if about["duration"] > self.limits.seconds:
                     raise LibraryError(
                         422,
-                        f"The video lasts {about['duration'] / 60:.1f} min, and "
-                        f"may last {self.limits.seconds / 60:g}; cut it into "
-                        "parts.",
+                        f"The video lasts {about['duration'] / 60:.1f} min, "
+                        f"and may last {self.limits.seconds / 60:g}; cut it "
+                        "into parts.",
                     )
             entry = _Entry(video_id, _title(title), path, True, [])
+            self._opened(entry, about)
             with self._lock:
                 self._entries[video_id] = entry
-                self._opened(entry, about)
-                self._keep_uploads()
                 self._changed()
                 upload.video = entry.shown()
+            self._keep_uploads()
         finally:
             with self._lock:
                 self._incoming -= 1
+
+    def check_room(self, size):
+        """Refuses what the disk has no room for."""
+        if size > shutil.disk_usage(self._folder).free:
+            raise LibraryError(
+                507, "There is no room left on the disk for this file."
+            )
 
     def remove(self, video_id):
         """Removes an upload, with all that came of it."""
@@ -354,25 +371,17 @@ class Library:
                 )
             entry.removed = True
             del self._entries[video_id]
-            self._keep_uploads()
             self._changed()
+        self._keep_uploads()
         self.engine.remove(video_id)
         self._clear(entry)
 
     def _clear(self, entry):
-        for folder, ending in (
-            ("uploads", ""),
-            ("previews", ".mp4"),
-            ("clips", ".npz"),
-        ):
-            _remove(self._path(folder, entry, ending))
-        begin = file_name(entry.video_id) + "@"
-        with self._lock:
-            names = [name for name in self._frames if name.startswith(begin)]
-            for name in names:
-                del self._frames[name]
-        for name in names:
-            _remove(os.path.join(self._folder, "frames", name))
+        for folder in _FOLDERS:
+            folder = os.path.join(self._folder, folder)
+            for name in os.listdir(folder):
+                if name.startswith(entry.video_id):
+                    _remove(os.path.join(folder, name))
 
     def _new_id(self):
         while True:
@@ -398,23 +407,34 @@ class Library:
         uploads = os.path.join(self._folder, "uploads")
         there = set(os.listdir(uploads))
         for video_id, title in listed:
-            if video_id in there and video_id not in self._entries:
-                there.remove(video_id)
+            if (
+                _UPLOAD.fullmatch(video_id)
+                and video_id in there
+                and video_id not in self._entries
+            ):
                 path = os.path.join(uploads, video_id)
                 entry = _Entry(video_id, title, path, True, [])
                 self._entries[video_id] = entry
-        for name in there:  # what a killed page was about to keep
-            if name.startswith("upload-"):
-                _remove(os.path.join(uploads, name))
 
     def _keep_uploads(self):
-        listed = [
-            {"video_id": entry.video_id, "title": entry.title}
-            for entry in self._entries.values()
-            if entry.uploaded
-        ]
-        text = json.dumps({"uploads": listed}, indent=1)
-        write_text(os.path.join(self._folder, "library.json"), text)
+        with self._saving:
+            with self._lock:
+                listed = [
+                    {"video_id": entry.video_id, "title": entry.title}
+                    for entry in self._entries.values()
+                    if entry.uploaded
+                ]
+            text = json.dumps({"uploads": listed}, indent=1)
+            write_text(os.path.join(self._folder, "library.json"), text)
+
+    def _sweep(self):
+        """Removes what a killed page has left of uploads."""
+        for name in _FOLDERS:
+            folder = os.path.join(self._folder, name)
+            for file in os.listdir(folder):
+                match = _UPLOAD.match(file)
+                if match and match[0] not in self._entries:
+                    _remove(os.path.join(folder, file))
 
     # Work in the background.
 
@@ -422,14 +442,18 @@ class Library:
         while (entry := self._wait_for(self._next_to_index)) is not None:
             try:
                 if entry.about is None:
-                    about = self._patient.probe(entry.path)
+                    self._opened(entry, self._patient.probe(entry.path))
                     with self._lock:
-                        self._opened(entry, about)
                         self._changed()
                 else:
                     self._index(entry)
             except _Stopped:
                 pass
+            except ServingError as error:
+                with self._lock:
+                    entry.state, entry.error = "queued", str(error)
+                    self._changed()
+                time.sleep(_AGAIN)
             except DataError as error:
                 self._fail(entry, f"The file {_said(error)}.")
             except Exception as error:
@@ -451,17 +475,22 @@ class Library:
 
     def _opened(self, entry, about):
         """Notes what a video is, and what is left to do about it."""
-        entry.about = about
+        state = json.dumps(file_state(entry.path)).encode()
+        entry.mark = f"@{hashlib.sha256(state).hexdigest()[:8]}"
         if not about["is_playable"]:
-            is_made = os.path.exists(self._path("previews", entry, ".mp4"))
+            is_made = os.path.exists(self._preview_path(entry))
             entry.preview = {
                 "state": "ready" if is_made else "queued",
                 "progress": float(is_made),
                 "error": None,
             }
-            self._work.notify_all()
-        if self.engine.has(entry.video_id, entry.path) and self._clips(entry):
-            entry.state, entry.progress = "ready", 1.0
+        if self.engine.has(entry.video_id, entry.path):
+            with contextlib.suppress(ServingError):  # later, then
+                encoded = self._clips(entry)
+                if encoded is not None:
+                    entry.notes = encoded.notes
+                    entry.state, entry.progress = "ready", 1.0
+        entry.about = about
 
     def _index(self, entry):
         with self._lock:
@@ -482,7 +511,7 @@ class Library:
         self._check_wanted(entry)
         self.engine.add(entry.video_id, encoded, entry.path)
         with self._lock:
-            entry.state, entry.progress = "ready", 1.0
+            entry.state, entry.progress, entry.error = "ready", 1.0, None
             entry.notes = list(encoded.notes)
             self._changed()
         if entry.removed:  # while it was added
@@ -492,7 +521,8 @@ class Library:
     def _preview_all(self):
         while (entry := self._wait_for(self._next_to_preview)) is not None:
             preview = entry.preview
-            out = self._path("previews", entry, ".mp4")
+            out = self._preview_path(entry)
+            self._remove_others(out)
             try:
                 with self._lock:
                     preview["state"] = "making"
@@ -517,9 +547,24 @@ class Library:
             if entry.removed:
                 self._clear(entry)
 
+    def _preview_path(self, entry):
+        return self._path("previews", entry, f"{entry.mark}.mp4")
+
+    def _remove_others(self, path):
+        """Previews of earlier states of a file."""
+        folder, name = os.path.split(path)
+        begin = name.rpartition("@")[0]
+        for other in os.listdir(folder):
+            if other.rpartition("@")[0] == begin and other != name:
+                _remove(os.path.join(folder, other))
+
     def _next_to_preview(self):
         for entry in self._entries.values():
-            if entry.preview and entry.preview["state"] == "queued":
+            if (
+                entry.about
+                and entry.preview
+                and entry.preview["state"] == "queued"
+            ):
                 return entry
         return None
 
@@ -567,11 +612,20 @@ class Library:
 
     # Clips: what the encoder made of a video.
 
+    def _clips_of(self, video_id):
+        encoded = self._clips(self._ready(video_id))
+        if encoded is None:
+            raise _no_video()
+        return encoded
+
     def _clips(self, entry):
         """The `EncodedVideo` that is kept, or `None`."""
         path = self._path("clips", entry, ".npz")
         try:
-            with open(path, "rb") as file, np.load(file) as arrays:
+            with (
+                open(path, "rb") as file,
+                np.load(file, allow_pickle=False) as arrays,
+            ):
                 about = json.loads(str(arrays["about"]))
                 if about["state"] != file_state(entry.path) or (
                     about["encoder"] != self.engine.encoder.description
@@ -582,7 +636,7 @@ class Library:
                 )
         except FileNotFoundError:
             return None
-        except Exception:  # whatever is wrong with it, it is made again
+        except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile):
             _LOG.warning("%s is damaged, and is made again.", path)
             return None
 
