@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Other people's libraries alone: ours is loaded as a user's is.
 LOADED = ["tensorflow", "keras", "h5py", "tests.processes"]
 # What a fork loads anew, since each main has flags of its own.
-_WITH_FLAGS = ("absl", "experiments", "export")
+_WITH_FLAGS = ("absl", "experiments", "export", "demo")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 if sys.platform == "linux":  # elsewhere a fork of so much may not run
