@@ -1,8 +1,6 @@
 """The page in a process of its own, over videos of built-in scenes."""
 
-import json
 import re
-import shutil
 import time
 
 import requests
@@ -37,6 +35,7 @@ class Page:
             f"--workdir={folder / 'run'}",
             f"--videos={folder / 'videos'}",
             f"--annotations={folder / 'truth.jsonl'}",
+            "--encoder=pixels",
             "--port=0",
             *flags,
         )

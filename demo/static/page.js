@@ -91,7 +91,7 @@ function setSentences(texts) {
 
 let searching = null;
 
-async function search({ chosen = null, remembers = true, plays = false } = {}) {
+async function search({ remembers = true, selects = true } = {}) {
   searching?.abort();
   const { signal } = (searching = new AbortController());
   const queries = forms.map(({ input }) => input.value.trim()).filter(Boolean);
@@ -131,10 +131,7 @@ async function search({ chosen = null, remembers = true, plays = false } = {}) {
   state.chosen = null;
   showAnswers();
   const first = answers.find(({ moments }) => moments.length);
-  if (chosen) {
-    if (remembers) remember();
-    await watch(chosen.video_id, chosen, { plays });
-  } else if (first && isWide()) {
+  if (first && selects && isWide()) {
     const row = answers.indexOf(first);
     const best = { ...first.moments[0], row, query: first.query };
     await watch(best.video_id, best, { plays: false, remembers: false });
@@ -520,7 +517,7 @@ async function reopen() {
   const times = /^([\d.]+)-([\d.]+)$/.exec(params.get("t") ?? "");
   state.video = state.chosen = null;
   if (params.getAll("q").length) {
-    await search({ remembers: false });
+    await search({ remembers: false, selects: !video });
   } else {
     state.answers = [];
     showAnswers();

@@ -1,0 +1,269 @@
+"""The page as a person uses it, in Chromium."""
+
+import contextlib
+import shutil
+import time
+
+import pytest
+
+from tests import page_process
+from tests.page_process import OTHER, SENTENCE, UNKNOWN, Page
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("av")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium: apt-get install chromium"
+    ),
+]
+# What it would otherwise ask of the network at its start.
+QUIETLY = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-gpu",
+    "--no-first-run",
+    "--no-sandbox",  # which does not start for root
+)
+CARD = "[data-video][data-start][data-end][data-score]"
+TIME = "document.querySelector('video').currentTime"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    page_process.make_library(folder)
+    (folder / "text.mp4").write_text("This is no video.")
+    shutil.copy(
+        next((folder / "videos").iterdir()), folder / "my <b>holiday.mp4"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    page = Page(folder)
+    page.wait_until_ready()
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=QUIETLY
+        )
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, url, **settings):
+    """A page of its own, in which nothing fails unseen."""
+    context = browser.new_context(**settings)
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    failures = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on(
+        "console",
+        lambda line: (
+            failures.append(line.text)
+            if "Content Security Policy" in line.text
+            else None
+        ),
+    )
+    page.goto(url)
+    yield page
+    assert not failures
+    context.close()
+
+
+@pytest.fixture
+def page(browser, served):
+    with opened(browser, served.url) as page:
+        yield page
+
+
+def search(page, text=SENTENCE):
+    page.fill("input[type=search]", text)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(CARD)
+    return page.locator(CARD)
+
+
+def wait_until(page, condition):
+    """`page.wait_for_function`, which the page's policy does not allow."""
+    end = time.monotonic() + 20
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(10)
+
+
+def wait_for_time(page, start):
+    """Until the player stands at a time, to a tenth of a second."""
+    wait_until(page, f"Math.abs({TIME} - {start}) < 0.1")
+
+
+def seconds(card):
+    return tuple(
+        float(card.get_attribute(f"data-{x}")) for x in ("start", "end")
+    )
+
+
+def test_a_click_plays_the_moment_and_loops_it(page):
+    card = search(page).nth(1)
+    start, end = seconds(card)
+    card.click()
+    wait_for_time(page, start)
+    assert page.locator("video").count() == 1
+    assert not page.evaluate("document.querySelector('video').paused")
+    # From just before its end it goes on at its start.
+    page.evaluate(f"document.querySelector('video').currentTime = {end - 0.2}")
+    wait_for_time(page, start)
+    page.click("#loop")
+    page.evaluate(f"document.querySelector('video').currentTime = {end - 0.2}")
+    wait_until(page, f"{TIME} > {end}")
+
+
+def test_the_timeline_shows_curve_moments_and_truth(page):
+    search(page).first.click()
+    page.click("#add-sentence")
+    page.keyboard.type(OTHER)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#timeline .curve.s1")
+    points = page.get_attribute("#timeline .curve.s0", "points").split()
+    assert len(points) > 20
+    assert page.locator("#timeline .bar.q0").count()
+    assert page.locator("#timeline .bar.truth").count()
+    bar = page.locator("#timeline .bar.q1").last
+    assert "Sentence 2, moment 1" in bar.get_attribute("aria-label")
+    bar.click()
+    page.wait_for_selector("#timeline .bar.q1[aria-current=true]")
+    # A model of one that looks at its context says how far.
+    page.wait_for_selector("#attention tr")
+    assert "the moment alone" in page.inner_text("#attention")
+
+
+def test_an_address_reopens_what_it_shows(browser, page):
+    card = search(page).nth(1)
+    start, _ = seconds(card)
+    card.click()
+    wait_for_time(page, start)
+    page.select_option("#top", "3")
+    wait_until(page, f"document.querySelectorAll('{CARD}').length == 3")
+    page.locator(CARD).nth(1).click()
+    wait_for_time(page, start)
+    with opened(browser, page.url) as other:
+        other.wait_for_selector(f"{CARD}[aria-current=true]")
+        assert other.input_value("input[type=search]") == SENTENCE
+        assert other.locator(CARD).count() == 3
+        assert seconds(other.locator(f"{CARD}[aria-current=true]"))[0] == start
+        wait_for_time(other, start)
+    page.go_back()
+    page.wait_for_selector(CARD)
+    assert page.input_value("input[type=search]") == SENTENCE
+
+
+def test_the_keyboard_alone_is_enough(page):
+    page.wait_for_selector(".chips button")
+    page.keyboard.press("/")
+    page.keyboard.type(SENTENCE)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(CARD)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    start, _ = seconds(page.locator(CARD).nth(1))
+    wait_for_time(page, start)
+    paused = "document.querySelector('video').paused"
+    wait_until(page, f"!{paused}")
+    page.keyboard.press("Space")
+    wait_until(page, paused)
+    page.keyboard.press("n")
+    wait_for_time(page, seconds(page.locator(CARD).nth(2))[0])
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    # Each place that Tab comes to can be seen.
+    page.keyboard.press("Tab")
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+
+
+def test_uploads_are_indexed_and_others_refused(page, folder, served):
+    page.wait_for_selector(".chips button")
+    page.set_input_files(
+        "#files", [folder / "text.mp4", folder / "my <b>holiday.mp4"]
+    )
+    alert = page.wait_for_selector("#uploads [role=alert]")
+    assert "text.mp4 was not taken: The file is text" in alert.inner_text()
+    row = page.locator(".video", has_text="my <b>holiday.mp4")
+    row.wait_for()
+    served.wait_until_ready()
+    page.reload()
+    page.select_option("#scope", label="my <b>holiday.mp4")
+    found = search(page)
+    assert found.first.get_attribute("data-video").startswith("upload-")
+    assert "my <b>holiday.mp4" in found.first.inner_text()
+    page.once("dialog", lambda dialog: dialog.accept())
+    row.get_by_role("button", name="Remove").click()
+    row.wait_for(state="detached")
+    assert len(served.videos()) == 3
+
+
+def test_a_phone_is_wide_enough_in_both_schemes(browser, served):
+    grounds = set()
+    for scheme in ("light", "dark"):
+        settings = {
+            "viewport": {"width": 360, "height": 740},
+            "color_scheme": scheme,
+        }
+        with opened(browser, served.url, **settings) as page:
+            search(page).first.click()
+            page.wait_for_selector("#timeline .bar")
+            wide = "document.documentElement.scrollWidth"
+            assert page.evaluate(wide) <= 360
+            ground = "getComputedStyle(document.body).backgroundColor"
+            grounds.add(page.evaluate(ground))
+    assert len(grounds) == 2
+
+
+def test_it_says_what_is_wrong(page):
+    page.fill("input[type=search]", UNKNOWN)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=The model knows none of these words")
+    search(page, f"{SENTENCE} {UNKNOWN}")
+    page.wait_for_selector(f"text=The model does not know “{UNKNOWN}”")
+    page.route("**/api/**", lambda route: route.abort())
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=The page's server does not answer")
+    page.unroute("**/api/**")
+    page.click("#notice button")
+    page.wait_for_selector(CARD)
+    page.wait_for_selector("#notice", state="hidden")
+
+
+@pytest.mark.soak
+def test_a_page_outlives_its_server(browser, folder, tmp_path):
+    first = Page(folder, f"--library={tmp_path / 'library'}")
+    try:
+        first.wait_until_ready()
+        with opened(browser, first.url) as page:
+            search(page)
+            first.close()
+            page.keyboard.press("Enter")
+            page.wait_for_selector("text=The page's server does not answer")
+            port = first.url.split(":")[-1].strip("/")
+            first = Page(
+                folder, f"--library={tmp_path / 'library'}", f"--port={port}"
+            )
+            first.wait_until_ready()
+            page.click("#notice button")
+            page.wait_for_selector(CARD)
+    finally:
+        first.close()
