@@ -129,6 +129,8 @@ async function search({ remembers = true, selects = true } = {}) {
   else hideNotice();
   state.answers = answers;
   state.chosen = null;
+  // On a phone, what was found stands above the player until it is watched.
+  document.body.classList.remove("watching");
   showAnswers();
   const first = answers.find(({ moments }) => moments.length);
   if (first && selects && isWide()) {

@@ -199,7 +199,7 @@ export class Timeline {
       );
     }
     if (rows.length) parts.push("Bars: the moments found, best first.");
-    if (truth.length) parts.push("Stripes: moments that are known to be true.");
+    if (truth.length) parts.push("Stripes: true moments, as somebody marked them.");
     return parts.join(" ");
   }
 }
