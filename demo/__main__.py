@@ -184,6 +184,7 @@ async def serve(library, listener):
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=_DRAIN,
         )
     )

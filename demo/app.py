@@ -307,10 +307,11 @@ async def _unknown(request, error):
 
 
 async def _server_failed(request, error):
-    what = "refuses this"
     if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-        what = "does not answer; try again"
-    return _error(502, f"The server with the model {what} ({error}).")
+        message = "The server with the model does not answer; try again."
+    else:
+        message = f"The server with the model refuses this: {error}"
+    return _error(502, message)
 
 
 async def _disk_full(request, error):

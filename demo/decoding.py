@@ -25,7 +25,6 @@ import numpy as np
 
 from acnn_tf.data.cutting import preview_video
 from acnn_tf.data.video import VideoError, open_video
-from acnn_tf.files.atomic import replacing
 from acnn_tf.files.problems import DataError, Problem, fail
 
 # Bytes of memory that a process may ask for. A frame of 8192 x 8192 takes some
@@ -33,6 +32,7 @@ from acnn_tf.files.problems import DataError, Problem, fail
 _MEMORY = 3 * 2**30
 # Seconds in which a process must be heard of, and in which short jobs end.
 _PATIENCE, _LIMIT = 30.0, 30.0
+_MAIN = "from demo.decoding import main; main()"
 _ROOT = Path(__file__).resolve().parents[1]
 # Of a picture that stands for a video or a moment.
 _THUMBNAIL_WIDTH = 320
@@ -68,16 +68,18 @@ class Decoder:
         self._lock = threading.Lock()
         self._idle, self._all, self._is_closed = [], set(), False
 
-    def probe(self, path, limit=_LIMIT):
+    def probe(self, path, *, is_trusted=True, limit=_LIMIT):
         """What a file is: a dictionary.
 
-        Its keys are `duration` (seconds, counted rather than believed),
-        `width`, `height`, `media_type` and `is_playable`, by a browser.
+        Its keys are `duration` (seconds), `width`, `height`, `media_type` and
+        `is_playable`, by a browser. Of a file that is not trusted the duration
+        is counted, for which all of it is read.
 
         Raises:
             VideoError: If it is no video, or decoding takes too long.
         """
-        return self._run({"job": "probe", "path": path}, limit)
+        job = {"job": "probe", "path": path, "is_trusted": is_trusted}
+        return self._run(job, limit)
 
     def thumbnail(self, path, time, out):
         """Writes a small JPEG of the frame at a time, or of the last one."""
@@ -167,7 +169,7 @@ class _Process:
         # Each thread of these would keep memory that the bound counts.
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "demo.decoding", *settings],
+            [sys.executable, "-c", _MAIN, *settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -258,12 +260,12 @@ class _RemoteVideo:
 # What the process does.
 
 
-def _probe(tell, path):
+def _probe(tell, path, is_trusted):
     video = open_video(path)
     height, width = video.size
     media_type = _media_type(video)
     return {
-        "duration": video.listed_seconds(),
+        "duration": (is_trusted and video.duration) or video.listed_seconds(),
         "width": width,
         "height": height,
         "media_type": media_type,
@@ -303,8 +305,7 @@ def _thumbnail(tell, path, time, out):
         for _, frame in video.between(start, start + _HOUR):
             picture = Image.fromarray(frame)
             picture.thumbnail((_THUMBNAIL_WIDTH, _THUMBNAIL_WIDTH))
-            with replacing(out) as partial:
-                picture.save(partial, "JPEG", quality=80)
+            picture.save(out, "JPEG", quality=80)
             return
     fail(path, "has no frame to show", kind=VideoError)
 
@@ -364,7 +365,3 @@ def main():
         os.dup2(nothing, 1)
         with contextlib.suppress(BrokenPipeError):  # the page has ended
             work(sys.stdin.buffer, answers)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,17 @@
 """What finds the moments: a model in this process, or one on a server."""
 
+import contextlib
 import threading
 
+from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.retriever import make_encoder
 from export.client import Client, FoundMoments
+from export.protocol.errors import ServingError
 from export.protocol.merging import merge
 
 # Seconds that a server may take, and how often it is asked again.
 _TIMEOUT, _RETRIES = 10.0, 1
+_NO_WORD = "knows no word"
 
 
 class UnknownSentenceError(ValueError):
@@ -59,7 +63,7 @@ class ModelEngine:
 
     def remove(self, video_id):
         """Removes a video, if it is there."""
-        if video_id in self._retriever.video_ids:
+        with contextlib.suppress(UnknownIdError):
             self._retriever.remove(video_id)
 
 
@@ -101,7 +105,8 @@ class ServerEngine:
 
     def search(self, query, top, video_ids):
         """The best moments of the server's corpus."""
-        (moments,) = self._client.search([query])
+        with _refusals():
+            (moments,) = self._client.search([query])
         return _known(moments, top)
 
     def search_in(self, query, top, video_ids, clips_of):
@@ -109,9 +114,10 @@ class ServerEngine:
         answers = []
         for video_id in video_ids:
             video = clips_of(video_id)
-            (moments,) = self._client.localize(
-                [video.clips], self._queries(query), [video.duration]
-            )
+            with _refusals():
+                (moments,) = self._client.localize(
+                    [video.clips], self._queries(query), [video.duration]
+                )
             named = [one._replace(video_id=video_id) for one in moments]
             answers.append(FoundMoments(named, moments.unknown_words))
         unknown = answers[0].unknown_words if answers else ()
@@ -132,6 +138,17 @@ class ServerEngine:
 
     def remove(self, video_id):
         """Nothing."""
+
+
+@contextlib.contextmanager
+def _refusals():
+    """Tells a servable's words for a sentence without a known word."""
+    try:
+        yield
+    except ServingError as error:
+        if error.code == "INVALID_ARGUMENT" and _NO_WORD in error.message:
+            raise UnknownSentenceError from None
+        raise
 
 
 def _known(moments, top):

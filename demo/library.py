@@ -291,8 +291,13 @@ class Library:
             if is_there:
                 self._frames.move_to_end(name)
         if not is_there or not os.path.exists(path):
+            source = entry.path
+            if entry.preview and entry.preview["state"] == "ready":
+                # In which any time is found at once.
+                source = self._preview_path(entry)
             try:
-                self._quick.thumbnail(entry.path, seconds, path)
+                with replacing(path) as partial:
+                    self._quick.thumbnail(source, seconds, partial)
             except DataError as error:
                 raise LibraryError(404, _said(error)) from None
             with self._lock:
@@ -329,7 +334,7 @@ class Library:
             with replacing(path) as upload.path:
                 yield upload
                 try:
-                    about = self._quick.probe(upload.path)
+                    about = self._quick.probe(upload.path, is_trusted=False)
                 except DataError as error:
                     raise LibraryError(
                         422, f"The file {_said(error)}."
@@ -380,7 +385,8 @@ class Library:
         for folder in _FOLDERS:
             folder = os.path.join(self._folder, folder)
             for name in os.listdir(folder):
-                if name.startswith(entry.video_id):
+                is_partial = name.endswith(".partial")
+                if name.startswith(entry.video_id) and not is_partial:
                     _remove(os.path.join(folder, name))
 
     def _new_id(self):
@@ -432,9 +438,11 @@ class Library:
         for name in _FOLDERS:
             folder = os.path.join(self._folder, name)
             for file in os.listdir(folder):
-                match = _UPLOAD.match(file)
-                if match and match[0] not in self._entries:
-                    _remove(os.path.join(folder, file))
+                path, match = os.path.join(folder, file), _UPLOAD.match(file)
+                if os.path.isdir(path):  # half written
+                    shutil.rmtree(path, ignore_errors=True)
+                elif match and match[0] not in self._entries:
+                    _remove(path)
 
     # Work in the background.
 
@@ -442,7 +450,10 @@ class Library:
         while (entry := self._wait_for(self._next_to_index)) is not None:
             try:
                 if entry.about is None:
-                    self._opened(entry, self._patient.probe(entry.path))
+                    about = self._patient.probe(
+                        entry.path, is_trusted=not entry.uploaded
+                    )
+                    self._opened(entry, about)
                     with self._lock:
                         self._changed()
                 else:
@@ -450,8 +461,13 @@ class Library:
             except _Stopped:
                 pass
             except ServingError as error:
+                _LOG.info("%s waits: %s", entry.path, error)
                 with self._lock:
-                    entry.state, entry.error = "queued", str(error)
+                    entry.state = "queued"
+                    entry.error = (
+                        "The server with the model does not answer; it is "
+                        "asked again."
+                    )
                     self._changed()
                 time.sleep(_AGAIN)
             except DataError as error:
@@ -528,9 +544,9 @@ class Library:
                     preview["state"] = "making"
                     self._changed()
                 tell = self._teller(entry, preview)
-                self._patient.preview(entry.path, out, tell)
+                with replacing(out) as partial:
+                    self._patient.preview(entry.path, partial, tell)
             except _Stopped:
-                _remove(out)
                 continue
             except DataError as error:
                 told = {"state": "failed", "error": f"The file {_said(error)}."}
@@ -544,7 +560,7 @@ class Library:
             with self._lock:
                 preview.update(told)
                 self._changed()
-            if entry.removed:
+            if entry.removed:  # while it was finished
                 self._clear(entry)
 
     def _preview_path(self, entry):
