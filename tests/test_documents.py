@@ -31,7 +31,7 @@ MODULES = {
 # Those that a user starts.
 MAINS = {
     module_of(path).removesuffix(".__main__"): path
-    for package in ("experiments", "export")
+    for package in ("experiments", "export", "demo")
     for path in sorted(ROOT.glob(f"{package}/**/*.py"))
     if 'if __name__ == "__main__":' in text_of(path)
     and path.parent.name != "benchmarks"
@@ -41,7 +41,7 @@ ABSL_FLAGS = {"flagfile", "undefok", "help", "helpshort", "helpfull"}
 ABSL_FLAGS |= {"runner", "direct_num_workers", "direct_running_mode"}
 ABSL_FLAGS |= {"dask_client_address"}
 COMMAND = re.compile(
-    r"python -m ((?:experiments|export)(?:\.\w+)+)\b(?!\")"
+    r"python -m ((?:experiments|export)(?:\.\w+)+|demo)\b(?!\")"
     r"((?:[^`#\n\\]|\\\n)*)"
 )
 
@@ -232,7 +232,7 @@ def test_map_of_the_tree_is_true():
     listed = {line.split()[0].rstrip("/") for line in block.splitlines()}
     there = {
         name_of(path.parent)
-        for package in ("acnn_tf", "experiments", "export", "notebooks")
+        for package in ("acnn_tf", "experiments", "export", "demo", "notebooks")
         for path in (ROOT / package).rglob("*.[pi]*")
         if path.suffix in (".py", ".ipynb")
     } | {name_of(path.parent) for path in [*FLAGFILES, *GRIDS, *DOCUMENTS]}
