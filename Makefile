@@ -11,7 +11,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart demo test test-oldest soak format clean
+.PHONY: help quickstart demo test test-oldest soak a11y format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' \
@@ -38,6 +38,12 @@ test-oldest: .venv-oldest/ready ## Run its shorter part on the oldest TensorFlow
 
 soak: .venv/ready ## Run the tests that are long by nature
 	@.venv/bin/python -m pytest -m soak $(WORKERS) $(PYTEST_ARGS)
+
+# axe-core comes from npm, into a folder that git ignores.
+a11y: .venv/ready ## Look for what hinders people on the page
+	@npm install --silent --no-save --prefix build/axe axe-core@4
+	@.venv/bin/python -m tests.accessibility \
+		build/axe/node_modules/axe-core/axe.min.js
 
 format: .venv/ready ## Lay out the sources and mend what ruff can mend
 	@.venv/bin/python -m ruff check --fix
