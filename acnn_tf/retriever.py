@@ -278,19 +278,23 @@ class MomentRetriever:
         indexed, segments, scores = scored
         away = np.abs(segments - np.asarray(segment, float)).max(axis=1)
         near = np.flatnonzero(away <= away.min() + 1e-3)
-        window = indexed.windows[near[np.argmax(scores[near])]]
+        row = near[np.argmax(scores[near])]
+        # With the windows beside it, which are its context.
+        hops = model.grid.dilation * (model.context_size // 2)
+        first = max(row - hops, 0)
+        windows = indexed.windows[first : row + hops + 1]
         clips = _Clips(self.encoder)
         clips[video_id] = video.clips
         inputs = encoder_inputs(
-            model, clips, {video_id: video.duration}, {video_id: window[None]}
+            model, clips, {video_id: video.duration}, {video_id: windows}
         )
         weights = model.attention_weights(inputs)
         if weights is None:
             return None
         return {
             "kernel_sizes": list(model.kernel_sizes),
-            "weights": to_numpy(weights)[0, 0].tolist(),
-            "window": window.tolist(),
+            "weights": to_numpy(weights)[0, row - first].tolist(),
+            "window": indexed.windows[row].tolist(),
         }
 
     def _localize(self, video_id, path, sentence, top, settings):

@@ -7,6 +7,7 @@ import pytest
 
 from acnn_tf.data import cut_video, open_video
 from acnn_tf.data import video as video_lib
+from acnn_tf.data.cutting import preview_video
 from acnn_tf.data.video import VideoError
 from tests.disks import full_disk
 from tests.video_files import RATE, draw, numbers, write
@@ -44,6 +45,23 @@ def test_every_frame_between_two_times_is_kept(subtests, mp4, tmp_path):
             cut = open_video(out)
             assert cut.duration == pytest.approx(len(found) / RATE)
             assert cut.problems == []
+
+
+def test_a_preview_has_all_frames_and_is_small(tmp_path):
+    path = write(
+        tmp_path / "a.avi", "ffv1", map(draw, range(60)), pixels="yuv444p"
+    )
+    told, out = [], tmp_path / "a.mp4"
+    preview_video(path, out, max_side=60, progress=told.append)
+    preview = open_video(out)
+    assert (preview.codec, preview.pixel_format) == ("h264", "yuv420p")
+    assert preview.size == (44, 60)
+    assert preview.listed_seconds() == pytest.approx(2.4, abs=0.05)
+    assert sum(1 for _ in preview.between(0, 99)) == 60
+    assert told == sorted(told)
+    assert told[-1] > 0.9
+    with pytest.raises(ValueError, match=r"must end in \.mp4"):
+        preview_video(path, tmp_path / "a.mkv")
 
 
 def test_a_far_part_is_the_same_wherever_reading_begins(

@@ -160,6 +160,41 @@ def test_one_video_alone_is_localized_in(model, videos):
         retriever.localize("nothing", SENTENCE)
 
 
+def test_a_curve_and_the_attention_tell_why_a_moment_was_found(model, videos):
+    rated = MomentRetriever(
+        model, "pixels", calibration=Calibration(slope=0.5, intercept=-1.0)
+    )
+    path = videos / "c.mp4"
+    encoded = encode_video(path, rated.encoder)
+    rated.add_encoded("mine", encoded, path)
+    assert rated.has("mine", path)
+    assert not rated.has("mine", videos / "a.mp4")
+    (best,) = rated.search(SENTENCE, top=1)
+    times, scores = rated.curve("mine", SENTENCE)
+    inside = (times >= best.start) & (times < best.end)
+    np.testing.assert_allclose(scores[inside], best.score, atol=1e-4)
+    assert scores.max() == pytest.approx(best.score, abs=1e-4)
+    few, _ = rated.curve("mine", SENTENCE, max_points=4)
+    np.testing.assert_allclose(few, encoded.duration * np.arange(1, 8, 2) / 8)
+    found = rated.attention("mine", SENTENCE, best[1:3], encoded)
+    # The plain way: the weights of all windows, of which one is this.
+    windows = model.grid.windows(encoded.duration)
+    clips = {"mine": encoded.clips}
+    inputs = search.encoder_inputs(
+        model, clips, {"mine": encoded.duration}, {"mine": windows}
+    )
+    weights = search.to_numpy(model.attention_weights(inputs))[0]
+    (row,) = np.flatnonzero((windows == found["window"]).all(axis=1))
+    np.testing.assert_allclose(found["weights"], weights[row], atol=1e-5)
+    assert found["kernel_sizes"] == list(model.kernel_sizes)
+    _, segments, _ = rated.index.scored_windows(SENTENCE, "mine")
+    np.testing.assert_allclose(segments[row], best[1:3], atol=1e-4)
+    assert rated.curve("mine", "zebras")[0].size == 0
+    assert rated.attention("mine", "zebras", best[1:3], encoded) is None
+    with pytest.raises(UnknownIdError):
+        rated.curve("c", SENTENCE)
+
+
 def test_zero_shot_needs_no_run(tmp_path_factory, videos):
     folder = tmp_path_factory.mktemp("clip")
     save_clip(folder)

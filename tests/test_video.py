@@ -195,6 +195,24 @@ def open_files():
     return len(os.listdir("/proc/self/fd"))
 
 
+def test_seconds_are_counted_whatever_the_file_claims(tmp_path):
+    path = write(tmp_path / "a.mp4", pictures=map(draw, range(60)))
+    video = open_video(path)
+    assert video.listed_seconds() == pytest.approx(2.4)
+    assert (video.codec, video.pixel_format) == ("h264", "yuv420p")
+    assert "mp4" in video.container
+    streams = [write(tmp_path / f"{n}.ts", kind="mpegts") for n in range(2)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(Path(name).read_bytes() for name in streams))
+    assert open_video(joined).listed_seconds() == pytest.approx(4.8, abs=0.1)
+    path = write(
+        tmp_path / "b.mp4", pictures=map(draw, range(500)), movflags="faststart"
+    )
+    video = open_video(shortened(path, share=0.5))
+    assert video.duration == pytest.approx(20)
+    assert 2 < video.listed_seconds() < 18
+
+
 def test_no_file_stays_open(mp4):
     before = open_files()
     frames = open_video(mp4).frames()

@@ -160,20 +160,29 @@ class Video:
         return self._frames(Fraction(float(fps)), threads)
 
     def listed_seconds(self) -> float:
-        """Seconds up to the end of the last frame, by the file's packets.
+        """Seconds that the frames last together, by the file's packets.
 
         All are read, which takes as long as to read the file, and none is
-        decoded. Unlike `duration` this is not what the file claims.
+        decoded. Unlike `duration` this is not what the file claims. Where the
+        clock leaps, it goes on as `frames` does.
         """
-        end = self._zero
         with _opened(self.path, threads=1) as (container, stream):
+            usual_step = 1 / (stream.average_rate or stream.guessed_rate or 25)
+            seconds, last, step = Fraction(0), None, usual_step
             for packet in _packets(container, stream):
                 stamp = packet and (
-                    packet.dts if packet.pts is None else packet.pts
+                    packet.pts if packet.dts is None else packet.dts
                 )
-                if stamp is not None:
-                    end = max(end, stamp + (packet.duration or 0))
-            return float((end - self._zero) * stream.time_base)
+                if stamp is None:
+                    continue
+                if last is not None:
+                    away = (stamp - last) * stream.time_base
+                    is_leap = not -_MAX_STEP_BACK <= away <= self._max_step
+                    seconds += usual_step if is_leap else away
+                last, step = stamp, usual_step
+                if packet.duration:
+                    step = packet.duration * stream.time_base
+            return float(seconds + min(step, self._max_step))
 
     def between(
         self, start: float, end: float
