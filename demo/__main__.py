@@ -18,7 +18,6 @@ machine alone, the address holds a token, without which nothing is answered.
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import secrets
 import shutil
@@ -70,7 +69,7 @@ flags.DEFINE_float("max_minutes", 120, "Length of an upload.", 0.01)
 flags.DEFINE_integer("max_videos", 100, "Uploads that are kept.", 0)
 
 # Seconds in which answers that were begun may end.
-_DRAIN = 1
+_DRAIN = 0.5
 
 
 def run():
@@ -108,7 +107,7 @@ def listen(host, port):
 
 def make_library(folder):
     from acnn_tf.data import find_videos
-    from demo.library import Library, Limits
+    from demo.library import Library, Limits, read_truth
 
     paths = find_videos(FLAGS.videos) if FLAGS.videos else {}
     truth = read_truth(FLAGS.annotations) if FLAGS.annotations else {}
@@ -118,18 +117,6 @@ def make_library(folder):
         videos=FLAGS.max_videos,
     )
     return Library(make_engine(folder), folder, paths, truth, limits)
-
-
-def read_truth(path):
-    """Known moments by their videos."""
-    from acnn_tf.data import read_moments
-
-    truth = {}
-    for moment in read_moments(path, "jsonl"):
-        for start, end in moment.segments:
-            row = {"query": moment.query, "start": start, "end": end}
-            truth.setdefault(moment.video_id, []).append(row)
-    return truth
 
 
 def make_engine(folder):
@@ -166,7 +153,7 @@ async def serve(library, listener):
     """Runs until SIGTERM or SIGINT."""
     import uvicorn
 
-    from demo.app import make_app
+    from demo.app import is_loopback, make_app
 
     loop = asyncio.get_running_loop()
     is_over = asyncio.Event()
@@ -202,12 +189,6 @@ async def serve(library, listener):
     library.close()
     server.should_exit = True
     await asyncio.wait([serving], timeout=_DRAIN + 0.5)
-
-
-def is_loopback(host):
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 if __name__ == "__main__":

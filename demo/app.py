@@ -84,6 +84,13 @@ def make_app(library, hosts=(), token=None):
     return _Guard(app, hosts, token)
 
 
+def is_loopback(host):
+    """Whether an address is one of this machine for itself."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
 class _Page:
     """What the routes do."""
 
@@ -377,7 +384,9 @@ class _Guard:
         return None
 
     def _is_ours(self, host, request):
-        name, _, port = host.rpartition(":")
+        name, colon, port = host.rpartition(":")
+        if not colon or host.endswith("]"):  # as browsers leave it out
+            name, port = host, "80"
         server = request.scope.get("server")
         if server and port != str(server[1]):
             return False

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from acnn_tf.data.annotations import read_moments
 from acnn_tf.data.extraction import EncodedVideo, encode_video, file_state
 from acnn_tf.files.atomic import replacing, write_text
 from acnn_tf.files.names import file_name
@@ -35,6 +36,8 @@ from export.protocol.errors import ServingError
 _BATCH_SIZE = 8
 # Thumbnails that are kept: some 60 MB.
 _THUMBNAILS = 4000
+# Searches that a video which is removed meanwhile may spoil.
+_TRIES = 10
 # Seconds between two signs of progress, and before what failed for reasons
 # that may pass is tried again.
 _PAUSE, _AGAIN = 0.25, 5.0
@@ -114,6 +117,23 @@ class Limits:
     upload_bytes: int = 2**30
     seconds: float = 7200.0
     videos: int = 100
+
+
+def read_truth(path):
+    """The known moments of a `.jsonl` file, by their videos.
+
+    Returns:
+        Dictionary from video id to a list of `{"query", "start", "end"}`.
+
+    Raises:
+        DataError: See `acnn_tf.data.read_moments`.
+    """
+    truth = {}
+    for moment in read_moments(path, "jsonl"):
+        for start, end in moment.segments:
+            row = {"query": moment.query, "start": start, "end": end}
+            truth.setdefault(moment.video_id, []).append(row)
+    return truth
 
 
 class _Stopped(Exception):
@@ -216,6 +236,7 @@ class Library:
     def search(self, query, top, video_ids=None):
         """The moments of a sentence, see `ModelEngine.search`."""
         if video_ids is not None:
+            video_ids = set(video_ids)
             for video_id in video_ids:
                 entry = self._entry(video_id)
                 if entry.state != "ready":
@@ -224,7 +245,7 @@ class Library:
                         "This video is not ready to be searched yet; wait for "
                         "it, or search all.",
                     )
-        while True:
+        for _ in range(_TRIES):
             with self._lock:
                 wanted = [
                     entry.video_id
@@ -238,7 +259,8 @@ class Library:
                 return self.engine.search_in(query, top, wanted, self._clips_of)
             except UnknownIdError:  # one was removed meanwhile
                 if video_ids is not None:
-                    raise _no_video() from None
+                    break
+        raise _no_video()
 
     def curve(self, video_id, query):
         """Dictionary of `times` and `scores`, see `MomentRetriever.curve`."""

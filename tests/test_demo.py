@@ -23,10 +23,10 @@ from acnn_tf.files.atomic import write_text
 from acnn_tf.models import save_model
 from acnn_tf.retriever import MomentRetriever
 from demo import engines
-from demo.app import make_app
+from demo.app import is_loopback, make_app
 from demo.decoding import Decoder
 from demo.engines import ModelEngine, ServerEngine
-from demo.library import Library, Limits
+from demo.library import Library, Limits, read_truth
 from export.client import FoundMoment, FoundMoments
 from export.protocol.errors import ServingError
 from tests import small_acnn
@@ -34,6 +34,7 @@ from tests.processes import Started
 from tests.test_retriever import write_scene
 from tests.video_files import write
 
+pytestmark = pytest.mark.slow
 SENTENCE = "a person opens the door"
 LIMITS = Limits(upload_bytes=200_000, seconds=30, videos=3)
 POLICY = "content-security-policy"
@@ -150,9 +151,8 @@ def page(model, videos, tmp_path_factory):
         yield found
 
 
-def test_a_search_answers_what_predict_prints(page, model, videos):
-    plain = MomentRetriever(model, "pixels")
-    plain.add(*videos.values())
+def test_a_search_answers_what_predict_prints(page):
+    plain = page.library.engine._retriever
     for wanted in (None, ["c"], ["c", "old"]):
         given = {"q": f"{SENTENCE}, zebra", "top": 7}
         answer = page.get(
@@ -296,6 +296,7 @@ def test_only_the_page_itself_is_answered(page, subtests):
         (400, "GET", "Host: evil.example"),
         (400, "GET", f"Host: evil.example:{port}"),
         (400, "GET", "Host: 127.0.0.1:1"),
+        (400, "GET", "Host: [::1]"),
         (400, "GET", "Host: 127.0.0.1"),
         (400, "GET", f"Host: 127.0.0.1.evil.example:{port}"),
         (422, "POST", f"Host: {own}"),
@@ -457,12 +458,12 @@ def test_what_was_there_is_there_again_and_not_encoded_twice(
         with library.receiving("holiday.avi") as upload:
             shutil.copy(videos["old"], upload.path)
         wait(library)
+        before = library.search(SENTENCE, 5)
     assert encoder.count == 2
     left = tmp_path / "uploads" / "upload-0123456789ab"
     left.write_bytes(b"of a page that was killed")
     with running(start(encoder)) as library:
         wait(library)
-        before = library.search(SENTENCE, 5)
         titles = [video["title"] for video in library.videos()["videos"]]
     assert titles == ["c.mp4", "holiday.avi"]
     assert encoder.count == 2
@@ -584,7 +585,6 @@ def test_a_server_is_asked_in_place_of_a_model(videos, tmp_path, monkeypatch):
         assert page.get("/api/search?q=a+dog").status_code == 200
 
 
-@pytest.mark.slow
 def test_the_page_ends_at_once_and_goes_on_the_next_time(
     model, videos, tmp_path
 ):
@@ -612,8 +612,6 @@ def test_the_page_ends_at_once_and_goes_on_the_next_time(
 
 
 def test_truth_is_read_by_video(tmp_path):
-    from demo.__main__ import is_loopback, read_truth
-
     row = {"qid": 1, "query": "a dog", "vid": "v", "duration": 9.0}
     row["relevant_windows"] = [[1.0, 2.0], [3.0, 4.0]]
     write_text(tmp_path / "truth.jsonl", json.dumps(row) + "\n")
@@ -632,6 +630,8 @@ def test_an_address_of_this_machine_may_be_any_but_a_name_may_not():
     request = SimpleNamespace(scope={"server": ("0.0.0.0", 80)})
     for host, is_ours in (
         ("10.1.2.3:80", True),
+        ("10.1.2.3", True),
+        ("[fe80::1]", True),
         ("[fe80::1]:80", True),
         ("evil.example:80", False),
         ("10.1.2.3:81", False),

@@ -129,11 +129,11 @@ def test_documented_commands_exist():
 def test_flags_and_targets_in_prose_exist():
     known = set.union(ABSL_FLAGS, *map(defined_flags, MAINS))
     makefile = text_of(ROOT / "Makefile")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     offenders = []
     for path in DOCUMENTS:
         flags = set(re.findall(r"`--(\w+)", text_of(path)))
-        made = re.findall(r"(?:^|`)make ([a-z-]+)", text_of(path), re.M)
+        made = re.findall(r"(?:^|`)make ([a-z0-9-]+)", text_of(path), re.M)
         offenders += [f"{name_of(path)}: --{flag}" for flag in flags - known]
         offenders += [
             f"{name_of(path)}: make {target}" for target in {*made} - targets
