@@ -41,6 +41,7 @@ _TRIES = 10
 # Seconds between two signs of progress, and before what failed for reasons
 # that may pass is tried again.
 _PAUSE, _AGAIN = 0.25, 5.0
+_WHY = "where the page was started, it says why"
 _EXAMPLES = 5
 _LONGEST_TITLE = 200
 # Ids of uploads.
@@ -219,7 +220,7 @@ class Library:
             return {
                 "videos": [entry.shown() for entry in entries],
                 "calibrated": self.engine.is_calibrated,
-                "can_upload": True,
+                "can_upload": self.limits.videos > 0,
                 "limits": dataclasses.asdict(self.limits),
                 "has_curve": self.engine.has_curve,
                 "on_server": not self.engine.has_curve,
@@ -322,6 +323,9 @@ class Library:
                     self._quick.thumbnail(source, seconds, partial)
             except DataError as error:
                 raise LibraryError(404, _said(error)) from None
+            if entry.removed:  # meanwhile
+                _remove(path)
+                raise _no_video()
             with self._lock:
                 self._frames[name] = None
                 old = []
@@ -481,7 +485,8 @@ class Library:
                 else:
                     self._index(entry)
             except _Stopped:
-                pass
+                if entry.removed:  # while its clips were written
+                    self._clear(entry)
             except ServingError as error:
                 _LOG.info("%s waits: %s", entry.path, error)
                 with self._lock:
@@ -494,11 +499,11 @@ class Library:
                 time.sleep(_AGAIN)
             except DataError as error:
                 self._fail(entry, f"The file {_said(error)}.")
-            except Exception as error:
+            except Exception:
                 if self._is_closed:
                     return
                 _LOG.exception("%s could not be indexed.", entry.path)
-                self._fail(entry, f"It could not be indexed: {error}")
+                self._fail(entry, f"It could not be indexed; {_WHY}.")
 
     def _next_to_index(self):
         queued = [e for e in self._entries.values() if e.state == "queued"]
@@ -572,11 +577,11 @@ class Library:
                 continue
             except DataError as error:
                 told = {"state": "failed", "error": f"The file {_said(error)}."}
-            except Exception as error:
+            except Exception:
                 if self._is_closed:
                     return
                 _LOG.exception("%s has no preview.", entry.path)
-                told = {"state": "failed", "error": str(error)}
+                told = {"state": "failed", "error": f"It failed; {_WHY}."}
             else:
                 told = {"state": "ready", "progress": 1.0}
             with self._lock:
