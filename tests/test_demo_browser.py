@@ -169,6 +169,21 @@ def test_an_address_reopens_what_it_shows(browser, page):
     assert page.input_value("input[type=search]") == SENTENCE
 
 
+def test_who_is_faster_than_the_library_loses_nothing(browser, served):
+    with opened(browser, "about:blank") as page:
+        page.route(
+            "**/api/videos",
+            lambda route: (time.sleep(1), route.continue_()),
+        )
+        page.goto(served.url)
+        search(page)
+        page.wait_for_selector(".video")
+        assert page.input_value("input[type=search]") == SENTENCE
+        # The titles are known now.
+        page.wait_for_selector(f"{CARD} .title:text-matches('mp4$')")
+        wait_until(page, "location.search.includes('q=')")
+
+
 def test_the_keyboard_alone_is_enough(page):
     page.wait_for_selector(".chips button")
     page.keyboard.press("/")

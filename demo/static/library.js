@@ -8,7 +8,7 @@ const LATER = 15000;
 const FILTERED = 10;
 
 export class Library {
-  // `on` has `change(library)`, `open(video)`, `fail(error)`, `reached()`.
+  // `on` has `change({isFirst})`, `open(video)`, `fail(error)`, `reached()`.
   constructor(on) {
     this.on = on;
     this.videos = [];
@@ -52,9 +52,10 @@ export class Library {
         const added = videos.filter((video) => video.uploaded).reverse();
         this.videos = [...added, ...videos.filter((video) => !video.uploaded)];
         this.byId = new Map(videos.map((video) => [video.video_id, video]));
+        const isFirst = !this.isKnown;
         this.isKnown = true;
         this.#draw();
-        this.on.change(this);
+        this.on.change({ isFirst });
       }
       const isBusy = videos.some(
         ({ state, preview }) =>

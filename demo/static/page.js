@@ -90,10 +90,12 @@ function setSentences(texts) {
 // Searching.
 
 let searching = null;
+let isReopened = false;
 
 async function search({ remembers = true, selects = true } = {}) {
   searching?.abort();
   const { signal } = (searching = new AbortController());
+  isReopened = true; // whoever searches first is not to lose it
   const queries = forms.map(({ input }) => input.value.trim()).filter(Boolean);
   if (!queries.length) {
     state.answers = [];
@@ -554,7 +556,6 @@ async function momentsOf(video) {
 // The library.
 
 let wantedScope = "";
-let isReopened = false;
 
 function showScopes() {
   const select = at("scope");
@@ -567,13 +568,14 @@ function showScopes() {
   else wantedScope = "";
 }
 
-async function libraryChanged() {
+async function libraryChanged({ isFirst }) {
   showScopes();
   if (!isReopened) {
     isReopened = true;
     await reopen();
     return;
   }
+  if (isFirst) showAnswers(); // with their titles, and what scores mean
   if (!state.answers.length) showInvitation();
   if (!state.video) return;
   const video = library.byId.get(state.video);
@@ -669,7 +671,7 @@ document.addEventListener("keyup", (event) => {
   if (event.key === " " && event.target.closest?.(".card")) event.preventDefault();
 });
 
-setSentences([]);
+setSentences(new URLSearchParams(location.search).getAll("q"));
 showInvitation();
 showSource();
 library.refresh();
