@@ -57,7 +57,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "clip_out",
     None,
-    "Folder to cut the moments into, each an .mp4 file without sound.",
+    "Folder to cut the moments into, each an .mp4 file with its sound.",
 )
 flags.DEFINE_string(
     "picture",
@@ -191,8 +191,8 @@ def cut(answers, paths):
     for video_id, start, end in sorted(moments):
         name = file_name(video_id, f"_{start:.2f}-{end:.2f}.mp4")
         out = os.path.join(FLAGS.clip_out, name)
-        acnn_tf.data.cut_video(paths[video_id], start, end, out)
-        print(f"cut {out}", file=sys.stderr)
+        notes = acnn_tf.data.cut_video(paths[video_id], start, end, out)
+        print(*notes, f"cut {out}", sep="\n", file=sys.stderr)
 
 
 def draw(answers, paths):

@@ -1,10 +1,13 @@
 """A part of a video, or a small copy, as a video of its own."""
 
+import heapq
 import itertools
+import operator
 import os
 from collections.abc import Callable
 from fractions import Fraction
 
+from acnn_tf.data.sound import sound_between
 from acnn_tf.data.video import VideoError, open_video
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.problems import fail
@@ -23,22 +26,28 @@ _PREVIEW_OPTIONS = {
 _BT709 = 1
 # Seconds, behind the end of any video.
 _FOREVER = 1e9
+_BIT_RATE = 192_000
 
 
 def cut_video(
     path: str | os.PathLike, start: float, end: float, out: str | os.PathLike
-) -> None:
-    """Cuts a part out of a video, exact to the frame, without its sound.
+) -> list[str]:
+    """Cuts a part out of a video, exact to the frame, with its sound.
 
     Every frame from the start on and before the end is encoded again (H.264),
-    as it is meant to be seen, and at its own time. What cannot be finished
-    leaves nothing behind.
+    as it is meant to be seen, and at its own time. So is the first of its
+    sounds (AAC, mono or stereo), from the first of these frames on, exact to
+    the sample. What cannot be finished leaves nothing behind.
 
     Args:
         path: Video file, see `acnn_tf.data.open_video`.
         start: Float: seconds.
         end: Float: seconds.
         out: `.mp4` file, which is replaced if there is one.
+
+    Returns:
+        List of strings: what is wrong with the sound, of which only a part
+        may then be there. The pictures are.
 
     Raises:
         VideoError: If it is no video, or has no frame there.
@@ -58,7 +67,8 @@ def cut_video(
             f"has no frame from {start:g} to {end:g} s",
             kind=VideoError,
         )
-    _encode(video, itertools.chain([first], frames), video.size, out, _OPTIONS)
+    part = itertools.chain([first], frames)
+    return _encode(video, part, first[0], end, video.size, out, _OPTIONS)
 
 
 def preview_video(
@@ -66,18 +76,21 @@ def preview_video(
     out: str | os.PathLike,
     max_side: int = 960,
     progress: Callable[[float], None] | None = None,
-) -> None:
+) -> list[str]:
     """Makes a small copy of a video that every browser plays.
 
     It has all frames at their own times, counted from the first, as they are
-    meant to be seen (H.264, 8 bits, 4:2:0), without sound. What cannot be
-    finished leaves nothing behind.
+    meant to be seen (H.264, 8 bits, 4:2:0), and its sound as of `cut_video`.
+    What cannot be finished leaves nothing behind.
 
     Args:
         path: Video file, see `acnn_tf.data.open_video`.
         out: `.mp4` file, which is replaced if there is one.
         max_side: Int: pixels of the longer side at most.
         progress: Function that is called with the share that is done.
+
+    Returns:
+        List of strings: what is wrong with the sound, see `cut_video`.
 
     Raises:
         VideoError: If it is no video.
@@ -93,7 +106,7 @@ def preview_video(
         frames = _watched(frames, video.duration, progress)
     scale = min(1.0, max_side / max(video.size))
     size = [max(round(side * scale), 2) for side in video.size]
-    _encode(video, frames, size, out, _PREVIEW_OPTIONS)
+    return _encode(video, frames, 0, _FOREVER, size, out, _PREVIEW_OPTIONS)
 
 
 def _watched(frames, duration, progress):
@@ -102,15 +115,17 @@ def _watched(frames, duration, progress):
         progress(min(float(time) / duration, 1.0))
 
 
-def _encode(video, frames, size, out, options):
-    """Writes pairs of a time and a frame, the first at time 0."""
+def _encode(video, frames, start, end, size, out, options):
+    """Writes pairs of a time and a frame, and the sound of that time."""
     import av
 
     out = os.fspath(out)
     if os.path.splitext(out)[1].lower() != ".mp4":
         raise ValueError(f"`out` must end in .mp4. Received: {out}")
-    start = None
     rate = Fraction(video.frame_rate or 25).limit_denominator(1001)
+    notes = []
+    sound = sound_between(video, start, end, notes)
+    first_sound = next(sound, None)
     with (
         replacing(out, errors=(av.FFmpegError,)) as partial,
         av.open(partial, "w", format="mp4") as container,
@@ -123,17 +138,35 @@ def _encode(video, frames, size, out, options):
         context.time_base = _TIME_BASE
         context.colorspace = context.color_primaries = _BT709
         context.color_trc = _BT709
-        for time, picture in frames:
-            start = time if start is None else start
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(
-                stream.width,
-                stream.height,
-                stream.pix_fmt,
-                dst_colorspace=_BT709,
+
+        def pictures():
+            for time, picture in frames:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame = frame.reformat(
+                    stream.width,
+                    stream.height,
+                    stream.pix_fmt,
+                    dst_colorspace=_BT709,
+                )
+                frame.pts = round((time - start) / _TIME_BASE)
+                frame.time_base = _TIME_BASE
+                frame.duration = round(1 / rate / _TIME_BASE)
+                yield frame.time, stream, frame
+
+        parts = [pictures()]
+        if first_sound:
+            heard = container.add_stream(
+                "aac",
+                first_sound.sample_rate,
+                layout=first_sound.layout.name,
+                bit_rate=_BIT_RATE,
             )
-            frame.pts = round((time - start) / _TIME_BASE)
-            frame.time_base = _TIME_BASE
-            frame.duration = round(1 / rate / _TIME_BASE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            parts.append(
+                (frame.time, heard, frame)
+                for frame in itertools.chain([first_sound], sound)
+            )
+        for _, one, frame in heapq.merge(*parts, key=operator.itemgetter(0)):
+            container.mux(one.encode(frame))
+        for one in container.streams:
+            container.mux(one.encode())
+    return notes

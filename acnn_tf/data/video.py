@@ -1,7 +1,8 @@
 """Video files -> frames at a fixed rate, as they are meant to be seen.
 
-FFmpeg reads them, through PyAV: `pip install 'acnn_tf[video]'`. Sound is
-ignored. A video of any duration takes the memory of a few of its frames.
+FFmpeg reads them, through PyAV: `pip install 'acnn_tf[video]'`. Sound is for
+`acnn_tf.data.sound`. A video of any duration takes the memory of a few of its
+frames.
 """
 
 import contextlib
@@ -34,13 +35,13 @@ _TOLERANCE = Fraction(1, 2000)
 # A recording whose clock goes back by more than a second, or forward by more
 # than an hour, was joined or damaged there: no picture is held for so long. In
 # MPEG's streams, whose clocks may leap by design, FFmpeg says 10 seconds.
-_MAX_STEP_BACK = 1
+MAX_STEP_BACK = 1
 _MAX_STEP = 3600
 _MAX_STEPS = {"mpegts": 10, "mpeg": 10}
 # Containers whose list of frames says where to begin within the file, and from
 # when on, in seconds, that is quicker than to decode what comes before.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-_FAR = 20
+FAR = 20
 # How much of a video may be missing at its end before that is a problem.
 _MAX_MISSING = 0.5
 # Codecs whose frames that no other frame refers to can be told before they
@@ -78,6 +79,9 @@ class Video:
         codec: String: FFmpeg's name of how it is encoded, such as `"h264"`.
         pixel_format: String: FFmpeg's name of how pixels are kept, such as
             `"yuv420p"`.
+        may_seek: Bool: whether reading can begin within the file.
+        max_step: Int: seconds from one frame to the next beyond which the clock
+            has leapt.
         decoded: Float: seconds that `frames` has decoded so far.
         problems: List of `acnn_tf.files.problems.Problem`: what was wrong
             with the file, once `frames` has come to its end.
@@ -87,16 +91,16 @@ class Video:
         self.path = path
         self.decoded = 0.0
         self.problems = []
-        with _opened(path, threads=1) as (container, stream):
+        with opened(path, threads=1) as (container, stream):
             frame = _first_frame(path, container, stream)
             # AVI has no times at which frames are shown, only their order, and
             # what FFmpeg makes of it is wrong for H.264.
             format_name = self.container = container.format.name
             self.codec = stream.codec_context.codec.canonical_name
             self.pixel_format = frame.format.name
-            self._may_seek = format_name in _SEEKABLE
+            self.may_seek = format_name in _SEEKABLE
             is_avi = format_name == "avi"
-            self._max_step = _MAX_STEPS.get(format_name, _MAX_STEP)
+            self.max_step = _MAX_STEPS.get(format_name, _MAX_STEP)
             self._stamp = operator.attrgetter("dts" if is_avi else "pts")
             self._may_skip = (
                 stream.codec_context.codec.name in _SKIPPING_CODECS
@@ -210,9 +214,9 @@ class Video:
 
     def _between(self, start, end):
         show = self._converter()
-        may_seek = self._may_seek and start > _FAR
+        may_seek = self.may_seek and start > FAR
         for seeks in (True, False) if may_seek else (False,):
-            with _opened(self.path, threads=0) as (container, stream):
+            with opened(self.path, threads=0) as (container, stream):
                 if seeks:
                     stamp = self._zero + int(start / stream.time_base)
                     container.seek(stamp, stream=stream)
@@ -231,7 +235,7 @@ class Video:
                 return
 
     def _frames(self, rate, threads):
-        with _opened(self.path, threads) as (container, stream):
+        with opened(self.path, threads) as (container, stream):
             show = self._converter()
             tick = 0
             for time, frame in self._timed_frames(container, stream, rate):
@@ -253,7 +257,7 @@ class Video:
         may_skip = self._may_skip and rate is not None
         first_in_tick = {}  # tick -> least time of a packet after it
         shift, last, num_broken, num_leaps = 0, None, 0, 0
-        for packet in _packets(container, stream):
+        for packet in packets(container, stream):
             if may_skip and packet is not None and packet.pts is not None:
                 time = (packet.pts - self._zero) * stream.time_base + shift
                 _choose_skipping(stream, time, rate, first_in_tick)
@@ -272,14 +276,14 @@ class Video:
                 else:
                     time = Fraction(0) if last is None else last + step
                 if last is not None and not (
-                    -_MAX_STEP_BACK <= time - last <= self._max_step
+                    -MAX_STEP_BACK <= time - last <= self.max_step
                 ):
                     num_leaps += 1
                     shift += last + usual_step - time
                     time = last + usual_step
                 num_broken += frame.is_corrupt
                 last = time if last is None else max(last, time)
-                self.decoded = float(last + min(step, self._max_step))
+                self.decoded = float(last + min(step, self.max_step))
                 yield time, frame
         self._note_problems(num_broken, num_leaps, float(usual_step))
 
@@ -364,8 +368,11 @@ def open_video(path: str | os.PathLike) -> Video:
 
 
 @contextlib.contextmanager
-def _opened(path, threads):
-    """Opens a file's container and the stream of its pictures."""
+def opened(path, threads, kind="video"):
+    """Opens a file's container and the stream of its pictures, or its sound.
+
+    The stream of sound, `kind="audio"`, is `None` where there is none.
+    """
     try:
         import av
     except ImportError as error:
@@ -386,15 +393,19 @@ def _opened(path, threads):
     except av.FFmpegError as error:
         _fail(path, _what_it_is(path, error))
     with container:
-        stream = _picture_stream(path, container)
-        # Sound is not read at all: in a shortened file its end comes first.
+        if kind == "video":
+            stream = _picture_stream(path, container)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        else:
+            stream = next(iter(container.streams.audio), None)
+        # Others are not read at all: in a shortened file their end comes first.
         for other in container.streams:
             if other is not stream:
                 other.discard = av.stream.Discard.all
-        context = stream.codec_context
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        context.thread_type = "AUTO"
-        context.thread_count = threads
+        context = stream and stream.codec_context
+        if context:
+            context.thread_type = "AUTO"
+            context.thread_count = threads
         yield container, stream
 
 
@@ -466,7 +477,7 @@ def _picture_stream(path, container):
 def _first_frame(path, container, stream):
     import av
 
-    for packet in _packets(container, stream):
+    for packet in packets(container, stream):
         with contextlib.suppress(av.FFmpegError):
             for frame in stream.decode(packet):
                 return frame
@@ -477,7 +488,7 @@ def _first_frame(path, container, stream):
     )
 
 
-def _packets(container, stream):
+def packets(container, stream):
     """Reads packets. A file that breaks off ends there.
 
     The last one, empty or `None`, asks the decoder for what it still holds.
