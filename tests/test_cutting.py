@@ -36,6 +36,9 @@ def test_every_frame_between_two_times_is_kept(subtests, mp4, tmp_path):
         # Beyond `FAR`, where it begins within the file.
         (24.0, 25.0, range(600, 625)),
         (29.9, 99, [748, 749]),
+        # Within a frame, and at the end of the last.
+        (1.01, 1.03, [25]),
+        (29.97, 29.98, [749]),
     ):
         with subtests.test(start=start, end=end):
             cut_video(mp4, start, end, out)

@@ -109,6 +109,19 @@ def test_a_shortened_video_lasts_as_long_as_what_is_left(tmp_path):
     assert f"decoded {encoded.duration:.1f} of 10.0 s" in note
 
 
+def test_a_video_lasts_as_long_as_its_frames_whatever_its_file_says(tmp_path):
+    # By its file 4.2 s, of which it shows 12.
+    times = [*range(50), 75, 76, 100, 101, 250, 251]
+    path = write(
+        tmp_path / "a.mp4", pictures=map(draw, range(len(times))), times=times
+    )
+    assert open_video(path).duration < 5
+    clips, duration, notes = encode_video(path, PIXELS)
+    assert abs(len(clips) * 0.4 - duration) <= 1
+    assert duration > 10.08
+    assert notes == []
+
+
 def test_a_single_frame_is_a_clip(tmp_path):
     path = write(tmp_path / "a.mp4", pictures=[draw(5)])
     encoded = encode_video(path, PIXELS)
@@ -322,6 +335,8 @@ def test_another_encoder_is_refused_by_name(refused, videos, tmp_path):
 
 
 def test_files_of_others_are_not_touched(refused, videos, tmp_path):
+    with refused(ValueError, "There are no videos"):
+        extract_all({}, tmp_path / "none.hdf5")
     found = find_videos(videos)
     for name, error, message in (
         ("a.hdf5", FileExistsError, r"no .*a\.hdf5\.videos\.csv says of what"),

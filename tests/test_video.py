@@ -119,7 +119,10 @@ def test_variable_rates_go_by_time_stamps(tmp_path):
     for name in ("a.mp4", "a.mkv"):
         pictures = map(draw, range(len(times)))
         path = write(tmp_path / name, pictures=pictures, times=times)
-        assert numbers(open_video(path).frames(fps=1)) == expected, name
+        # By the MP4 the last one, of 10.04 s, is shown until 12.76 s.
+        held = [12] if name == "a.mp4" else []
+        found = numbers(open_video(path).frames(fps=1))
+        assert found == expected + held, name
 
 
 def test_frames_a_rounding_before_a_tick_are_on_it(tmp_path):

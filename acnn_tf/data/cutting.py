@@ -68,7 +68,8 @@ def cut_video(
             kind=VideoError,
         )
     part = itertools.chain([first], frames)
-    return _encode(video, part, first[0], end, video.size, out, _OPTIONS)
+    start = max(first[0], Fraction(float(start)))
+    return _encode(video, part, start, end, video.size, out, _OPTIONS)
 
 
 def preview_video(
@@ -148,7 +149,7 @@ def _encode(video, frames, start, end, size, out, options):
                     stream.pix_fmt,
                     dst_colorspace=_BT709,
                 )
-                frame.pts = round((time - start) / _TIME_BASE)
+                frame.pts = round(max(time - start, 0) / _TIME_BASE)
                 frame.time_base = _TIME_BASE
                 frame.duration = round(1 / rate / _TIME_BASE)
                 yield frame.time, stream, frame

@@ -115,6 +115,8 @@ def _nothing(pattern):
     return "is not there; give a file, a folder or a pattern"
 
 
+# Seconds by which a video may last longer than its file says.
+_MAX_MORE = 0.5
 # Of the file beside the features. `--durations` reads the first two.
 _COLUMNS = ["id", "length", "bytes", "sha256", "notes"]
 
@@ -184,8 +186,9 @@ def encode_video(
             "again, or choose another encoder",
             kind=VideoError,
         )
-    is_whole = video.duration and not notes
-    duration = video.duration if is_whole else video.decoded
+    duration = video.duration
+    if not duration or notes or duration < video.decoded - _MAX_MORE:
+        duration = video.decoded
     return EncodedVideo(clips, duration, notes)
 
 
@@ -269,6 +272,8 @@ def extracting(videos, encoder, path):
         raise ValueError(
             f"Features go into a .hdf5, .h5 or .tfrecord file. Received: {path}"
         )
+    if not videos:
+        raise ValueError("There are no videos: name files, folders or patterns")
     work = Extraction(videos, encoder, path)
     with locked(work.folder, wait=True):
         work._prepare()

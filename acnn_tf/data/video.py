@@ -42,6 +42,9 @@ _MAX_STEPS = {"mpegts": 10, "mpeg": 10}
 # when on, in seconds, that is quicker than to decode what comes before.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 FAR = 20
+# The last frame is repeated until so much is left of what it is shown for, in
+# seconds: of a usual one, nothing is.
+_HELD = 1
 # How much of a video may be missing at its end before that is a problem.
 _MAX_MISSING = 0.5
 # Codecs whose frames that no other frame refers to can be told before they
@@ -129,7 +132,7 @@ class Video:
 
         The frame for time `i / fps` is the first one at or after it, to half a
         millisecond. Where frames are farther apart than these times, one frame
-        serves for several of them.
+        serves for several of them; so does the last one, if it is shown on.
 
         What can be decoded of a damaged or shortened file is returned, and
         `problems` then says how much that was.
@@ -170,10 +173,10 @@ class Video:
         decoded. Unlike `duration` this is not what the file claims. Where the
         clock leaps, it goes on as `frames` does.
         """
-        with _opened(self.path, threads=1) as (container, stream):
+        with opened(self.path, threads=1) as (container, stream):
             usual_step = 1 / (stream.average_rate or stream.guessed_rate or 25)
             seconds, last, step = Fraction(0), None, usual_step
-            for packet in _packets(container, stream):
+            for packet in packets(container, stream):
                 stamp = packet and (
                     packet.pts if packet.dts is None else packet.dts
                 )
@@ -181,12 +184,12 @@ class Video:
                     continue
                 if last is not None:
                     away = (stamp - last) * stream.time_base
-                    is_leap = not -_MAX_STEP_BACK <= away <= self._max_step
+                    is_leap = not -MAX_STEP_BACK <= away <= self.max_step
                     seconds += usual_step if is_leap else away
                 last, step = stamp, usual_step
                 if packet.duration:
                     step = packet.duration * stream.time_base
-            return float(seconds + min(step, self._max_step))
+            return float(seconds + min(step, self.max_step))
 
     def between(
         self, start: float, end: float
@@ -200,7 +203,8 @@ class Video:
 
         Returns:
             Iterator over pairs: the time of a frame in seconds, and the frame
-            as of `frames`.
+            as of `frames`. If no frame begins in between, it is the one that
+            is shown meanwhile.
 
         Raises:
             ValueError: If the end is not behind the start.
@@ -225,19 +229,25 @@ class Video:
                 first = next(frames, None)
                 if seeks and (first is None or first[0] > start):
                     continue  # it led behind it, as in a file without its end
+                shown, is_any = None, False
                 for time, frame in itertools.chain(
                     filter(None, [first]), frames
                 ):
                     if time + _TOLERANCE >= end:
-                        return
+                        break
                     if time + _TOLERANCE >= start:
+                        is_any = True
                         yield time, show(frame)
+                    else:
+                        shown = time, frame
+                if shown and not is_any and start < self.decoded:
+                    yield shown[0], show(shown[1])
                 return
 
     def _frames(self, rate, threads):
         with opened(self.path, threads) as (container, stream):
             show = self._converter()
-            tick = 0
+            tick, frame = 0, None
             for time, frame in self._timed_frames(container, stream, rate):
                 if tick > (time + _TOLERANCE) * rate:
                     continue
@@ -245,6 +255,11 @@ class Video:
                 while tick <= (time + _TOLERANCE) * rate:
                     yield picture
                     tick += 1
+            last = (self.decoded - _HELD) * rate
+            if frame and tick <= last:
+                picture = show(frame)
+                for _ in range(tick, math.floor(last) + 1):
+                    yield picture
 
     def _timed_frames(self, container, stream, rate=None):
         """Decodes: yields `(time, frame)` in the order of time.
