@@ -363,16 +363,7 @@ def make_encoder(learned_from, clip_seconds, encoder=None):
                 "The model does not say which encoder it learned from: name "
                 'it, such as `encoder="pixels"`.'
             )
-        name = learned_from["name"]
-        try:
-            encoder = encoders.make(name, rate)
-        except (OSError, ValueError) as error:
-            kind, _, weights = name.partition(":")
-            raise ValueError(
-                f"The model learned from {name}, which cannot be made by that "
-                f"name ({error}). Where {weights or 'it'} lies somewhere else, "
-                f'say where: `encoder="{kind}:path/to/{weights}"`.'
-            ) from error
+        encoder = encoders.make_described(learned_from, "the model", rate)
     elif isinstance(encoder, str):
         encoder = encoders.make(encoder, rate)
         if learned_from is None:

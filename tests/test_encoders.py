@@ -206,8 +206,9 @@ def test_frames_must_be_rgb_bytes(refused):
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="`frame_rate` must be above 0"):
-        make("pixels", frame_rate=0)
+    for rate in (0, 1e6, float("nan")):
+        with pytest.raises(ValueError, match="`frame_rate` must be above 0"):
+            make("pixels", frame_rate=rate)
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         make("pixels").encode(random_frames(2), batch_size=0)
     assert make("pixels", frame_rate=1).clip_seconds == 2

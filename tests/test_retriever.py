@@ -237,5 +237,5 @@ def test_a_run_is_loaded_with_its_encoder(model, videos, tmp_path, refused):
         retriever.add(videos)
     lost = Pixels().description | {"encoder": "c3d", "name": "c3d:w.npz"}
     model = small_acnn.make_model(encoder=lost)
-    with refused(ValueError, r"learned from c3d:w\.npz.*c3d:path/to/w\.npz"):
+    with refused(ValueError, r"made with c3d:w\.npz.*c3d:path/to/w\.npz"):
         MomentRetriever(model).add(videos)

@@ -123,7 +123,10 @@ def test_sentences_of_another_encoder_are_refused(refused):
         encoders.check_space(ours, other, "clips.hdf5")
     for arguments, message in (
         ((None,), "does not say by which encoder: name it"),
-        (({"encoder": "c3d", "name": "c3d:gone.npz"},), "name that, such as"),
+        (
+            ({"encoder": "c3d", "name": "c3d:gone.npz"},),
+            r"name the encoder so: c3d:path",
+        ),
         ((None, "pixels"), "encodes no sentences"),
         ((None, "no such"), "must be one of"),
     ):
@@ -239,7 +242,9 @@ def test_clip_from_training_to_answers(tmp_path):
                 "experiments.search", model, *ask, *named, code=code
             )
             if code:
-                says = "the sentences would be" if encoder else "name that"
+                says = (
+                    "the sentences would be" if encoder else "name the encoder"
+                )
                 assert says in end.stderr
                 assert "Traceback" not in end.stderr
             else:
@@ -247,6 +252,8 @@ def test_clip_from_training_to_answers(tmp_path):
         named = [f"--encoder=clip:{folder}"]
         end = run_module("experiments.evaluate", model, *data, *named, "--json")
         assert json.loads(end.stdout)["num_queries"] == 3
+    end = run_module("experiments.calibrate", run, f"--encoder=clip:{folder}")
+    assert "Calibration on 3 searches" in end.stdout
     assert all(found.values())
     for model, named, dtype in (
         ("--model=zero_shot", [], "float32"),

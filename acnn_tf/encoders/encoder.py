@@ -1,7 +1,6 @@
 """What all encoders have in common, and the table of them."""
 
 import importlib
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -19,6 +18,9 @@ ENCODERS = {
     "c3d": ("c3d", "C3D"),
     "keras": ("keras_file", "KerasFile"),
 }
+
+# Of the fastest cameras. One of a slip of the pen would take for ever.
+_MAX_FRAME_RATE = 1000
 
 
 def make(name: str, frame_rate: float | None = None) -> "Encoder":
@@ -69,6 +71,34 @@ def make(name: str, frame_rate: float | None = None) -> "Encoder":
     return getattr(module, class_name)(weights, frame_rate)
 
 
+def make_described(
+    description: dict, whose: str, frame_rate: float | None = None
+) -> "Encoder":
+    """Makes an encoder by the name in its description.
+
+    Args:
+        description: See `acnn_tf.encoders.descriptions`.
+        whose: String: what is so described, for the message.
+        frame_rate: See `make`.
+
+    Returns:
+        `Encoder`. Whether it has the same weights remains to be checked.
+
+    Raises:
+        ValueError: If there is none by that name; says what to name.
+    """
+    name = description["name"]
+    try:
+        return make(name, frame_rate)
+    except (OSError, ValueError) as error:
+        kind, _, weights = name.partition(":")
+        raise ValueError(
+            f"{whose} was made with {name}, which cannot be made by that name "
+            f"({error}). Where {weights or 'it'} lies somewhere else, name the "
+            f"encoder so: {kind}:path/to/{weights}"
+        ) from error
+
+
 class Encoder:
     """Frames of a video -> one vector for each of its clips.
 
@@ -104,9 +134,10 @@ class Encoder:
     def __init__(self, weights: str = "", frame_rate: float | None = None):
         if frame_rate is None:
             frame_rate = self.default_frame_rate
-        if not 0 < frame_rate < math.inf:
+        if not 0 < frame_rate <= _MAX_FRAME_RATE:
             raise ValueError(
-                f"`frame_rate` must be above 0. Received: {frame_rate}"
+                f"`frame_rate` must be above 0, and {_MAX_FRAME_RATE:,} at "
+                f"most. Received: {frame_rate}"
             )
         # Where a file lies is nobody's business.
         label = os.path.basename(os.path.normpath(weights)) if weights else ""

@@ -1,6 +1,6 @@
 """Encoders of sentences, and whether one is that of a model."""
 
-from acnn_tf.encoders.encoder import Encoder, make
+from acnn_tf.encoders.encoder import Encoder, make, make_described
 from acnn_tf.files.problems import DataError, fail
 
 
@@ -38,16 +38,7 @@ def sentence_encoder(
             f"Sentences have to be encoded, and {whose} does not say by which "
             "encoder: name it, such as clip:FOLDER."
         )
-    try:
-        encoder = make(name or description["name"])
-    except (OSError, ValueError) as error:
-        if name:
-            raise
-        raise ValueError(
-            f"Sentences have to be encoded by {description['name']}, as "
-            f"{whose} says, which cannot be made by that name ({error}). If "
-            "its weights are in a folder, name that, such as clip:FOLDER."
-        ) from error
+    encoder = make(name) if name else make_described(description, whose)
     if not hasattr(encoder, "encode_sentences"):
         raise ValueError(
             f"{encoder.name} encodes no sentences: name an encoder of pictures "
