@@ -12,7 +12,7 @@ from absl import flags
 
 import acnn_tf
 from experiments import splits
-from export import command
+from export import command, run_models
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(splits)
@@ -21,6 +21,12 @@ flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 flags.DEFINE_enum(
     "split", "val", ["train", "val", "test"], "Split of the dataset to use."
 )
+flags.DEFINE_string(
+    "encoder",
+    None,
+    "Encoder of the sentences, as clip:FOLDER, for a model that takes their "
+    "vectors. Default: the one that the model names.",
+)
 
 
 def run():
@@ -28,6 +34,10 @@ def run():
     if not FLAGS.dataset:
         data = splits.settings_of_run(FLAGS.workdir, FLAGS.split) | data
     split = splits.load_split(FLAGS.split, **data)
+    if split.sentence_vectors is None:
+        model = run_models.load_model(**command.given("workdir", "encoder"))
+        if model.vocabulary is None:
+            split = splits.encode_sentences(split, model.sentence_encoder)
     report = acnn_tf.calibration.calibrate_run(FLAGS.workdir, *split)
     print(acnn_tf.calibration.in_words(report))
 
