@@ -86,14 +86,16 @@ def as_edl(answers, videos):
         last = max(last, first + 1)
         times = first, last, record, record + last - first
         record = times[-1]
-        codes = " ".join(_time_code(frame, round(rate)) for frame in times)
+        codes = " ".join(_time_code(frame, rate) for frame in times)
+        path = videos[moment.video_id].path
         lines += [
             f"{number:03d}  AX       V     C        {codes}",
-            f"* FROM CLIP NAME: {videos[moment.video_id].path}",
+            f"* FROM CLIP NAME: {' '.join(path.splitlines())}",
             f"* COMMENT: {moment.score:.2f} {query}",
         ]
     return "\n".join([*lines, ""])
 
 
 def _time_code(frame, rate):
+    rate = max(round(rate), 1)
     return f"{_hours(frame // rate)}:{frame % rate:02d}"

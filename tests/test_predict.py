@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import types
 
 import pytest
 
@@ -82,6 +83,11 @@ def test_an_edit_list_counts_the_frames_of_the_video(tmp_path):
     videos["w"] = open_video(write(tmp_path / "w.mp4", rate=30))
     with pytest.raises(ValueError, match=r"one rate.*v 25\.0, w 30\.0"):
         moment_lists.as_edl(ANSWERS, videos)
+    # Of a picture each ten seconds, in a folder whose name has two lines.
+    slow = types.SimpleNamespace(frame_rate=0.1, path="a\nb/v.mp4")
+    text = moment_lists.as_edl(ANSWERS, {"v": slow})
+    assert "00:00:01:00 00:00:02:00" in text
+    assert "\n* FROM CLIP NAME: a b/v.mp4\n" in text
     with pytest.raises(ValueError, match="999 events at most"):
         moment_lists.as_edl(500 * ANSWERS, {"v": videos["v"]})
 
