@@ -93,7 +93,7 @@ def prepare(
 
 def _annotated(paths, dataset, videos, skip_bad):
     """Ids of those of the videos that sentences are about."""
-    known, problems = set(), []
+    known, problems, unread = set(), [], []
     form = DATASETS[dataset]
     for path in paths:
         for line, entry in form.entries(path):
@@ -101,8 +101,10 @@ def _annotated(paths, dataset, videos, skip_bad):
                 if isinstance(entry, ValueError):
                     raise entry
                 _, records = form.parse(entry)
-            except ValueError:
-                continue  # who reads it for good will tell
+            except ValueError as error:
+                # Who reads it for good will tell, if that is not all there is.
+                unread.append(Problem(os.fspath(path), line, str(error)))
+                continue
             for record in records:
                 known.add(record.video_id)
                 if record.video_id in videos:
@@ -115,6 +117,8 @@ def _annotated(paths, dataset, videos, skip_bad):
                 problems.append(Problem(os.fspath(path), line, message))
     if problems and not skip_bad:
         raise DataError(problems)
+    if unread and not known:
+        raise DataError(unread)
     if not known & videos.keys():
         listed = ", ".join(list(videos)[:3])
         raise ValueError(

@@ -126,6 +126,7 @@ def test_what_does_not_fit_is_told(refused, data, tmp_path):
     write_lines(data / "other.jsonl", [*lines, {**other[0], "qid": "z"}])
     write_lines(data / "none.jsonl", other)
     write_lines(data / "single.jsonl", lines[:1])
+    (data / "text.jsonl").write_text("hello")
     (data / "empty").mkdir(exist_ok=True)
     line = len(lines) + 1
     for name, arguments, error, message in (
@@ -137,6 +138,7 @@ def test_what_does_not_fit_is_told(refused, data, tmp_path):
             *("none.jsonl", {"skip_bad": True}, ValueError),
             r"no sentence about any of --videos \(scene_000000, scene_000001",
         ),
+        ("text.jsonl", {}, DataError, r"text\.jsonl:1: is not JSON"),
         ("single.jsonl", {}, ValueError, "there must be two at least"),
     ):
         with refused(error, message):
