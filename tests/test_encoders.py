@@ -28,6 +28,7 @@ from acnn_tf.encoders import (
 from acnn_tf.encoders import encoder as encoder_lib
 from acnn_tf.encoders.descriptions import checked
 from acnn_tf.files.problems import DataError
+from acnn_tf.models import ZeroShot, save_model
 
 CONVOLUTIONS = tuple(c3d._CONVOLUTIONS)
 
@@ -853,6 +854,8 @@ def test_a_network_of_ones_own_is_given_pixels_of_its_size(tmp_path):
 
 def test_a_file_of_another_network_is_refused(refused, tmp_path):
     path = tmp_path / "mine.keras"
+    zero_shot = ZeroShot()
+    zero_shot.build({"clip": (None, None, 4), "query": (None, 4)})
     frames = "expected an input of"
     for shape, last, message in (
         ((4,), layers.Dense(2), f"{frames} .*found .None, 4."),
@@ -865,6 +868,9 @@ def test_a_file_of_another_network_is_refused(refused, tmp_path):
         keras.Sequential([keras.Input(shape), last]).save(path)
         with refused(DataError, f"mine.keras: {message}", shape=shape):
             make(str(path))
+    save_model(zero_shot, path)
+    with pytest.raises(DataError, match=f"{frames}.*found None"):
+        make(str(path))
     path.write_bytes(b"text")
     with pytest.raises(DataError, match=r"mine.keras: cannot be loaded"):
         make(str(path))

@@ -42,7 +42,9 @@ class KerasFile(Encoder):
         except Exception as error:
             message = f"cannot be loaded by Keras: {error}"
             fail(weights, message, kind=DataError)
-        entered, left = self.network.input_shape, self.network.output_shape
+        # A model that is no `keras.Sequential` or the like has none.
+        entered = getattr(self.network, "input_shape", None)
+        left = getattr(self.network, "output_shape", None)
         if (
             not isinstance(entered, tuple)
             or len(entered) not in (4, 5)
