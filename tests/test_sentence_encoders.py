@@ -117,6 +117,9 @@ def test_words_and_vectors_are_not_mixed(refused):
 
 def test_sentences_of_another_encoder_are_refused(refused):
     ours, other = Letters().description, Letters("sha256:2").description
+    odd = other | {"name": "\x1b[31m"}
+    with refused(DataError, r"made by \\x1b\[31m"):
+        encoders.check_space(ours, odd)
     encoders.check_space(ours, ours | {"name": "elsewhere"})
     encoders.check_space(ours, None)
     with refused(DataError, "clips.hdf5: made by letters .*sha256:2.*sha256:1"):
@@ -126,6 +129,10 @@ def test_sentences_of_another_encoder_are_refused(refused):
         (
             ({"encoder": "c3d", "name": "c3d:gone.npz"},),
             r"name the encoder so: c3d:path",
+        ),
+        (
+            ({"encoder": "clip", "name": "clip:hf://a\x1b/b"},),
+            r"made with clip:hf://a\\x1b/b, .*perhaps a path or an address",
         ),
         ((None, "pixels"), "encodes no sentences"),
         ((None, "no such"), "must be one of"),

@@ -135,7 +135,7 @@ def difference(
 
     def say(description):
         words = _named(description)
-        details = [f"{key} {_short(description.get(key))}" for key in differing]
+        details = [f"{key} {shown(description.get(key))}" for key in differing]
         return words + (f" ({', '.join(details)})" if details else "")
 
     return f"made by {say(made_by)}, {between} {say(learned_from)}"
@@ -145,11 +145,11 @@ def _named(description):
     """What a description is of, in a few words."""
     rate = description.get("frame_rate")
     at = f" at {rate:g} fps" if isinstance(rate, int | float) else ""
-    return _short(description.get("name")) + at
+    return shown(description.get("name")) + at
 
 
-def _short(value):
-    """A value as text to be shown; a digest by its first digits."""
+def shown(value) -> str:
+    """A stranger's value as text to be shown; a digest by its first digits."""
     text = str(value)
     size = 15 if text.startswith("sha256:") else _SHOWN
     if not text.isprintable():  # which could change a terminal

@@ -89,13 +89,17 @@ def make_described(
     """
     name = description["name"]
     try:
+        # As `Encoder.name` has it. A stranger's may be an address.
+        if "/" in name or "\\" in name:
+            raise ValueError("it is no name, perhaps a path or an address")
         return make(name, frame_rate)
     except (OSError, ValueError) as error:
-        kind, _, weights = name.partition(":")
+        name = descriptions.shown(name)
+        kind, colon, weights = name.rpartition(":")
         raise ValueError(
             f"{whose} was made with {name}, which cannot be made by that name "
-            f"({error}). Where {weights or 'it'} lies somewhere else, name the "
-            f"encoder so: {kind}:path/to/{weights}"
+            f"({error}). Where {weights} lies somewhere else, name the encoder "
+            f"so: {kind}{colon}path/to/{weights}"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """Encoders of sentences, and whether one is that of a model."""
 
+from acnn_tf.encoders.descriptions import shown
 from acnn_tf.encoders.encoder import Encoder, make, make_described
 from acnn_tf.files.problems import DataError, fail
 
@@ -89,5 +90,5 @@ def check_space(
 
 def _named(description):
     weights = description.get("weights")
-    digits = f" ({weights[:15]})" if weights else ""
-    return f"{description.get('name')}{digits}"
+    digits = f" ({shown(weights)})" if weights else ""
+    return shown(description.get("name")) + digits
