@@ -346,7 +346,7 @@ function seek(time) {
 }
 
 function chooseOnTimeline(moment, row) {
-  const query = row === null ? moment.query : state.rows[row].query;
+  const query = row === null ? moment.query : state.answers[row].query;
   watch(state.video, { video_id: state.video, ...moment, row, query }, { plays: true });
 }
 
@@ -378,18 +378,18 @@ async function refreshRows() {
     timeline.show(null);
     return;
   }
-  const queries = state.answers.filter(({ error }) => !error).map(({ query }) => query);
+  const asked = state.answers.map(({ query, error }, row) => ({ query, error, row })).filter(({ error }) => !error);
   const path = `/api/videos/${encodeURIComponent(state.video)}`;
   const isReady = video.state === "ready";
   try {
     state.rows = !isReady ? [] : await Promise.all(
-      queries.map(async (query) => {
+      asked.map(async ({ query, row }) => {
         const inThis = [["q", query], ["top", 5], ["video", state.video]];
         const [{ moments }, curve] = await Promise.all([
           get("/api/search", inThis, signal),
           library.settings.has_curve ? get(`${path}/curve`, [["q", query]], signal) : null,
         ]);
-        return { query, moments, curve };
+        return { query, row, moments, curve };
       }),
     );
   } catch (error) {
@@ -400,7 +400,7 @@ async function refreshRows() {
   if (signal.aborted) return;
   // What was chosen from another list than these five is shown as well.
   const { chosen } = state;
-  const row = chosen && state.rows[chosen.row];
+  const row = chosen && state.rows.find((one) => one.row === chosen.row);
   if (row && !row.moments.some((moment) => isSame(moment, chosen))) row.moments.push(chosen);
   drawTimeline();
   showNow();

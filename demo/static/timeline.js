@@ -29,7 +29,8 @@ export class Timeline {
   }
 
   // `about` has `duration`, `calibrated`, `truth`, `chosen`, and `rows`: of
-  // each sentence `query`, `moments` and, where there is one, `curve`.
+  // each sentence `query`, `row` (its number among all that were asked),
+  // `moments` and, where there is one, `curve`.
   show(about) {
     this.shown = about;
     this.figure.hidden = !about;
@@ -89,7 +90,7 @@ export class Timeline {
       this.onSeek(Math.min(Math.max(share, 0), 1) * duration);
     });
     const plot = element("div", { className: "plot" }, svg);
-    rows.forEach((row, number) => this.#addRow(plot, row, number, top + number * ROW));
+    rows.forEach((row, place) => this.#addRow(plot, row, top + place * ROW));
     if (truth.length) this.#addTruth(plot, top + rows.length * ROW);
     this.figure.replaceChildren(plot, element("figcaption", {}, this.#caption(hasCurve)));
     this.setTime(this.time);
@@ -121,7 +122,7 @@ export class Timeline {
       svg.append(drawn("line", { class: "grid", x1: GUTTER, x2: end, y1: y, y2: y }));
       svg.append(drawn("text", { x: GUTTER - 5, y: y + 4, "text-anchor": "end", "font-size": 11 }, text.replace(" ", "")));
     }
-    rows.forEach(({ curve }, number) => {
+    rows.forEach(({ curve, row: number }) => {
       if (!curve) return;
       const points = curve.times.map(
         (time, i) => `${this.#x(time).toFixed(1)},${place(curve.scores[i]).toFixed(1)}`,
@@ -130,7 +131,8 @@ export class Timeline {
     });
   }
 
-  #addRow(plot, row, number, top) {
+  #addRow(plot, row, top) {
+    const number = row.row;
     const name = element("span", { className: "row-name", title: row.query }, badge(number));
     name.style.top = `${top + 3}px`;
     plot.append(name);
@@ -181,7 +183,7 @@ export class Timeline {
 
   #described() {
     return this.shown.rows
-      .map(({ query, moments, curve }, number) => {
+      .map(({ query, row: number, moments, curve }) => {
         const best = moments.length ? `the best moment is ${period(moments[0])}` : "no moment";
         return `Sentence ${number + 1}, “${query}”: ${best}${curve ? ", with the score over time" : ""}.`;
       })
