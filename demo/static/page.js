@@ -110,7 +110,10 @@ async function search({ remembers = true, selects = true } = {}) {
   results.setAttribute("aria-busy", "true");
   results.classList.add("waiting");
   const timer = setTimeout(() => {
-    if (!cards().length) results.replaceChildren(...bones());
+    if (!cards().length) {
+      delete results.dataset.invitation;
+      results.replaceChildren(...bones());
+    }
     at("status").textContent = "Searching…";
   }, 200);
   const answers = await Promise.all(
@@ -167,6 +170,7 @@ function showAnswers() {
     showInvitation();
     return;
   }
+  delete at("results").dataset.invitation;
   at("results").replaceChildren(...answers.map((answer, row) => group(answer, row, several)));
   const found = answers.reduce((sum, { moments }) => sum + moments.length, 0);
   const failed = answers.every(({ error }) => error);
@@ -249,6 +253,12 @@ function cards() {
 function showInvitation() {
   const results = at("results");
   const { examples } = library.settings;
+  const kind = JSON.stringify([
+    library.isKnown, library.videos.length > 0, library.numReady > 0, examples, library.settings.can_upload,
+  ]);
+  // What has the focus would lose it.
+  if (kind === results.dataset.invitation) return;
+  results.dataset.invitation = kind;
   at("status").textContent = "";
   if (!library.isKnown) {
     at("status").textContent = "Loading the videos…";
@@ -556,13 +566,19 @@ async function momentsOf(video) {
 // The library.
 
 let wantedScope = "";
+let scopes = null; // what the list of them was made of
 
 function showScopes() {
   const select = at("scope");
   const value = wantedScope || select.value;
   const ready = library.videos.filter((video) => video.state === "ready");
-  const options = ready.map((video) => element("option", { value: video.video_id }, video.title));
-  select.replaceChildren(element("option", { value: "" }, "all videos"), ...options);
+  const names = JSON.stringify(ready.map((video) => [video.video_id, video.title]));
+  // A list that is open closes when it is made anew.
+  if (names !== scopes) {
+    scopes = names;
+    const options = ready.map((video) => element("option", { value: video.video_id }, video.title));
+    select.replaceChildren(element("option", { value: "" }, "all videos"), ...options);
+  }
   select.value = value;
   if (select.value !== value) select.value = "";
   else wantedScope = "";
