@@ -516,12 +516,17 @@ function remember() {
   const query = params.toString();
   const path = query ? `/?${query}` : "/";
   if (path !== location.pathname + location.search) history.pushState(null, "", path);
+  entitle(params);
+}
+
+function entitle(params) {
   const [first] = params.getAll("q");
   document.title = first ? `${first} · Find moments` : "Find moments in videos";
 }
 
 async function reopen() {
   const params = new URLSearchParams(location.search);
+  entitle(params);
   setSentences(params.getAll("q"));
   wantedScope = params.get("video") ?? "";
   showScopes();
