@@ -92,6 +92,7 @@ function setSentences(texts) {
 let searching = null;
 let isReopened = false;
 
+// Whether it was still wanted when it was over.
 async function search({ remembers = true, selects = true } = {}) {
   searching?.abort();
   const { signal } = (searching = new AbortController());
@@ -102,7 +103,7 @@ async function search({ remembers = true, selects = true } = {}) {
     showAnswers();
     if (remembers) remember();
     await refreshRows();
-    return;
+    return !signal.aborted;
   }
   const params = [["top", at("top").value]];
   if (at("scope").value) params.push(["video", at("scope").value]);
@@ -126,7 +127,7 @@ async function search({ remembers = true, selects = true } = {}) {
     }),
   );
   clearTimeout(timer);
-  if (signal.aborted) return;
+  if (signal.aborted) return false;
   results.removeAttribute("aria-busy");
   results.classList.remove("waiting");
   const gone = answers.find(({ error }) => error && isOurs(error));
@@ -147,6 +148,7 @@ async function search({ remembers = true, selects = true } = {}) {
     if (remembers) remember();
     await refreshRows();
   }
+  return !signal.aborted;
 }
 
 // A failure that has nothing to do with the sentence.
@@ -535,12 +537,8 @@ async function reopen() {
   const video = params.get("watch");
   const times = /^([\d.]+)-([\d.]+)$/.exec(params.get("t") ?? "");
   state.video = state.chosen = null;
-  if (params.getAll("q").length) {
-    await search({ remembers: false, selects: !video });
-  } else {
-    state.answers = [];
-    showAnswers();
-  }
+  if (!(await search({ remembers: false, selects: !video }))) return;
+  const { signal } = searching;
   if (!video) {
     if (!state.video) showSource();
     return;
@@ -552,6 +550,7 @@ async function reopen() {
       moment.video_id === video && Math.abs(moment.start - start) < 0.01 && Math.abs(moment.end - end) < 0.01;
     const truth = (library.byId.get(video)?.truth ?? []).map((known) => ({ video_id: video, row: null, ...known }));
     const within = await momentsOf(video);
+    if (signal.aborted) return; // another search has begun
     chosen = [...steps(), ...within, ...truth].find(near) ?? null;
   }
   await watch(video, chosen, { plays: false, remembers: false });
