@@ -98,6 +98,11 @@ async function search({ remembers = true, selects = true } = {}) {
   const { signal } = (searching = new AbortController());
   isReopened = true; // whoever searches first is not to lose it
   const queries = forms.map(({ input }) => input.value.trim()).filter(Boolean);
+  // The numbers of the sentences are those of their boxes.
+  if (queries.some((query, row) => query !== forms[row].input.value.trim())) {
+    setSentences(queries);
+    forms.at(-1).input.focus();
+  }
   if (!queries.length) {
     state.answers = [];
     showAnswers();
