@@ -182,7 +182,9 @@ function showAnswers() {
   const found = answers.reduce((sum, { moments }) => sum + moments.length, 0);
   const failed = answers.every(({ error }) => error);
   const where = at("scope").value ? ` in ${library.title(at("scope").value)}` : "";
-  at("status").textContent = failed ? "Nothing was found." : `${counted(found, "moment")}${where}, best first.`;
+  const lost = answers.every(({ error }) => error && isOurs(error));
+  if (lost) at("status").textContent = "";
+  else at("status").textContent = failed ? "Nothing was found." : `${counted(found, "moment")}${where}, best first.`;
   markChosen();
 }
 
