@@ -106,6 +106,8 @@ async function search({ remembers = true, selects = true } = {}) {
   if (!queries.length) {
     state.answers = [];
     showAnswers();
+    at("results").removeAttribute("aria-busy");
+    at("results").classList.remove("waiting");
     if (remembers) remember();
     await refreshRows();
     return !signal.aborted;
@@ -148,7 +150,7 @@ async function search({ remembers = true, selects = true } = {}) {
     const row = answers.indexOf(first);
     const best = { ...first.moments[0], row, query: first.query };
     await watch(best.video_id, best, { plays: false, remembers: false });
-    if (remembers) remember();
+    if (remembers && !signal.aborted) remember();
   } else {
     if (remembers) remember();
     await refreshRows();
@@ -365,7 +367,7 @@ function seek(time) {
 }
 
 function chooseOnTimeline(moment, row) {
-  const query = row === null ? moment.query : state.answers[row].query;
+  const query = row === null ? moment.query : state.rows.find((one) => one.row === row).query;
   watch(state.video, { video_id: state.video, ...moment, row, query }, { plays: true });
 }
 
@@ -557,7 +559,7 @@ async function reopen() {
       moment.video_id === video && Math.abs(moment.start - start) < 0.01 && Math.abs(moment.end - end) < 0.01;
     const truth = (library.byId.get(video)?.truth ?? []).map((known) => ({ video_id: video, row: null, ...known }));
     const within = await momentsOf(video);
-    if (signal.aborted) return; // another search has begun
+    if (signal.aborted || state.video) return; // something else was chosen
     chosen = [...steps(), ...within, ...truth].find(near) ?? null;
   }
   await watch(video, chosen, { plays: false, remembers: false });
