@@ -32,7 +32,8 @@ export class Player {
   show(source, moment, plays) {
     this.moment = moment;
     this.wanted = { time: moment ? moment.start : 0, plays };
-    if (this.video.getAttribute("src") !== source) {
+    // A file that did not come through is asked for again.
+    if (this.video.getAttribute("src") !== source || this.video.error) {
       this.video.src = source;
     } else if (this.video.readyState >= HTMLMediaElement.HAVE_METADATA) {
       this.#settle();
