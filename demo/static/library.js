@@ -38,8 +38,12 @@ export class Library {
 
   async refresh() {
     clearTimeout(this.timer);
-    if (this.isAsking) return;
+    if (this.isAsking) {
+      this.asksAgain = true; // what is under way may be older than the wish
+      return;
+    }
     this.isAsking = true;
+    this.asksAgain = false;
     let pause = LATER;
     try {
       const { videos, ...settings } = await get("/api/videos");
@@ -69,6 +73,7 @@ export class Library {
     } finally {
       this.isAsking = false;
       clearTimeout(this.timer);
+      if (this.asksAgain) pause = 0;
       if (!document.hidden) this.timer = setTimeout(() => this.refresh(), pause);
     }
   }
@@ -135,6 +140,7 @@ export class Library {
       row.image,
       element("span", {}, row.name, row.about),
     );
+    row.image.addEventListener("error", () => row.image.removeAttribute("src"));
     row.open.addEventListener("click", () => this.on.open(this.byId.get(video.video_id)));
     row.item = element("li", { className: "video" }, row.open);
     if (video.uploaded) {
