@@ -5,6 +5,8 @@ import { badge, clock, element, period, scored } from "./words.js";
 const SVG = "http://www.w3.org/2000/svg";
 const CURVE = 96;
 const ROW = 32;
+const LANE = 27;
+const NARROWEST = 10;
 const AXIS = 24;
 const GUTTER = 34;
 const EDGE = 14;
@@ -64,8 +66,12 @@ export class Timeline {
       : null;
     const hasCurve = rows.some((row) => row.curve);
     const top = hasCurve ? CURVE + 8 : 0;
-    const numRows = Math.max(rows.length + (truth.length ? 1 : 0), 1);
-    const height = top + numRows * ROW + AXIS;
+    const lists = rows.map((row) => row.moments);
+    if (truth.length) lists.push(truth);
+    const lanes = lists.map((moments) => this.#lanes(moments));
+    const tops = [top];
+    for (const used of lanes) tops.push(tops.at(-1) + ROW + LANE * Math.max(...used, 0));
+    const height = Math.max(tops.at(-1), top + ROW) + AXIS;
     const svg = drawn("svg", {
       height,
       viewBox: `0 0 ${this.width} ${height}`,
@@ -90,11 +96,31 @@ export class Timeline {
       this.onSeek(Math.min(Math.max(share, 0), 1) * duration);
     });
     const plot = element("div", { className: "plot" }, svg);
-    rows.forEach((row, place) => this.#addRow(plot, row, top + place * ROW));
-    if (truth.length) this.#addTruth(plot, top + rows.length * ROW);
+    rows.forEach((row, place) => this.#addRow(plot, row, tops[place], lanes[place]));
+    if (truth.length) this.#addTruth(plot, tops[rows.length], lanes[rows.length]);
     this.figure.replaceChildren(plot, element("figcaption", {}, this.#caption(hasCurve)));
     this.setTime(this.time);
     if (focused) this.figure.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  // Of each moment how many lanes it lies below the first, so that none hides
+  // another.
+  #lanes(moments) {
+    const taken = [];
+    return moments.map((moment) => {
+      const [start, end] = this.#ends(moment);
+      const isFree = (lane) => lane.every((other) => end <= other[0] || start >= other[1]);
+      let lane = taken.findIndex(isFree);
+      if (lane < 0) lane = taken.push([]) - 1;
+      taken[lane].push([start, end]);
+      return lane;
+    });
+  }
+
+  #ends(moment) {
+    const start = this.#x(Math.max(moment.start, 0));
+    const end = this.#x(Math.min(moment.end, this.shown.duration));
+    return [start, Math.max(end, start + NARROWEST)];
   }
 
   #drawAxis(svg, bottom) {
@@ -131,15 +157,14 @@ export class Timeline {
     });
   }
 
-  #addRow(plot, row, top) {
+  #addRow(plot, row, top, lanes) {
     const number = row.row;
     const name = element("span", { className: "row-name", title: row.query }, badge(number));
     name.style.top = `${top + 3}px`;
     plot.append(name);
-    // The best last, so that it lies on top.
     row.moments.map((moment, rank) => ({ moment, rank })).reverse().forEach(({ moment, rank }) => {
       const said = scored(moment.score, this.shown.calibrated);
-      const bar = this.#bar(moment, top, {
+      const bar = this.#bar(moment, top + LANE * lanes[rank], {
         className: `bar q${number}`,
         title: `${period(moment)}, ${said}`,
         "aria-label": `Sentence ${number + 1}, moment ${rank + 1}: ${period(moment)}, ${said}`,
@@ -155,12 +180,12 @@ export class Timeline {
     });
   }
 
-  #addTruth(plot, top) {
+  #addTruth(plot, top, lanes) {
     const name = element("span", { className: "row-name", title: "Known moments" }, "true");
     name.style.top = `${top + 3}px`;
     plot.append(name);
     this.shown.truth.forEach((known, rank) => {
-      const bar = this.#bar(known, top, {
+      const bar = this.#bar(known, top + LANE * lanes[rank], {
         className: "bar truth",
         title: `Known: “${known.query}”, ${period(known)}`,
         "aria-label": `Known moment “${known.query}”: ${period(known)}`,
@@ -173,10 +198,9 @@ export class Timeline {
 
   #bar(moment, top, properties) {
     const bar = element("button", { type: "button", ...properties });
-    const start = this.#x(Math.max(moment.start, 0));
-    const end = this.#x(Math.min(moment.end, this.shown.duration));
+    const [start, end] = this.#ends(moment);
     bar.style.left = `${start}px`;
-    bar.style.width = `${Math.max(end - start, 10)}px`;
+    bar.style.width = `${end - start}px`;
     bar.style.top = `${top + 3}px`;
     return bar;
   }
