@@ -489,7 +489,7 @@ async function showAttention(path, signal) {
 function width(size) {
   const each = (size - 1) / 2;
   if (!each) return "the moment alone";
-  return `with ${counted(each, "stretch", "stretches")} before and after`;
+  return `with ${counted(each, "equal part", "equal parts")} on each side`;
 }
 
 // Moments that "next" goes through: those of the list, or of this video.
