@@ -609,6 +609,10 @@ async function libraryChanged({ isFirst }) {
   if (!state.video) return;
   const video = library.byId.get(state.video);
   at("watch-title").textContent = library.title(state.video);
+  if (!video) {
+    timeline.show(null);
+    at("attention").hidden = true;
+  }
   const shows = video?.media && at("player").getAttribute("src") === video.media;
   if (!shows) {
     showSource();
