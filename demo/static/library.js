@@ -137,7 +137,7 @@ export class Library {
     row.open = element(
       "button",
       { type: "button", className: "open" },
-      row.image,
+      element("span", { className: "frame" }, row.image),
       element("span", {}, row.name, row.about),
     );
     row.image.addEventListener("error", () => row.image.removeAttribute("src"));

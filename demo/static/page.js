@@ -244,7 +244,7 @@ function card(moment) {
         row: moment.row,
       },
     },
-    image,
+    element("span", { className: "frame" }, image),
     element(
       "span",
       {},
