@@ -199,6 +199,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     assert whole.startswith(f"{table}\n")
 
 
+@pytest.mark.soak
 def test_a_worker_that_stays_takes_the_models_and_data_of_each_command(
     tmp_path,
 ):
