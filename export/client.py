@@ -19,9 +19,10 @@ As a library:
       (moments,) = client.search(["a person opens the door"])
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
-file and errors.py, merging.py, tensors.py, rest_client.py and grpc_client.py
-of export/protocol are all of it. Only to compare what made --features with
-what the server's model learned from, acnn_tf has to be there.
+file and errors.py, merging.py, tensors.py, wire.py, version_numbers.py,
+rest_client.py and grpc_client.py of export/protocol are all of it. Only to
+compare what made --features with what the server's model learned from, acnn_tf
+has to be there.
 """
 
 import argparse
@@ -47,6 +48,7 @@ from export.protocol.merging import (
     print_answer,
     read_moments,
 )
+from export.protocol.version_numbers import version_number
 
 __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 
@@ -80,6 +82,8 @@ class Client:
             raise ValueError(f"`timeout` must be above 0. Received: {timeout}")
         if retries < 0:
             raise ValueError(f"`retries` must be 0 or more, not {retries}")
+        if version is not None and version_number(f"{version:d}") is None:
+            raise ValueError("`version` must be an integer from 0 to 2**63 - 1")
         parts = urllib.parse.urlsplit(server)
         if parts.scheme not in ("grpc", "http", "https") or not parts.netloc:
             raise ValueError(
@@ -404,6 +408,16 @@ def _print_state(client, args):
         print(json.dumps(client.metadata(), indent=indent))
 
 
+def _version(text):
+    number = version_number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(
+            "must be an integer below 2**63 without leading zeros, not "
+            f"{text[:30]!a}"
+        )
+    return number
+
+
 def _import_quietly():
     """Imports TensorFlow without the lines that it greets with on stderr.
 
@@ -445,7 +459,7 @@ def main(argv=None):
     add("--status", action="store_true", help="print versions and states")
     add("--metadata", action="store_true", help="print the signatures")
     add("--model", default="acnn", help="name of the model; default: acnn")
-    add("--version", type=int, help="version to ask; default: the latest")
+    add("--version", type=_version, help="version to ask; default: the latest")
     add("--timeout", type=float, default=10, help="seconds a call may take")
     add(
         "--retries",

@@ -23,6 +23,7 @@ import acnn_tf
 from acnn_tf.files.locks import locked
 from acnn_tf.files.names import check_file_name
 from export import command, indexing, run_models
+from export.protocol.version_numbers import version_number
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(indexing)
@@ -40,6 +41,7 @@ flags.DEFINE_integer(
     None,
     "Number of the version. Default: one more than the highest there.",
     lower_bound=1,
+    upper_bound=2**63 - 1,
 )
 flags.DEFINE_string(
     "corpus",
@@ -74,7 +76,14 @@ def make_index(model):
 def next_version(folder):
     """One more than the highest integer among the folders there."""
     there = os.listdir(folder) if os.path.isdir(folder) else []
-    return 1 + max([int(name) for name in there if name.isdecimal()], default=0)
+    numbers = filter(None, map(version_number, there))
+    number = 1 + max(numbers, default=0)
+    if number == 2**63:
+        raise ValueError(
+            f"{folder} has the highest version that there can be, "
+            f"{number - 1}: move it away, or give --version."
+        )
+    return number
 
 
 def warmup_requests(model_name, model, index=None):

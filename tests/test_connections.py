@@ -263,6 +263,8 @@ def test_settings_are_checked(refused):
         ({"server": "ftp://127.0.0.1"}, "ftp"),
         ({"timeout": 0}, "timeout.*0"),
         ({"retries": -1}, "retries.*-1"),
+        ({"version": 2**63}, "`version` must be an integer from 0"),
+        ({"version": -1}, "`version` must be an integer from 0"),
     ):
         with refused(ValueError, message):
             Client(**{"server": "http://127.0.0.1:1"} | settings)

@@ -1,4 +1,4 @@
-"""Which versions of a model there are, and the one that takes requests."""
+"""Which versions of a model there are, and those that take requests."""
 
 import gc
 import os
@@ -11,25 +11,29 @@ from tensorflow_serving.apis import get_model_status_pb2
 
 from export.protocol.errors import ServingError
 from export.protocol.signatures import Servable
+from export.protocol.version_numbers import version_number
 
 _State = get_model_status_pb2.ModelVersionStatus.State
 
 
 class Versions:
-    """Serves the newest version in a folder and watches for newer ones.
+    """Serves the newest versions in a folder and watches for newer ones.
 
     A version is a folder whose name is an integer, with a `saved_model.pb`.
-    The new one is loaded and warmed up beside the old one and then takes its
-    place at once; the old one goes when the last request on it is answered.
-    A version that does not load is tried again once its files have changed.
-    Inputs of its warm-up requests have `max_bytes` at most.
+    Where there are more than `num_versions`, a new one is loaded and warmed up
+    beside the old ones and then takes the place of the oldest at once; that
+    one goes when the last request on it is answered. A version that does not
+    load is tried again once its files have changed. Inputs of its warm-up
+    requests have `max_bytes` at most.
     """
 
-    def __init__(self, model_name, base_path, max_bytes):
+    def __init__(self, model_name, base_path, max_bytes, num_versions=1):
         self.model_name = model_name
         self._base_path = base_path
         self._max_bytes = max_bytes
-        self._current = None
+        self._num_versions = num_versions
+        self._serving = {}  # replaced, never changed: others read it
+        self._no_versions = set()  # folders that were told of
         # Of each version its state and, if it failed, the error.
         self._states = {}
         self._failed = {}  # version -> its files when it failed
@@ -53,35 +57,49 @@ class Versions:
         self._stop.set()
 
     def poll(self):
-        """Looks for versions once and loads the newest that loads."""
+        """Looks for versions once and loads the newest that load."""
         self._forget_left()
-        serving = -1 if self._current is None else self._current.version
-        for version in self._find_newer(serving):
-            path = os.path.join(self._base_path, str(version))
-            files = _files(path)
-            if self._failed.get(version) == files:
-                continue
-            if self._load(path, version):
-                self._failed.pop(version, None)
+        newest = []
+        for version in sorted({*self._serving, *self._find()}, reverse=True):
+            if len(newest) == self._num_versions:
                 break
-            self._failed[version] = files
+            if version in self._serving or self._try(version):
+                newest.append(version)
 
-    def _find_newer(self, serving):
+    def _find(self):
+        """Versions whose folders are there."""
         try:
             names = os.listdir(self._base_path)
         except OSError:
             return []
-        # Not `007`, nor the digits of other scripts.
-        names = [n for n in names if n.isdecimal() and str(int(n)) == n]
-        found = [
-            int(name)
-            for name in names
-            if int(name) > serving
-            and os.path.isfile(
-                os.path.join(self._base_path, name, "saved_model.pb")
-            )
-        ]
-        return sorted(found, reverse=True)
+        found = []
+        for name in names:
+            path = os.path.join(self._base_path, name, "saved_model.pb")
+            if not name.isdecimal() or not os.path.isfile(path):
+                continue
+            version = version_number(name)
+            if version is not None:
+                found.append(version)
+            elif name not in self._no_versions:
+                self._no_versions.add(name)
+                logging.warning(
+                    "%s is no version: expected an integer below 2**63 "
+                    "without leading zeros. Rename the folder.",
+                    os.path.dirname(path),
+                )
+        return found
+
+    def _try(self, version):
+        """Whether a version loads that has not failed with the same files."""
+        path = os.path.join(self._base_path, str(version))
+        files = _files(path)
+        if self._failed.get(version) == files:
+            return False
+        if self._load(path, version):
+            self._failed.pop(version, None)
+            return True
+        self._failed[version] = files
+        return False
 
     def _load(self, path, version):
         self._states[version] = _State.LOADING, None
@@ -93,12 +111,13 @@ class Versions:
             logging.exception("Version %d does not load: %s", version, path)
             self._states[version] = _State.END, error
             return False
-        old, self._current = self._current, servable
+        serving = {**self._serving, version: servable}
+        left = sorted(serving)[: -self._num_versions]
+        self._leaving |= {old: weakref.ref(serving.pop(old)) for old in left}
+        self._serving = serving
         self._states[version] = _State.AVAILABLE, None
+        self._states |= dict.fromkeys(left, (_State.UNLOADING, None))
         logging.info("Serving version %d, %d warm-ups", version, count)
-        if old is not None:
-            self._states[old.version] = _State.UNLOADING, None
-            self._leaving[old.version] = weakref.ref(old)
         return True
 
     def _forget_left(self):
@@ -116,26 +135,27 @@ class Versions:
     @property
     def available(self):
         """List of the versions that take requests."""
-        return [] if self._current is None else [self._current.version]
+        return sorted(self._serving)
 
     def find(self, model_spec):
         """Returns the servable that a `ModelSpec` asks for."""
         version = self._version_of(model_spec)
-        servable = self._current
-        if servable is None:
-            raise ServingError("UNAVAILABLE", "No version is loaded yet.")
+        serving = self._serving
+        if version is None:
+            version = max(serving)
         unknown = None
-        if version not in (None, servable.version):
+        if version not in serving:
             unknown = f"version {version}"
         elif model_spec.version_label:
             unknown = f"version label `{model_spec.version_label[:100]}`"
         if unknown:
             raise ServingError(
                 "NOT_FOUND",
-                f"The model `{self.model_name}` has no {unknown}. Ask for "
-                f"version {servable.version}, or for none in particular.",
+                f"The model `{self.model_name}` has no {unknown}. Ask for one "
+                f"of the versions {sorted(serving)}, or for none in "
+                "particular.",
             )
-        return servable
+        return serving[version]
 
     def _version_of(self, model_spec):
         """The version that a `ModelSpec` names, or None."""
