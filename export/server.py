@@ -6,7 +6,9 @@ Speaks the same gRPC and REST as `tensorflow_model_server`, for laptops, tests
 and CI that have none at hand; in production use that one. It knows Predict,
 metadata and status of one model, in the newest of its versions, folders
 MODEL_BASE_PATH/INTEGER with a saved_model.pb. It watches for newer ones,
-replays their warm-up requests and then swaps without losing a request.
+replays their warm-up requests and then swaps without losing a request. What
+a request may cost is limited before any of it runs: see --max_rows,
+--max_body_mb and --max_seconds.
 
 Prints one line when it is ready. On SIGTERM it finishes what it has.
 """
@@ -41,6 +43,12 @@ flags.DEFINE_float(
     0.01,
 )
 flags.DEFINE_integer(
+    "num_versions",
+    1,
+    "Versions that are served at a time, the newest ones.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
     "num_threads", 2, "Requests or batches that run at a time.", lower_bound=1
 )
 flags.DEFINE_integer(
@@ -65,9 +73,21 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "max_body_mb", 64, "Size of the largest request, in MiB.", lower_bound=0.01
 )
+flags.DEFINE_integer(
+    "max_rows", 64, "Rows of the largest request.", lower_bound=1
+)
+flags.DEFINE_float(
+    "max_seconds",
+    30,
+    "Seconds that a request may take, from its first byte to its answer.",
+    lower_bound=0.01,
+)
 flags.DEFINE_float(
     "drain_seconds", 10, "Seconds to finish requests in, after SIGTERM.", 0
 )
+
+# Of REST. Each has up to 64 KiB in memory that nothing has asked for yet.
+_MAX_CONNECTIONS = 512
 
 
 async def serve(versions):
@@ -95,8 +115,14 @@ async def serve(versions):
         FLAGS.max_queue,
         metrics.batch_rows.observe,
     )
-    max_body_bytes = int(FLAGS.max_body_mb * 2**20)
-    service = Service(versions, batcher, metrics, max_body_bytes)
+    service = Service(
+        versions,
+        batcher,
+        metrics,
+        int(FLAGS.max_body_mb * 2**20),
+        FLAGS.max_rows,
+        FLAGS.max_seconds,
+    )
 
     grpc_server = rpc.make_server(service)
     try:
@@ -113,6 +139,7 @@ async def serve(versions):
         lifespan="off",
         log_level="warning",
         access_log=False,
+        limit_concurrency=_MAX_CONNECTIONS,
         timeout_graceful_shutdown=FLAGS.drain_seconds,
     )
     http_server = uvicorn.Server(config)
@@ -142,6 +169,7 @@ def run():
         FLAGS.model_name,
         FLAGS.model_base_path,
         max_bytes=int(16 * FLAGS.max_body_mb * 2**20),
+        num_versions=FLAGS.num_versions,
     )
     versions.poll()
     if not versions.available:

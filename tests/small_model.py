@@ -51,6 +51,10 @@ class Model(tf.Module):
     def total(self, x):
         return {"y": tf.reduce_sum(x)}
 
+    @function(("x", [None, None], tf.float32))
+    def norm(self, x):
+        return {"y": tf.reduce_sum(x * x, axis=1)}
+
     @function(("steps", [], tf.int32))
     def slow(self, steps):
         (_, y) = tf.while_loop(
@@ -67,7 +71,7 @@ def save(folder, version, factor, warm_up=None):
     path = folder / str(version)
     # Under another name until it is whole.
     hidden = folder / f"{version}.part"
-    names = ("add", "text", "root", "total", "slow")
+    names = ("add", "text", "root", "total", "norm", "slow")
     signatures = {name: getattr(model, name) for name in names}
     tf.saved_model.save(
         model, hidden, signatures | {"serving_default": model.scale}

@@ -19,7 +19,8 @@ from tests.small_model import X, request
 
 @pytest.fixture(scope="module")
 def server(small_models):
-    found = Server(small_models, "--max_body_mb=1")
+    flags = ("--max_body_mb=1", "--max_rows=5000", "--max_seconds=2")
+    found = Server(small_models, *flags)
     yield found
     found.close()
 
@@ -52,6 +53,8 @@ def test_several_inputs_strings_and_numbers_that_are_none(server):
     ]
     bytes_ = np.array([b"\xff\x00"], object)
     assert server.predict("text", s=bytes_)["s_bytes"].tolist() == [b"\xff\x00"]
+    text["instances"] = [{"b64": "YW\r\nI=\n"}]  # as MIME wraps it
+    assert server.post(text).json()["predictions"][0]["twice"] == "abab"
     text["instances"] = [{"b64": "/w=="}]
     answer = server.post(text)
     assert answer.status_code == 400
@@ -142,22 +145,40 @@ def test_output_filter_and_versions_over_grpc(server):
 
 def test_what_is_wrong_with_a_request_is_said(server):
     for message, code, details in [
-        (request("what", x=X), "INVALID_ARGUMENT", "one of ['add', 'root'"),
+        (
+            request("what", x=X),
+            "INVALID_ARGUMENT",
+            "one of ['add', 'norm', 'root'",
+        ),
         (request(z=X), "INVALID_ARGUMENT", "Missing: ['x']. Unknown: ['z']"),
         (request(x=X.astype(int)), "INVALID_ARGUMENT", "float32, but is int64"),
         (request(x=X[:, :2]), "INVALID_ARGUMENT", "[?, 3], with any size"),
         (request(x=X[0]), "INVALID_ARGUMENT", "but has [3]"),
         (request("root", x=-X[0]), "INVALID_ARGUMENT", "not be negative"),
+        (request(x=X[:0]), "INVALID_ARGUMENT", "`x` has 0 rows, where 1 to"),
+        (request("root", x=np.ones(5001, np.float32)), "INVALID_", "5001 rows"),
     ]:
         found, text = server.refusal(server.stub.Predict, message)
-        assert found == code
+        assert found.startswith(code)
         assert details in text
         assert "{{node" not in text
         assert "File" not in text
-    huge = request(x=X)
-    huge.inputs["x"].tensor_shape.dim[0].size = 2**40
+    huge = request("norm", x=X)
+    huge.inputs["x"].tensor_shape.dim[1].size = 2**40
     _, text = server.refusal(server.stub.Predict, huge)
     assert "Input `x` is of shape" in text
+    # What a request asks for is looked at before any of it is made.
+    fill = request("text", s=np.array([b"a"], object))
+    fill.inputs["s"].tensor_shape.dim[0].size = 40_000_000
+    _, text = server.refusal(server.stub.Predict, fill)
+    assert "40000000 rows, where 1 to 5000 may be, --max_rows" in text
+    for name in ("x", "s" * 500_000):
+        long = request(name, **{name: X})
+        for call in (server.stub.Predict, server.stub.Classify):
+            _, text = server.refusal(call, long)
+            assert len(text) < 1000
+        body = {"signature_name": name, "inputs": {name: 1}}
+        assert len(server.post(body).content) < 1000
     raw = server.channel.unary_unary(
         "/tensorflow.serving.PredictionService/Predict"
     )
@@ -176,13 +197,19 @@ def test_what_is_wrong_with_a_request_is_said(server):
         ({"signature_name": "\ud800", "inputs": 1}, 400, "no signature"),
         ({"signature_name": "root", "inputs": [-1]}, 400, "not be negative"),
         ({"signature_name": "total", "instances": [1]}, 400, "no rows"),
+        ({"inputs": []}, 400, "`x` must have shape [?, 3]"),
+        ({"signature_name": "root", "inputs": []}, 400, "`x` has 0 rows"),
+        ({"inputs": [[1, 2, 3]] * 5001}, 400, "5001 rows, where 1 to 5000"),
+        (b'{"inputs": [' + b"{}," * 5000 + b"1]}", 400, "so many values"),
     ]:
         answer = server.post(body)
         assert answer.status_code == status
         assert words in answer.json()["error"]
     for path, status in [
         ("/versions/7:predict", 404),
-        (f"/versions/{2**70}:predict", 400),
+        (f"/versions/{2**63}:predict", 400),
+        (f"/versions/{'9' * 5000}:predict", 400),
+        ("/versions/01:predict", 400),
         ("/labels/stable:predict", 404),
         (":classify", 501),
         ("", 405),
@@ -191,13 +218,27 @@ def test_what_is_wrong_with_a_request_is_said(server):
         answer = server.post({"instances": X.tolist()}, path)
         assert answer.status_code == status
         assert answer.json()["error"]
+    for path in (":predict", "/versions/1:predict", ":classify"):
+        answer = server.get(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    answer = requests.post(
+        server.url + ":predict",
+        b"zipped",
+        headers={"Content-Encoding": "gzip"},
+        timeout=20,
+    )
+    assert answer.status_code == 415
+    assert "Content-Encoding: gzip" in answer.json()["error"]
+    assert "Traceback" not in server.log
 
 
 def test_large_bodies(server):
-    large = {"instances": [[1, 2, 3]] * 20_000}  # some 180 KB
-    assert len(server.post(large).json()["predictions"]) == 20_000
-    rows = np.ones([50_000, 3], np.float32)
-    assert server.predict(x=rows)["y"].sum() == 300_000
+    large = {"instances": [[1.125, 2.25, 3.375]] * 4_000}  # some 90 KB
+    assert len(server.post(large).json()["predictions"]) == 4_000
+    rows = np.ones([5_000, 3], np.float32)  # 60 KB
+    assert server.predict(x=rows)["y"].sum() == 30_000
+    square = np.ones([100, 2_000], np.float32)  # 800 KB
+    assert server.predict("norm", x=square)["y"].sum() == 200_000
     answer = server.post(b" " * (2**20 + 1))
     assert answer.status_code == 413
     assert "--max_body_mb" in answer.json()["error"]

@@ -1,7 +1,9 @@
 import concurrent.futures
+import json
 import os
 import shutil
 import signal
+import socket
 import time
 
 import grpc
@@ -40,6 +42,18 @@ def start_slow(server, steps=150_000):
     return call
 
 
+def send_and_stay(server, body, headers=""):
+    """Sends a request over REST; returns its connection."""
+    host, port = server.rest.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), 20)
+    connection.sendall(
+        f"POST /v1/models/acnn:predict HTTP/1.1\r\nHost: {host}\r\n"
+        f"Content-Length: {len(body)}\r\n{headers}\r\n".encode()
+        + body
+    )
+    return connection
+
+
 def test_what_queues_up_runs_together(server):
     blocker = start_slow(server)
     calls = [
@@ -60,7 +74,12 @@ def test_what_nobody_waits_for_does_not_run(server):
     runs = server.metric("serving_batch_rows_count")
     late = server.stub.Predict.future(request(x=X), timeout=0.05)
     given_up = server.stub.Predict.future(request(x=X), timeout=20)
+    body = json.dumps({"instances": X.tolist()}).encode()
+    left = [send_and_stay(server, body) for _ in range(4)]
+    server.wait_until(lambda: server.metric("serving_waiting") >= 5)
     given_up.cancel()
+    for connection in left:
+        connection.close()
     assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     server.wait_until(lambda: server.metric("serving_waiting") == 0)
     assert not blocker.done()

@@ -57,9 +57,42 @@ def test_strings_keep_every_byte():
     assert tensors.from_proto(tensors.to_proto("ä")) == "ä".encode()
 
 
-def test_one_value_stands_for_all():
-    proto = tf.make_tensor_proto(7, shape=[2, 3])
-    assert tensors.from_proto(proto).tolist() == [[7] * 3] * 2
+def test_one_value_stands_for_all_of_a_small_tensor(refused):
+    found = tensors.from_proto(tf.make_tensor_proto(7, shape=[2, 3]))
+    assert found.tolist() == [[7] * 3] * 2
+    large = tf.make_tensor_proto(7, shape=[2**14 + 1])
+    text = tf.make_tensor_proto("a" * 2**15, shape=[2])
+    for bad in (large, text):
+        with refused(ValueError, "in up to 65536 bytes only"):
+            tensors.from_proto(bad)
+
+
+def test_lists_are_read_packed_or_not_and_with_their_signs():
+    for number, value, dtype, values in (
+        (
+            3,
+            b"\x38\x07\x38\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            int,
+            [7, -1],
+        ),
+        (1, b"\x2d\0\0\x80\x3f\x2a\x04\0\0\0\x40", float, [1, 2]),
+        (10, b"\x5a\x02\x02\0", bool, [True, False]),
+    ):
+        message = bytes([8, number]) + b"\x12\x04\x12\x02\x08\x02" + value
+        found = tensors.WireTensor(message).array(1000)
+        assert found.astype(dtype).tolist() == values
+    many = np.arange(-(2**20), 2**20)
+    assert (tensors.from_proto(tensors.to_proto(many)) == many).all()
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_break_the_reading_of_a_proto(message):
+    try:
+        array = tensors.WireTensor(message).array(1000)
+    except ValueError:
+        return
+    # It may take fields of a wrong kind for right ones.
+    assert array.nbytes <= 1000
 
 
 def proto(shape, dtype=tf.float32, **values):
@@ -87,9 +120,12 @@ def test_protos_that_do_not_fit_are_refused(refused):
         (proto([1], tf.complex64, scomplex_val=[1]), "half a number"),
         (proto([1], tf.resource), "not served"),
         (tensor_pb2.TensorProto(), "not served"),
+        (proto([1], variant_val=[{}] * 2**17), "more than 65536 values"),
+        (proto([1] * 2000, float_val=[1]), "more than 1000 values"),
     ):
         with refused(ValueError, message):
-            tensors.from_proto(bad, max_bytes=1000)
+            message = bad.SerializeToString()
+            tensors.WireTensor(message).array(max_bytes=1000)
 
 
 @given(any_array("float32"))

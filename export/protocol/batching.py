@@ -33,9 +33,8 @@ class Call(NamedTuple):
 class _Job:
     """A call in the queue."""
 
-    def __init__(self, call, deadline):
+    def __init__(self, call):
         self.call = call
-        self.deadline = deadline
         self.future = asyncio.get_running_loop().create_future()
         rows = {v.shape[0] if v.ndim else None for v in call.inputs.values()}
         # None: shares a run with no other.
@@ -115,13 +114,12 @@ class Batcher:
                 "--max_queue lets. Ask again later, or less often.",
             )
 
-    async def run(self, call, deadline=None):
+    async def run(self, call):
         """Returns the outputs of a `Call`; refuses one of unknown words.
 
-        A call that still waits at its deadline, a `time.monotonic()`, is
-        dropped.
+        A call that is cancelled while it waits does not run.
         """
-        job = _Job(call, deadline)
+        job = _Job(call)
         with self._changed:
             self._jobs.append(job)
             # A thread that waits for a batch to fill must not take the call
@@ -171,7 +169,7 @@ class Batcher:
                 if not self._jobs:
                     return []
                 jobs = [self._jobs.popleft()]
-                if self._drop_if_late(jobs[0]):
+                if jobs[0].future.done():  # cancelled just now
                     continue
                 call = jobs[0].call
                 if (
@@ -191,7 +189,7 @@ class Batcher:
             for job in self._jobs:
                 if not first.merges_with(job) or job.rows > room:
                     left.append(job)
-                elif not self._drop_if_late(job):
+                elif not job.future.done():
                     jobs.append(job)
                     room -= job.rows
             self._jobs = left
@@ -199,16 +197,6 @@ class Batcher:
             if seconds <= 0 or self._is_closed:
                 break
             self._changed.wait(seconds)
-
-    def _drop_if_late(self, job):
-        if job.deadline is None or time.monotonic() <= job.deadline:
-            return False
-        error = ServingError(
-            "DEADLINE_EXCEEDED",
-            "The deadline passed while the request waited to run.",
-        )
-        self._loop.call_soon_threadsafe(_settle, [(job, error)])
-        return True
 
 
 def _refuse_unknown(outputs):

@@ -10,14 +10,29 @@ import json
 
 from export.protocol.tensors import brief, convert, from_json, is_b64, to_json
 
+# Bytes in Python of what these begin: texts, null, false, true, numbers.
+_COSTS = {b"{": 256, b"[": 96, b'"': 32, b"l": 8, b"r": 8, b",": 32}
 
-def parse_json(body):
+
+def parse_json(body, max_bytes=2**31):
     """Returns the JSON object in `body`, bytes.
 
-    NaN and Infinity are numbers here, as in TensorFlow Serving.
+    NaN and Infinity are numbers here, as in TensorFlow Serving. What would
+    take more than `max_bytes` in Python is refused unread.
     """
+    size = sum(body.count(sign) * cost for sign, cost in _COSTS.items())
+    if size > max_bytes:
+        raise ValueError(
+            f"The body has so many values that they take some {size} bytes, "
+            f"where {max_bytes} may be. Send them by gRPC, or fewer."
+        )
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique_keys)
+        value = json.loads(
+            body.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_float=_number(float),
+            parse_int=_number(int),
+        )
     except UnicodeDecodeError as error:
         raise ValueError(
             f"The body must be JSON in UTF-8. Byte {error.start} is not."
@@ -32,6 +47,11 @@ def parse_json(body):
             f"Received: {brief(value)}"
         )
     return value
+
+
+def _number(kind):
+    """Python's own, in Python: other threads run between two calls of it."""
+    return lambda text: kind(text)
 
 
 def _unique_keys(pairs):
@@ -99,18 +119,25 @@ def check_names(found, expected, place):
     """Raises a `ValueError` unless these are the names of the inputs."""
     if found.keys() != expected.keys():
         missing = sorted(expected.keys() - found.keys())
-        unknown = sorted(found.keys() - expected.keys())
+        unknown = [name[:100] for name in found if name not in expected]
         raise ValueError(
             f"The inputs {place} must be {sorted(expected)}. "
-            f"Missing: {missing}. Unknown: {unknown[:8]}."
+            f"Missing: {missing}. Unknown: {sorted(unknown[:8])}."
         )
 
 
-def outputs_to_json(outputs, by_row):
+def outputs_to_json(outputs, by_row, max_bytes=2**31):
     """Returns the object that answers `:predict`.
 
-    `by_row` says whether the request came as `instances`.
+    `by_row` says whether the request came as `instances`. Outputs that would
+    take more than `max_bytes` in Python are refused.
     """
+    num_values = sum(value.size for value in outputs.values())
+    if num_values * _COSTS[b","] > max_bytes:
+        raise ValueError(
+            f"The outputs have {num_values} values, too many for JSON. Use "
+            "gRPC, or send fewer rows."
+        )
     if by_row:
         rows = {v.shape[0] if v.ndim else None for v in outputs.values()}
         if len(rows) != 1 or None in rows:

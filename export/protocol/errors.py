@@ -22,17 +22,24 @@ class ServingError(Exception):
     Attributes:
         code: A gRPC code's name, such as `"NOT_FOUND"`, over REST too.
         message: What was expected, what came and what to do.
+        http_status: Status of HTTP that says it.
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code, message, http_status=None):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.http_status = http_status or HTTP_STATUS.get(code, 500)
 
 
 def invalid(message):
     """Returns the error for a request that can never succeed."""
     return ServingError("INVALID_ARGUMENT", message)
+
+
+def failed():
+    """Returns the error for what should not have happened. Log it, too."""
+    return ServingError("INTERNAL", "The server failed. Its log has more.")
 
 
 def unreadable(error):

@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST interface, as an ASGI application."""
 
+import asyncio
 import json
 
 import prometheus_client
@@ -13,9 +14,11 @@ from starlette.routing import Route
 from tensorflow_serving.apis import model_pb2
 
 from export.protocol import bodies
+from export.protocol.answers import LARGE_BODY
 from export.protocol.batching import Call
-from export.protocol.errors import HTTP_STATUS, ServingError, invalid
+from export.protocol.errors import ServingError, failed, invalid
 from export.protocol.signatures import DEFAULT_SIGNATURE
+from export.protocol.version_numbers import version_number
 
 _METRICS_PATH = "/monitoring/prometheus/metrics"
 _INDEX = """\
@@ -36,17 +39,14 @@ def make_app(service):
         Route("/", _handler(service, _index)),
         Route(_METRICS_PATH, _handler(service, _metrics)),
     ]
-    for version in ("", "/versions/{version:int}", "/labels/{label}"):
+    for version in ("", "/versions/{version}", "/labels/{label}"):
         path = "/v1/models/{name}" + version
         # Before the status, whose name would take in the `:predict`.
         routes += [
             Route(
-                path + ":predict", _handler(service, _predict), methods=["POST"]
-            ),
-            Route(
-                path + ":{method:str}",
-                _handler(service, _unimplemented),
-                methods=["POST"],
+                path + ":{method}",
+                _handler(service, _call),
+                methods=["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"],
             ),
             Route(path + "/metadata", _handler(service, _metadata)),
             Route(path, _handler(service, _status)),
@@ -61,14 +61,17 @@ def _handler(service, function):
         try:
             return await function(service, request)
         except ServingError as error:
-            return _error(HTTP_STATUS[error.code], error.message)
+            # Its traceback has the body, and leads back to it by its task.
+            error.with_traceback(None).__context__ = None
+            # What is left unread of a body would pass for the next request.
+            is_unread = error.http_status in (413, 415)
+            headers = {"connection": "close"} if is_unread else None
+            return _error(error.http_status, error.message, headers)
         except HTTPException as error:
             return await _http_error(request, error)
-        except ClientDisconnect:
-            return Response(status_code=400)
         except Exception:
-            logging.exception("%s %s failed.", request.method, request.url.path)
-            return _error(500, "The server failed. Its log has more.")
+            logging.exception("A request failed.")
+            return _error(failed().http_status, failed().message)
 
     return handle
 
@@ -76,7 +79,8 @@ def _handler(service, function):
 async def _http_error(request, error):
     hint = ""
     if error.status_code in (404, 405):
-        hint = f": {request.method} {request.url.path}. GET / lists what is."
+        path = request.url.path[:200]
+        hint = f": {request.method} {path}. GET / lists what is."
     return _error(error.status_code, error.detail + hint, error.headers)
 
 
@@ -104,21 +108,29 @@ async def _metrics(service, request):
     )
 
 
-async def _unimplemented(service, request):
-    raise ServingError(
-        "UNIMPLEMENTED",
-        f"There is no `:{request.path_params['method'][:100]}` here, only "
-        "`:predict`.",
-    )
+async def _call(service, request):
+    if request.method != "POST":
+        raise HTTPException(405, headers={"allow": "POST"})
+    method = request.path_params["method"]
+    if method != "predict":
+        raise ServingError(
+            "UNIMPLEMENTED",
+            f"There is no `:{method[:100]}` here, only `:predict`.",
+        )
+    return await _predict(service, request)
 
 
 def _model_spec(request):
     params = request.path_params
     spec = model_pb2.ModelSpec(name=params["name"])
     if "version" in params:
-        if params["version"] >= 2**63:
-            raise invalid("The version in the path must be below 2**63.")
-        spec.version.value = params["version"]
+        version = version_number(params["version"])
+        if version is None:
+            raise invalid(
+                "The version in the path must be an integer below 2**63 "
+                f"without leading zeros. Received: {params['version'][:30]!a}"
+            )
+        spec.version.value = version
     if "label" in params:
         spec.version_label = params["label"]
     return spec
@@ -127,12 +139,11 @@ def _model_spec(request):
 async def _predict(service, request):
     service.batcher.check_not_full()
     spec = _model_spec(request)
-    body = await _read_body(request, service.max_body_bytes)
     by_row = False
 
     def read(body):
         nonlocal by_row
-        parsed = bodies.parse_json(body)
+        parsed = bodies.parse_json(body, service.max_body_bytes)
         servable = service.versions.find(spec)
         signature = parsed.get("signature_name", DEFAULT_SIGNATURE)
         if not isinstance(signature, str):
@@ -140,39 +151,94 @@ async def _predict(service, request):
         signature = signature or DEFAULT_SIGNATURE
         dtypes = servable.dtypes(signature)
         inputs, by_row = bodies.inputs_from_json(parsed, dtypes)
-        servable.check(signature, inputs)
+        servable.check(signature, inputs, service.max_rows)
         return Call(servable, signature, inputs)
 
     def write(call, outputs):
-        return json.dumps(bodies.outputs_to_json(outputs, by_row)).encode()
+        answer = bodies.outputs_to_json(outputs, by_row, service.max_body_bytes)
+        return json.dumps(answer).encode()
 
-    answer = await service.answer("rest", body, read, write)
+    answer = await _unless_left(service, request, read, write)
     return Response(answer, media_type="application/json")
 
 
-async def _read_body(request, max_bytes):
-    length = request.headers.get("content-length", "0")
-    parts, size = [], int(length) if length.isdecimal() else 0
-    if size <= max_bytes:
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > max_bytes:
-                break
-            parts.append(part)
-    if size > max_bytes:
-        # What is left unread would pass for the next request.
-        raise HTTPException(
-            413,
-            f"The body has more than {max_bytes} bytes, --max_body_mb of the "
-            "server. Send smaller parts.",
-            headers={"connection": "close"},
+async def _unless_left(service, request, read, write):
+    """The answer of the service, which stops if the client goes."""
+    is_received = asyncio.Event()
+
+    async def receive():
+        body = await _receive(service, request)
+        is_received.set()
+        return body
+
+    async def left():
+        await is_received.wait()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, left = map(
+        asyncio.ensure_future,
+        (service.answer("rest", receive, read, write), left()),
+    )
+    try:
+        await asyncio.wait([answer, left], return_when="FIRST_COMPLETED")
+        if answer.done():
+            return answer.result()
+        raise _gone()
+    finally:
+        answer.cancel()
+        left.cancel()
+        del answer  # whose error has this frame in its traceback
+
+
+def _gone():
+    return ServingError("CANCELLED", "The client has gone.")
+
+
+async def _receive(service, request):
+    """The body of a request."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise ServingError(
+            "INVALID_ARGUMENT",
+            f"The body has Content-Encoding: {encoding[:30]}. Send it as it "
+            "is, without one.",
+            http_status=415,
         )
-    if not size:
+    length = request.headers.get("content-length", "")
+    size = int(length) if length else None  # which HTTP has checked
+    if size is not None and size <= LARGE_BODY:
+        body = await _read_body(request, LARGE_BODY)
+    elif size is None or size <= service.max_body_bytes:
+        async with service.room.arriving():
+            body = await _read_body(request, service.max_body_bytes)
+    else:
+        body = None
+    if body is None:
+        raise ServingError(
+            "RESOURCE_EXHAUSTED",
+            f"The body has more than {service.max_body_bytes} bytes, "
+            "--max_body_mb of the server. Send smaller parts.",
+            http_status=413,
+        )
+    if not body:
         raise invalid(
             'The body is empty. Send JSON such as {"instances": [...]}.'
         )
-    return b"".join(parts)
+    return body
+
+
+async def _read_body(request, max_bytes):
+    """The body; `None` where it has more bytes."""
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > max_bytes:
+                return None
+    except ClientDisconnect:
+        raise _gone() from None
+    return body
 
 
 async def _status(service, request):

@@ -55,28 +55,37 @@ class Servable:
     def _inputs_of(self, signature):
         if signature not in self._specs:
             raise ValueError(
-                f"The model has no signature `{signature}`. Set "
+                f"The model has no signature `{signature[:100]}`. Set "
                 f"`signature_name` to one of {sorted(self._specs)}."
             )
         return self._specs[signature]
 
-    def check(self, signature, inputs):
-        """Raises a `ValueError` unless the signature takes these arrays."""
+    def check(self, signature, inputs, max_rows):
+        """Raises a `ValueError` unless the signature takes these inputs.
+
+        Of each only `shape` and `dtype` are looked at: of arrays, or of what
+        is no array yet, `tensors.WireTensor`. They have `max_rows` at most.
+        """
         specs = self._inputs_of(signature)
         check_names(inputs, specs, f"of signature `{signature}`")
         for name, (dtype, shape) in specs.items():
-            array = inputs[name]
-            found = tensors.dtype_name(array)
-            if found != dtype:
+            found = inputs[name]
+            if tensors.dtype_name(found) != dtype:
                 raise ValueError(
-                    f"Input `{name}` must be {dtype}, but is {found}. "
-                    "Convert it before sending."
+                    f"Input `{name}` must be {dtype}, but is "
+                    f"{tensors.dtype_name(found)}. Convert it before sending."
                 )
-            if not _fits(array.shape, shape):
+            if not _fits(found.shape, shape):
                 raise ValueError(
                     f"Input `{name}` must have shape "
                     f"{tensors.format_shape(shape)}, with any size for `?`, "
-                    f"but has {tensors.format_shape(array.shape)}."
+                    f"but has {tensors.format_shape(found.shape)}."
+                )
+            if found.shape and not 1 <= found.shape[0] <= max_rows:
+                raise ValueError(
+                    f"Input `{name}` has {found.shape[0]} rows, where 1 to "
+                    f"{max_rows} may be, --max_rows of the server. "
+                    "Send the rows in several requests."
                 )
 
     def check_outputs(self, signature, names):
@@ -127,17 +136,14 @@ class Servable:
                 )
             request = log.predict_log.request
             signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            inputs = read_inputs(request.inputs, max_bytes)
-            self.check(signature, inputs)
+            inputs = tensors.convert(
+                "Input",
+                request.inputs,
+                lambda _, proto: tensors.from_proto(proto, max_bytes),
+            )
+            self.check(signature, inputs, max_rows=2**31)
             self.run(signature, inputs)
         return number
-
-
-def read_inputs(protos, max_bytes):
-    """Returns the arrays of a request's TensorProtos by their names."""
-    return tensors.convert(
-        "Input", protos, lambda _, proto: tensors.from_proto(proto, max_bytes)
-    )
 
 
 def _read_definitions(path):
