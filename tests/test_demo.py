@@ -585,6 +585,7 @@ def test_a_server_is_asked_in_place_of_a_model(videos, tmp_path, monkeypatch):
         assert page.get("/api/search?q=a+dog").status_code == 200
 
 
+@pytest.mark.soak
 def test_the_page_ends_at_once_and_goes_on_the_next_time(
     model, videos, tmp_path
 ):

@@ -159,6 +159,7 @@ def test_bad_arguments_are_named(refused):
             Ensemble(*arguments)
 
 
+@pytest.mark.soak
 def test_it_is_searched_and_served_as_one_model(tmp_path):
     model = make_model(CTRL, members=2)
     index = search.MomentIndex(model)

@@ -337,6 +337,7 @@ for before, without, after in (
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_kill_at_any_moment_leaves_the_old_index_or_the_new(tmp_path):
     run_module("-c", KILLED, tmp_path)
 

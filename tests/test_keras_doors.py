@@ -110,6 +110,7 @@ def test_predict_and_summary_work(capsys):
     assert "context (TemporalContext)" in capsys.readouterr().out
 
 
+@pytest.mark.soak
 def test_early_stopping_sees_the_validation_before_it():
     model, made = make()
     stopping = keras.callbacks.EarlyStopping(

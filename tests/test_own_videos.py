@@ -66,6 +66,7 @@ def test_a_run_repeats_and_keeps_its_encoder(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_folder_and_a_file_are_enough(data, tmp_path):
     workdir = tmp_path / "run"
     command = train(data, workdir)

@@ -83,6 +83,7 @@ def search_at_once(run_folder, index, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_two_searches_with_one_new_index_lose_nothing(
     run_folder, expected, tmp_path
 ):

@@ -178,6 +178,7 @@ def test_tokens_in_a_graph_are_those_of_the_encoder():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.soak
 def test_a_servable_with_the_encoder_in_it_takes_sentences(tmp_path):
     encoder = encoders.make(f"clip:{save_clip(tmp_path / 'weights')}")
     model = ZeroShot(window_lengths=(3.0,), encoder=encoder.description)
