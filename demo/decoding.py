@@ -180,6 +180,9 @@ class _Process:
         )
         self.poll = self._child.poll
         self.is_sound = False
+        # `select.select` fails where a thousand connections are open.
+        self._answers = select.poll()
+        self._answers.register(self._child.stdout, select.POLLIN)
 
     def send(self, job):
         with contextlib.suppress(BrokenPipeError):  # `receive` will tell
@@ -201,7 +204,7 @@ class _Process:
         while view:
             now = time.monotonic()
             wait = min(_PATIENCE, end - now)
-            if wait <= 0 or not select.select([pipe], [], [], wait)[0]:
+            if wait <= 0 or not self._answers.poll(1000 * wait):
                 self.kill()
                 fail(
                     path,

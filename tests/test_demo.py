@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -484,6 +485,20 @@ def decoder():
     found = Decoder(1, memory=1 << 28)
     yield found
     found.close()
+
+
+def test_a_thousand_open_files_do_not_hinder_decoding(videos):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip(f"this machine lets a process open {hard} files only")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    decoder = Decoder(1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        stack.callback(decoder.close)
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull))
+        assert decoder.probe(videos["c"])["width"] == 48
 
 
 def test_a_process_that_dies_costs_one_video(decoder, videos, monkeypatch):
