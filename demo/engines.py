@@ -49,10 +49,12 @@ class ModelEngine:
             UnknownSentenceError: If the model knows no word of it.
             UnknownIdError: If a video is not there.
         """
-        read = self._retriever.index.model.read_sentences([query])
-        if not read.is_known[0]:
-            raise UnknownSentenceError
-        return self._retriever.search(query, top, video_ids=video_ids)
+        found = self._retriever.search(query, top, video_ids=video_ids)
+        if not found:  # perhaps there are no videos
+            read = self._retriever.index.model.read_sentences([query])
+            if not read.is_known[0]:
+                raise UnknownSentenceError
+        return found
 
     def search_in(self, query, top, video_ids, clips_of):
         """`search` in some of the videos.
