@@ -128,25 +128,16 @@ def make_engine(folder):
         if FLAGS.model:
             raise ValueError("Give --server or --model, not both.")
         return ServerEngine(FLAGS.server, FLAGS.model_name, FLAGS.encoder)
-    run_models.check_choice(FLAGS.workdir, FLAGS.model)
     index = os.path.join(folder, "index")
+    chosen = FLAGS.workdir, FLAGS.model, FLAGS.encoder, index
     try:
-        retriever = load_retriever(index)
+        retriever = run_models.load_retriever(*chosen)
     except IndexFileError as error:
         # It can be made again of what the encoder has made of the videos.
         print(f"{error}\nIt is made again.", file=sys.stderr)
         shutil.rmtree(index)
-        retriever = load_retriever(index)
+        retriever = run_models.load_retriever(*chosen)
     return ModelEngine(retriever)
-
-
-def load_retriever(index):
-    from acnn_tf import MomentRetriever
-
-    if FLAGS.workdir:
-        return MomentRetriever.load(FLAGS.workdir, FLAGS.encoder, index)
-    model = run_models.load_model(**command.given("model", "encoder"))
-    return MomentRetriever(model, model.sentence_encoder, index)
 
 
 async def serve(library, listener):

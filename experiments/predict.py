@@ -85,7 +85,9 @@ def run():
     paths = {}
     if FLAGS.video:
         paths = acnn_tf.data.find_videos(FLAGS.video)
-    retriever = load()
+    retriever = run_models.load_retriever(
+        FLAGS.workdir, FLAGS.model, FLAGS.encoder, FLAGS.index
+    )
     problems = add(retriever, paths)
     unread = {problem.path for problem in problems}
     videos = {name: path for name, path in paths.items() if path not in unread}
@@ -109,17 +111,6 @@ def run():
     if problems:
         raise DataError(problems)
     queries.refuse_unknown(unknown)
-
-
-def load():
-    """The retriever of a run, or one without any training."""
-    run_models.check_choice(FLAGS.workdir, FLAGS.model)
-    if FLAGS.workdir:
-        return acnn_tf.MomentRetriever.load(
-            FLAGS.workdir, FLAGS.encoder, FLAGS.index
-        )
-    model = run_models.load_model(**command.given("model", "encoder"))
-    return acnn_tf.MomentRetriever(model, model.sentence_encoder, FLAGS.index)
 
 
 def add(retriever, paths):

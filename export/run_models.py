@@ -106,3 +106,26 @@ def load_model(
     if with_sentences:
         found.sentence_encoder = sentence_encoder
     return found
+
+
+def load_retriever(workdir=None, model=None, encoder=None, index=None):
+    """Loads the retriever of a run, or makes one without any training.
+
+    Args:
+        workdir: See `load_model`, as `model`.
+        model: Likewise.
+        encoder: Name of the encoder of the frames, and with `model` of the
+            sentences too. Default: the one that the model names.
+        index: Folder that keeps what is added. Default: memory.
+
+    Returns:
+        `acnn_tf.MomentRetriever`.
+
+    Raises:
+        ValueError: See `load_model`.
+    """
+    check_choice(workdir, model)
+    if workdir:
+        return acnn_tf.MomentRetriever.load(workdir, encoder, index)
+    found = load_model(model=model, encoder=encoder)
+    return acnn_tf.MomentRetriever(found, found.sentence_encoder, index)
