@@ -113,12 +113,12 @@ class ServerEngine:
 
     def search_in(self, query, top, video_ids, clips_of):
         """The best moments of some videos, whose clips the server is sent."""
-        answers = []
+        answers, queries = [], self._queries(query)
         for video_id in video_ids:
             video = clips_of(video_id)
             with _refusals():
                 (moments,) = self._client.localize(
-                    [video.clips], self._queries(query), [video.duration]
+                    [video.clips], queries, [video.duration]
                 )
             named = [one._replace(video_id=video_id) for one in moments]
             answers.append(FoundMoments(named, moments.unknown_words))
