@@ -3,7 +3,6 @@
 import contextlib
 import hmac
 import ipaddress
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from acnn_tf.files.atomic import WriteError
 from demo.engines import UnknownSentenceError
 from demo.library import LibraryError
+from export.protocol import json_answers
 from export.protocol.errors import ServingError
 
 _STATIC = Path(__file__).parent / "static"
@@ -281,32 +281,21 @@ def _check_size(size, most):
         )
 
 
-def _error(status, message, headers=None):
-    return _JSON({"error": message}, status, headers)
-
-
-class _JSON(JSONResponse):
-    """In ASCII: a message may quote half a surrogate pair."""
-
-    def render(self, content):
-        return json.dumps(content).encode()
-
-
 async def _refused(request, error):
     message = error.detail
     if error.status_code == 404 and message == "Not Found":
         message = "There is nothing here; the page is at /."
     if error.status_code == 405:
         message = f"{request.method} does nothing here."
-    return _error(error.status_code, message, error.headers)
+    return json_answers.error(error.status_code, message, error.headers)
 
 
 async def _refused_by_library(request, error):
-    return _error(error.status, str(error))
+    return json_answers.error(error.status, str(error))
 
 
 async def _unknown(request, error):
-    return _error(
+    return json_answers.error(
         422,
         "The model knows none of these words; describe what happens in other "
         "words.",
@@ -318,12 +307,14 @@ async def _server_failed(request, error):
         message = "The server with the model does not answer; try again."
     else:
         message = f"The server with the model refuses this: {error}"
-    return _error(502, message)
+    return json_answers.error(502, message)
 
 
 async def _disk_full(request, error):
     logging.warning("%s", error)
-    return _error(507, "There is no room left on the disk for this file.")
+    return json_answers.error(
+        507, "There is no room left on the disk for this file."
+    )
 
 
 async def _gone(request, error):
@@ -331,7 +322,7 @@ async def _gone(request, error):
 
 
 async def _failed(request, error):
-    return _error(
+    return json_answers.error(
         500, "The page failed here; where it was started, it says how."
     )
 
@@ -361,7 +352,7 @@ class _Guard:
     def _refusal(self, request):
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(hosts[0], request):
-            return _error(
+            return json_answers.error(
                 400,
                 "The page is not called so here: open the address that was "
                 "printed as it was started.",
@@ -374,7 +365,7 @@ class _Guard:
                 "same-origin",
                 "none",
             ):
-                return _error(
+                return json_answers.error(
                     403,
                     "Another page may not do this: use the page itself.",
                     {"connection": "close"},
@@ -408,7 +399,7 @@ class _Guard:
             if given is None or request.method != "GET":
                 return None
         elif given is None or not _is_same(given, self._token):
-            return _error(
+            return json_answers.error(
                 401,
                 "The page asks for its token: open the address that was "
                 "printed as it was started.",

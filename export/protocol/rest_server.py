@@ -9,11 +9,11 @@ from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from tensorflow_serving.apis import model_pb2
 
-from export.protocol import bodies
+from export.protocol import bodies, json_answers
 from export.protocol.answers import LARGE_BODY
 from export.protocol.batching import Call
 from export.protocol.errors import ServingError, failed, invalid
@@ -66,12 +66,12 @@ def _handler(service, function):
             # What is left unread of a body would pass for the next request.
             is_unread = error.http_status in (413, 415)
             headers = {"connection": "close"} if is_unread else None
-            return _error(error.http_status, error.message, headers)
+            return json_answers.error(error.http_status, error.message, headers)
         except HTTPException as error:
             return await _http_error(request, error)
         except Exception:
             logging.exception("A request failed.")
-            return _error(failed().http_status, failed().message)
+            return json_answers.error(failed().http_status, failed().message)
 
     return handle
 
@@ -81,18 +81,9 @@ async def _http_error(request, error):
     if error.status_code in (404, 405):
         path = request.url.path[:200]
         hint = f": {request.method} {path}. GET / lists what is."
-    return _error(error.status_code, error.detail + hint, error.headers)
-
-
-def _error(status, message, headers=None):
-    return _JSON({"error": message}, status, headers)
-
-
-class _JSON(JSONResponse):
-    """In ASCII: a message may quote half a surrogate pair."""
-
-    def render(self, content):
-        return json.dumps(content).encode()
+    return json_answers.error(
+        error.status_code, error.detail + hint, error.headers
+    )
 
 
 async def _index(service, request):
@@ -243,7 +234,7 @@ async def _read_body(request, max_bytes):
 
 async def _status(service, request):
     response = service.versions.status(_model_spec(request))
-    return _JSON(_to_dict(response))
+    return json_answers.JSON(_to_dict(response))
 
 
 async def _metadata(service, request):
@@ -254,7 +245,7 @@ async def _metadata(service, request):
         "version": str(servable.version),
     }
     metadata = {"signature_def": _to_dict(servable.definitions)}
-    return _JSON({"model_spec": spec, "metadata": metadata})
+    return json_answers.JSON({"model_spec": spec, "metadata": metadata})
 
 
 def _to_dict(message):
