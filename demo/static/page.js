@@ -322,7 +322,6 @@ function showSource({ plays = false } = {}) {
   const video = library.byId.get(state.video);
   const cover = at("cover");
   cover.replaceChildren();
-  delete cover.dataset.over;
   at("controls").hidden = !video;
   if (!state.video) {
     player.clear();
@@ -399,20 +398,9 @@ async function refreshRows() {
     timeline.show(null);
     return;
   }
-  const asked = state.answers.map(({ query, error }, row) => ({ query, error, row })).filter(({ error }) => !error);
   const path = `/api/videos/${encodeURIComponent(state.video)}`;
-  const isReady = video.state === "ready";
   try {
-    state.rows = !isReady ? [] : await Promise.all(
-      asked.map(async ({ query, row }) => {
-        const inThis = [["q", query], ["top", 5], ["video", state.video]];
-        const [{ moments }, curve] = await Promise.all([
-          get("/api/search", inThis, signal),
-          library.settings.has_curve ? get(`${path}/curve`, [["q", query]], signal) : null,
-        ]);
-        return { query, row, moments, curve };
-      }),
-    );
+    state.rows = video.state === "ready" ? await rowsOf(path, signal) : [];
   } catch (error) {
     if (error.name === "AbortError") return;
     state.rows = [];
@@ -422,10 +410,37 @@ async function refreshRows() {
   // What was chosen from another list than these five is shown as well.
   const { chosen } = state;
   const row = chosen && state.rows.find((one) => one.row === chosen.row);
-  if (row && !row.moments.some((moment) => isSame(moment, chosen))) row.moments.push(chosen);
+  if (row && !row.moments.some((moment) => isSame(moment, chosen))) row.moments = [...row.moments, chosen];
   drawTimeline();
   showNow();
   await showAttention(path, signal);
+}
+
+let lastRows = null; // what was asked, and what came
+
+async function rowsOf(path, signal) {
+  const asked = state.answers.map(({ query, error }, row) => ({ query, error, row })).filter(({ error }) => !error);
+  const key = JSON.stringify([path, asked]);
+  if (lastRows?.key !== key) {
+    const rows = await Promise.all(
+      asked.map(async ({ query, row }) => {
+        const [moments, curve] = await Promise.all([
+          momentsIn(state.video, query, row, signal),
+          library.settings.has_curve ? get(`${path}/curve`, [["q", query]], signal) : null,
+        ]);
+        return { query, row, moments, curve };
+      }),
+    );
+    lastRows = { key, rows };
+  }
+  return lastRows.rows.map((row) => ({ ...row }));
+}
+
+// The best moments of one video for a sentence.
+async function momentsIn(video, query, row, signal) {
+  const params = [["q", query], ["top", 5], ["video", video]];
+  const { moments } = await get("/api/search", params, signal);
+  return moments.map((moment) => ({ ...moment, row, query }));
 }
 
 function drawTimeline() {
@@ -497,9 +512,12 @@ function steps() {
   const listed = state.answers.flatMap(({ moments, query }, row) =>
     moments.map((moment) => ({ ...moment, row, query })),
   );
-  if (listed.length) return listed;
-  const video = library.byId.get(state.video);
-  return (video?.truth ?? []).map((known) => ({ video_id: state.video, row: null, ...known }));
+  return listed.length ? listed : truthOf(state.video);
+}
+
+function truthOf(video) {
+  const truth = library.byId.get(video)?.truth ?? [];
+  return truth.map((known) => ({ video_id: video, row: null, ...known }));
 }
 
 function step(change) {
@@ -557,23 +575,16 @@ async function reopen() {
     const [start, end] = times.slice(1).map(Number);
     const near = (moment) =>
       moment.video_id === video && Math.abs(moment.start - start) < 0.01 && Math.abs(moment.end - end) < 0.01;
-    const truth = (library.byId.get(video)?.truth ?? []).map((known) => ({ video_id: video, row: null, ...known }));
-    const within = await momentsOf(video);
+    // A link may be to a moment of the timeline, which the list does not have.
+    const isReady = library.byId.get(video)?.state === "ready";
+    const asked = state.answers.map(({ query, error }, row) =>
+      isReady && !error ? momentsIn(video, query, row) : [],
+    );
+    const found = await Promise.all(asked).catch(() => []);
     if (signal.aborted || state.video) return; // something else was chosen
-    chosen = [...steps(), ...within, ...truth].find(near) ?? null;
+    chosen = [...steps(), ...found.flat(), ...truthOf(video)].find(near) ?? null;
   }
   await watch(video, chosen, { plays: false, remembers: false });
-}
-
-// A link may be to a moment of the timeline, which the list does not have.
-async function momentsOf(video) {
-  if (library.byId.get(video)?.state !== "ready") return [];
-  const found = state.answers.map(async ({ query, error }, row) => {
-    if (error) return [];
-    const { moments } = await get("/api/search", [["q", query], ["top", 5], ["video", video]]);
-    return moments.map((moment) => ({ ...moment, row, query }));
-  });
-  return (await Promise.all(found).catch(() => [])).flat();
 }
 
 // The library.
