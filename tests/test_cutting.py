@@ -164,6 +164,15 @@ def test_sound_begins_at_its_time(subtests, tone, tmp_path):
             assert out.read_bytes() == first
 
 
+def test_a_preview_is_heard(tmp_path):
+    path = write_tone(tmp_path / "a.mkv", 1.123, 2, 48_000, "ac3", "5.1")
+    out = tmp_path / "preview.mp4"
+    assert preview_video(path, out) == []
+    rate, channels, begins = heard(out)
+    assert (rate, channels) == (48_000, 2)
+    assert begins == pytest.approx(1.123, abs=1.5e-3)
+
+
 def test_pictures_are_cut_the_same_with_and_without_sound(tone, tmp_path):
     silent, out = tmp_path / "silent.mp4", tmp_path / "part.mp4"
     with av.open(tone) as source, av.open(str(silent), "w") as container:
