@@ -68,8 +68,9 @@ class MomentRetriever:
         Args:
             workdir: Folder of a run of `experiments.train`: its `model.keras`,
                 and its `calibration.json` if it has one.
-            encoder: See `MomentRetriever`.
-            index: Likewise.
+            encoder: `Encoder`, or its name. Default: the one that the model
+                learned from.
+            index: Folder that keeps what is added. Default: memory.
         """
         model = load_model(os.path.join(workdir, "model.keras"))
         calibration = read_calibration(workdir, model)
@@ -195,12 +196,13 @@ class MomentRetriever:
         Args:
             video: Id of a video that was added; or a file, which is encoded
                 for this answer, unless it was added.
-            sentence: See `search`, as the others.
-            top: Likewise.
-            **settings: Likewise.
+            sentence: String; or a list of them, for a list of answers.
+            top: Int, moments of a sentence.
+            **settings: Those of `MomentIndex.search_encoded`, but for
+                `video_ids`.
 
         Returns:
-            As `search`.
+            `FoundMoments`, as `search` returns them.
 
         Raises:
             DataError: If the file cannot be read.
@@ -213,7 +215,7 @@ class MomentRetriever:
                     f"{len(found)}; `add` them, and `search`"
                 )
             ((video_id, path),) = found.items()
-            if self.index.sources.get(video_id) != _state(path):
+            if not self.has(video_id, path):
                 return self._localize(video_id, path, sentence, top, settings)
             video = video_id
         settings["video_ids"] = [video]

@@ -112,8 +112,8 @@ def load_retriever(workdir=None, model=None, encoder=None, index=None):
     """Loads the retriever of a run, or makes one without any training.
 
     Args:
-        workdir: See `load_model`, as `model`.
-        model: Likewise.
+        workdir: Folder of a run.
+        model: `"zero_shot"`, in place of `workdir`.
         encoder: Name of the encoder of the frames, and with `model` of the
             sentences too. Default: the one that the model names.
         index: Folder that keeps what is added. Default: memory.
@@ -122,7 +122,8 @@ def load_retriever(workdir=None, model=None, encoder=None, index=None):
         `acnn_tf.MomentRetriever`.
 
     Raises:
-        ValueError: See `load_model`.
+        DataError: If the encoder is not the one that the model learned from.
+        ValueError: If it is not said which model, or which encoder.
     """
     check_choice(workdir, model)
     if workdir:
