@@ -42,8 +42,9 @@ _MOST_MOMENTS = 100
 _LONGEST_QUERY = 1000
 # Searches at a time, and how many may wait.
 _SEARCHES, _WAITING = 4, 200
-# Seconds without a byte, after which an upload has ended.
-_STALLED = 60
+# Seconds without a byte, after which an upload has ended; and how many bytes a
+# second it must bring all in all, after that time.
+_STALLED, _SLOWEST = 60, 16 << 10
 _CHUNK = 1 << 20
 
 
@@ -168,16 +169,21 @@ class _Page:
         self._library.check_room(int(length))
         title = request.query_params.get("name", "")
         async with self._in_threads(self._library.receiving(title)) as upload:
-            size = 0
+            size, begin = 0, anyio.current_time()
             file = await run_sync(open, upload.path, "wb", limiter=self._files)
             try:
                 stream = request.stream()
                 while True:
-                    with anyio.move_on_after(_STALLED) as waiting:
+                    latest = begin + _STALLED + size / _SLOWEST
+                    wait = min(_STALLED, latest - anyio.current_time())
+                    with anyio.move_on_after(wait) as waiting:
                         part = await anext(stream, None)
                     if waiting.cancelled_caught:
                         raise HTTPException(
-                            408, f"No byte came for {_STALLED} s; try again."
+                            408,
+                            "The upload came too slowly, or stopped; try "
+                            "again.",
+                            headers={"connection": "close"},
                         )
                     if part is None:
                         break
