@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from acnn_tf.data.cutting import preview_video
-from acnn_tf.data.video import VideoError, open_video
+from acnn_tf.data.video import MAX_PIXELS, VideoError, open_video
 from acnn_tf.files.problems import DataError, Problem, fail
 
 # Bytes of memory that a process may ask for. A frame of 8192 x 8192 takes some
@@ -32,6 +32,7 @@ from acnn_tf.files.problems import DataError, Problem, fail
 _MEMORY = 3 * 2**30
 # Seconds in which a process must be heard of, and in which short jobs end.
 _PATIENCE, _LIMIT = 30.0, 30.0
+_LONGEST_LINE = 1 << 16
 _MAIN = "from demo.decoding import main; main()"
 _ROOT = Path(__file__).resolve().parents[1]
 # Of a picture that stands for a video or a moment.
@@ -192,11 +193,21 @@ class _Process:
         line = bytearray()
         while not line.endswith(b"\n"):
             line += self._read(path, 1, end)
+            if len(line) > _LONGEST_LINE:
+                self._distrust(path)
         message, data = json.loads(line), None
         if "frame" in message:
             height, width = message["frame"]
+            if min(height, width) < 1 or height * width > MAX_PIXELS:
+                self._distrust(path)
             data = self._read(path, height * width * 3, end)
         return message, data
+
+    def _distrust(self, path):
+        """Ends a process that a file may have made its own."""
+        self.kill()
+        message = "made the process that decodes it answer nonsense"
+        fail(path, message, kind=VideoError)
 
     def _read(self, path, count, end):
         data = bytearray(count)
