@@ -70,6 +70,8 @@ flags.DEFINE_integer("max_videos", 100, "Uploads that are kept.", 0)
 
 # Seconds in which answers that were begun may end.
 _DRAIN = 0.5
+# Connections that are open at a time: below what a process may have of files.
+_MOST_CONNECTIONS = 512
 
 
 def run():
@@ -163,6 +165,7 @@ async def serve(library, listener):
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_DRAIN,
         )
     )

@@ -165,7 +165,8 @@ class Library:
         self._is_closed = False
         self._incoming = 0
         self._version, self._boot = 0, secrets.token_hex(4)
-        self._quick = Decoder(2)
+        # Uploads that take long to open do not hold up thumbnails.
+        self._doors, self._quick = Decoder(2), Decoder(2)
         self._patient = Decoder(2, niceness=10)
         for name in _FOLDERS:
             os.makedirs(os.path.join(self._folder, name), exist_ok=True)
@@ -203,8 +204,8 @@ class Library:
         with self._lock:
             self._is_closed = True
             self._work.notify_all()
-        self._quick.close()
-        self._patient.close()
+        for decoder in (self._doors, self._quick, self._patient):
+            decoder.close()
 
     # What the page asks.
 
@@ -360,7 +361,7 @@ class Library:
             with replacing(path) as upload.path:
                 yield upload
                 try:
-                    about = self._quick.probe(upload.path, is_trusted=False)
+                    about = self._doors.probe(upload.path, is_trusted=False)
                 except DataError as error:
                     raise LibraryError(
                         422, f"The file {_said(error)}."
