@@ -23,7 +23,7 @@ from acnn_tf.encoders.pixels import Pixels
 from acnn_tf.files.atomic import write_text
 from acnn_tf.models import save_model
 from acnn_tf.retriever import MomentRetriever
-from demo import engines
+from demo import app, decoding, engines
 from demo.app import is_loopback, make_app
 from demo.decoding import Decoder
 from demo.engines import ModelEngine, ServerEngine
@@ -417,6 +417,18 @@ def test_a_broken_upload_and_one_too_many_leave_nothing(page, videos):
     assert page.files() == before | {"library.json"}
 
 
+def test_an_upload_that_comes_too_slowly_ends(page, monkeypatch):
+    def drip():
+        while True:
+            time.sleep(0.02)
+            yield b"x"
+
+    monkeypatch.setattr(app, "_STALLED", 0.3)
+    answer = page.post("/api/videos?name=x", data=drip())
+    assert answer.status_code == 408, answer.text
+    assert "too slowly" in answer.json()["error"]
+
+
 def test_searches_go_on_while_videos_are_encoded_and_removed(page, videos):
     with open(videos["a b"], "rb") as file:
         data = file.read()
@@ -516,6 +528,17 @@ def test_a_process_that_dies_costs_one_video(decoder, videos, monkeypatch):
     with pytest.raises(VideoError, match=r"c\.mp4: took longer than"):
         decoder.probe(path, limit=0.2)
     assert decoder.probe(path)["width"] == 48
+
+
+@pytest.mark.parametrize(
+    "told", ["{'frame': [10**5, 10**5]}", "{'frame': [-9, -9]}", "'9' * 2**17"]
+)
+def test_a_process_is_not_believed_everything(videos, monkeypatch, told):
+    main = f"""print(str({told}).replace("'", '"'))"""
+    monkeypatch.setattr(decoding, "_MAIN", main)
+    with contextlib.closing(Decoder(1)) as decoder:
+        with pytest.raises(VideoError, match=r"c\.mp4: made the .* nonsense"):
+            decoder.probe(videos["c"])
 
 
 def test_memory_is_bounded_and_frames_are_those_of_the_file(

@@ -140,10 +140,17 @@ def test_the_timeline_shows_curve_moments_and_truth(page):
     assert len(points) > 20
     assert page.locator("#timeline .bar.q0").count()
     assert page.locator("#timeline .bar.truth").count()
-    bar = page.locator("#timeline .bar.q1").last
+    bar = page.locator("#timeline .bar.q1").first
     assert "Sentence 2, moment 1" in bar.get_attribute("aria-label")
     bar.click()
     page.wait_for_selector("#timeline .bar.q1[aria-current=true]")
+    # None lies over another.
+    hidden = """[...document.querySelectorAll('#timeline .bar')].filter((bar) => {
+      bar.scrollIntoView({ block: 'center' });
+      const { x, y, width, height } = bar.getBoundingClientRect();
+      return document.elementFromPoint(x + width / 2, y + height / 2) !== bar;
+    }).length"""
+    assert page.evaluate(hidden) == 0
     # A model of one that looks at its context says how far.
     page.wait_for_selector("#attention tr")
     assert "the moment alone" in page.inner_text("#attention")
@@ -164,8 +171,9 @@ def test_an_address_reopens_what_it_shows(browser, page):
         assert other.locator(CARD).count() == 3
         assert seconds(other.locator(f"{CARD}[aria-current=true]"))[0] == start
         wait_for_time(other, start)
+    # To the search before, whatever was watched of this one.
     page.go_back()
-    page.wait_for_selector(CARD)
+    wait_until(page, f"document.querySelectorAll('{CARD}').length == 5")
     assert page.input_value("input[type=search]") == SENTENCE
 
 
@@ -248,6 +256,45 @@ def test_a_phone_is_wide_enough_in_both_schemes(browser, served):
     assert len(grounds) == 2
 
 
+def test_sentences_keep_their_numbers(browser, served):
+    with opened(browser, f"{served.url}?q={UNKNOWN}&q={OTHER}") as page:
+        page.wait_for_selector("#timeline .bar.q1")
+        assert page.locator("#timeline .bar.q0").count() == 0
+        # An empty box makes room for the next, which is the first then.
+        page.fill("input[type=search]", "")
+        page.locator("#sentences input").nth(1).press("Enter")
+        page.wait_for_selector("#timeline .bar.q0")
+        assert page.input_value("input[type=search]") == OTHER
+        assert page.locator("#sentences input").count() == 1
+
+
+def test_a_library_that_changes_takes_no_focus_away(page):
+    page.locator(".chips button").nth(1).focus()
+    asked = []
+
+    def change(route):
+        told = route.fetch().json()
+        told["videos"][0] |= {"state": "indexing", "progress": len(asked) / 9}
+        asked.append(route)
+        route.fulfill(json=told)
+
+    page.route("**/api/videos", change)
+    change_seen = "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(change_seen)
+    wait_until(page, "document.querySelector('.video progress') !== null")
+    assert page.evaluate("document.activeElement.matches('.chips button')")
+    page.unroute_all(behavior="wait")
+
+
+def test_a_video_that_did_not_load_is_asked_for_again(page):
+    page.route("**/media/**", lambda route: route.abort())
+    card = search(page).first
+    page.wait_for_selector("text=This video could not be loaded")
+    page.unroute("**/media/**")
+    card.click()
+    wait_for_time(page, seconds(card)[0])
+
+
 def test_it_says_what_is_wrong(page):
     page.fill("input[type=search]", UNKNOWN)
     page.keyboard.press("Enter")
@@ -257,9 +304,10 @@ def test_it_says_what_is_wrong(page):
     page.route("**/api/**", lambda route: route.abort())
     page.keyboard.press("Enter")
     page.wait_for_selector("text=The page's server does not answer")
+    page.wait_for_selector("text=The search did not come through")
+    # It is asked again as soon as the server is there, also by nobody.
     page.unroute("**/api/**")
-    page.click("#notice button")
-    page.wait_for_selector(CARD)
+    page.wait_for_selector(CARD, timeout=10_000)
     page.wait_for_selector("#notice", state="hidden")
 
 

@@ -18,7 +18,9 @@ const library = new Library({
   open: (video) => watch(video.video_id, null, { plays: true, tells: true }),
   fail: showFailure,
   reached: () => {
-    if (notice.isGone) hideNotice();
+    if (!notice.isGone) return;
+    hideNotice();
+    if (state.answers.some(({ error }) => error && isOurs(error))) search({ remembers: false });
   },
 });
 
@@ -533,7 +535,8 @@ function setLoop(loops) {
   at("loop").setAttribute("aria-pressed", String(loops));
 }
 
-// Links: the address says what is shown.
+// Links: the address says what is shown. "Back" leads to the search before, or
+// without a sentence to the video before.
 
 function remember() {
   const params = new URLSearchParams();
@@ -544,8 +547,16 @@ function remember() {
   if (state.chosen) params.set("t", `${state.chosen.start.toFixed(3)}-${state.chosen.end.toFixed(3)}`);
   const query = params.toString();
   const path = query ? `/?${query}` : "/";
-  if (path !== location.pathname + location.search) history.pushState(null, "", path);
+  const isSameSearch = searchOf(params) === searchOf(new URLSearchParams(location.search));
+  if (isSameSearch) history.replaceState(null, "", path);
+  else history.pushState(null, "", path);
   entitle(params);
+}
+
+function searchOf(params) {
+  const queries = params.getAll("q");
+  const video = queries.length ? params.get("video") : params.get("watch");
+  return JSON.stringify([queries, video, params.get("top")]);
 }
 
 function entitle(params) {
@@ -643,6 +654,7 @@ function showFailure(error) {
   if (notice.text === error.message && !box.hidden) return;
   notice.text = error.message;
   notice.isGone = error instanceof RequestError && error.status === 0;
+  if (notice.isGone) setTimeout(() => library.refresh(), 3000);
   const again = element("button", { type: "button" }, "Try again");
   again.addEventListener("click", () => {
     hideNotice();

@@ -162,7 +162,7 @@ export class Timeline {
     const name = element("span", { className: "row-name", title: row.query }, badge(number));
     name.style.top = `${top + 3}px`;
     plot.append(name);
-    row.moments.map((moment, rank) => ({ moment, rank })).reverse().forEach(({ moment, rank }) => {
+    row.moments.forEach((moment, rank) => {
       const said = scored(moment.score, this.shown.calibrated);
       const bar = this.#bar(moment, top + LANE * lanes[rank], {
         className: `bar q${number}`,
