@@ -29,7 +29,7 @@ def make_library(folder, num_videos=3):
 class Page:
     """`python -m demo` over what `make_library` wrote."""
 
-    def __init__(self, folder, *flags):
+    def __init__(self, folder, *flags, **environment):
         self.process = Started(
             "demo",
             f"--workdir={folder / 'run'}",
@@ -38,6 +38,7 @@ class Page:
             "--encoder=pixels",
             "--port=0",
             *flags,
+            **environment,
         )
         line = self.process.first_line()
         found = re.search(r"http://[\w.:\[\]]+/(\?token=\S+)?", line)
