@@ -115,8 +115,8 @@ def _nothing(pattern):
     return "is not there; give a file, a folder or a pattern"
 
 
-# Seconds by which a video may last longer than its file says.
-_MAX_MORE = 0.5
+# Seconds by which a video may last longer, or shorter, than its file says.
+_MAX_OFF = 0.5
 # Of the file beside the features. `--durations` reads the first two.
 _COLUMNS = ["id", "length", "bytes", "sha256", "notes"]
 
@@ -187,7 +187,7 @@ def encode_video(
             kind=VideoError,
         )
     duration = video.duration
-    if not duration or notes or duration < video.decoded - _MAX_MORE:
+    if not duration or notes or abs(duration - video.decoded) > _MAX_OFF:
         duration = video.decoded
     return EncodedVideo(clips, duration, notes)
 
