@@ -344,6 +344,8 @@ def _bound(niceness, memory):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(AttributeError, OSError):
         os.nice(niceness)
+        # Linux weighs a session as a whole, and this process has its own.
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def work(jobs, answers):
