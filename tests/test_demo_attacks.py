@@ -1,4 +1,4 @@
-"""The page under attack: spoiled uploads and spoiled requests."""
+"""The page under attack: spoiled uploads and requests, and many at once."""
 
 import collections
 import contextlib
@@ -59,15 +59,15 @@ NAMES = (
 class Attacked:
     """A page, honest people who use it, and what it does to its machine."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, max_upload_mb=1, max_minutes=2):
         self.folder = folder
         (folder / "temporary").mkdir(exist_ok=True)
         self.before = self.files()
         self.page = Page(
             folder,
             f"--library={folder / 'library'}",
-            "--max_upload_mb=1",
-            "--max_minutes=2",
+            f"--max_upload_mb={max_upload_mb}",
+            f"--max_minutes={max_minutes}",
             "--max_videos=40",
             TMPDIR=str(folder / "temporary"),
         )
@@ -246,6 +246,14 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def attacked(folder):
     found = Attacked(folder)
+    yield found
+    found.page.close()
+
+
+@pytest.fixture
+def large(tmp_path):
+    page_process.make_library(tmp_path, num_videos=100)
+    found = Attacked(tmp_path, max_upload_mb=16, max_minutes=60)
     yield found
     found.page.close()
 
@@ -793,7 +801,98 @@ def test_spoiled_requests_harm_nobody(attacked):
             assert set(found) <= expected, (found, data)
         return spoil.__name__, tuple(found)
 
-    check(attacked, attack)
+    # Some say half of what they want, and stay.
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            connection = socket.create_connection(("127.0.0.1", int(port)), 30)
+            stack.enter_context(connection)
+            data = honest_request(attacked.videos, random.Random(number))
+            connection.sendall(data.bytes(host)[:30])
+        check(attacked, attack)
     settle(lambda: not attacked.uploads())
     assert set(attacked.page.videos()) == set(attacked.videos)
     assert not attacked.close()
+
+
+# Many at once.
+
+
+def ask_at_once(page, is_over, users=20):
+    """p50 and p99 in ms of searches until it is over, and how many there were.
+
+    All are answered, and alike. `is_over` gets the number of a search.
+    """
+    shared = itertools.count()
+
+    def ask():
+        times = []
+        with requests.Session() as session:
+            while not is_over(number := next(shared)):
+                query = (SENTENCE, OTHER)[number % 2]
+                start = time.monotonic()
+                answer = session.get(
+                    f"{page.page.url}api/search",
+                    params={"q": query, "video": page.videos, "top": 20},
+                    timeout=60,
+                )
+                times.append(time.monotonic() - start)
+                assert answer.status_code == 200, answer.text
+                found = [FoundMoment(**m) for m in answer.json()["moments"]]
+                small_acnn.assert_alike([found], [page.expected[number % 2]])
+        return times
+
+    with ThreadPoolExecutor(users) as threads:
+        asking = [threads.submit(ask) for _ in range(users)]
+        times = sorted(t for one in asking for t in one.result())
+    return [
+        *(round(1e3 * times[int(share * len(times))]) for share in (0.5, 0.99)),
+        len(times),
+    ]
+
+
+def test_twenty_search_while_a_video_is_indexed(large, tmp_path):
+    memory = [large.process.memory_info().rss // MB]
+
+    def look():
+        memory.append(large.process.memory_info().rss // MB)
+
+    quiet = ask_at_once(large, lambda number: number >= 300)
+    look()
+    # Where the clock begins anew, the page goes on.
+    pictures = [
+        video_files.draw(n).repeat(8, axis=0).repeat(8, axis=1)
+        for n in range(100)
+    ]
+    path = video_files.write(tmp_path / "x.ts", "libx264", pictures)
+    data = 150 * Path(path).read_bytes()
+    with contextlib.closing(Connection(large.address)) as connection:
+        status, told = connection.ask("POST", "/api/videos?name=x", data)
+    assert status == 201, told
+    own = json.loads(told)["video_id"]
+    states = []
+
+    def is_indexed(number):
+        if number % 20 == 0:
+            states.append(large.page.videos()[own]["state"])
+        return "ready" in states or "failed" in states
+
+    busy = ask_at_once(large, is_indexed)
+    assert busy[2] > 100
+    assert states.count("indexing") > 5
+    assert states[-1] == "ready"
+    look()
+    ask_at_once(large, lambda number: number >= 300)
+    for second in (1, 3, 5):
+        for name in large.videos:
+            answer = large.get(f"/frame/{name}?t={second}")
+            assert answer.headers["content-type"] == "image/jpeg"
+    look()
+    print(  # noqa: T201
+        f"\n20 at once over {len(large.videos)} videos, p50 and p99 in ms and "
+        f"how many: {quiet}; while a video is indexed: {busy}. Memory at rest, "
+        "after the first, after the second, after 300 more and "
+        f"{3 * len(large.videos)} thumbnails: {memory} MB"
+    )
+    assert busy[1] < 10_000
+    assert memory[-1] - memory[1] < 200
+    assert not large.close()

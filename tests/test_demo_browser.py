@@ -145,11 +145,15 @@ def test_the_timeline_shows_curve_moments_and_truth(page):
     bar.click()
     page.wait_for_selector("#timeline .bar.q1[aria-current=true]")
     # None lies over another.
-    hidden = """[...document.querySelectorAll('#timeline .bar')].filter((bar) => {
+    bars = "document.querySelectorAll('#timeline .bar')"
+    hidden = (
+        f"[...{bars}]"
+        """.filter((bar) => {
       bar.scrollIntoView({ block: 'center' });
       const { x, y, width, height } = bar.getBoundingClientRect();
       return document.elementFromPoint(x + width / 2, y + height / 2) !== bar;
     }).length"""
+    )
     assert page.evaluate(hidden) == 0
     # A model of one that looks at its context says how far.
     page.wait_for_selector("#attention tr")
