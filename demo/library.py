@@ -167,7 +167,7 @@ class Library:
         self._version, self._boot = 0, secrets.token_hex(4)
         # Uploads that take long to open do not hold up thumbnails.
         self._doors, self._quick = Decoder(2), Decoder(2)
-        self._patient = Decoder(2, niceness=10)
+        self._patient = Decoder(2, niceness=5)
         for name in _FOLDERS:
             os.makedirs(os.path.join(self._folder, name), exist_ok=True)
         self._entries = {}
