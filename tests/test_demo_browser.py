@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from acnn_tf.models import load_model
+from acnn_tf.servable import export
 from tests import page_process
 from tests.page_process import OTHER, SENTENCE, UNKNOWN, Page
 
@@ -334,3 +336,41 @@ def test_a_page_outlives_its_server(browser, folder, tmp_path):
             page.wait_for_selector(CARD)
     finally:
         first.close()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_a_page_outlives_the_server_of_its_model(
+    browser, folder, tmp_path, kind
+):
+    pytest.importorskip("grpc")
+    from tests.server_process import Server
+
+    model = load_model(folder / "run" / "model.keras")
+    export(model, tmp_path / "acnn" / "1")
+    server = Server(tmp_path / "acnn")
+    address = getattr(server, kind).split("/")[-1]
+    scheme = {"grpc": "grpc", "rest": "http"}[kind]
+    flags = f"--server={scheme}://{address}", f"--library={tmp_path / 'own'}"
+    served = Page(folder, *flags)
+    try:
+        served.wait_until_ready()
+        with opened(browser, served.url) as page:
+            page.wait_for_selector("#scope option + option", state="attached")
+            page.select_option("#scope", index=1)
+            expected = seconds(search(page).first)
+            server.close()
+            page.keyboard.press("Enter")
+            gone = "The server with the model does not answer"
+            page.wait_for_selector(f"text={gone}")
+            flag = {"grpc": "port", "rest": "rest_api_port"}[kind]
+            port = address.rpartition(":")[2]
+            server = Server(tmp_path / "acnn", f"--{flag}={port}")
+            page.wait_for_timeout(2500)  # how often gRPC knocks
+            page.click("#notice button")
+            page.wait_for_selector(CARD)
+            page.wait_for_selector("#notice", state="hidden")
+            assert seconds(page.locator(CARD).first) == expected
+    finally:
+        served.close()
+        server.close()
