@@ -13,8 +13,9 @@ from acnn_tf import search, servable
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.text import MAX_CHARACTERS
-from acnn_tf.models import ACNN
-from acnn_tf.servable import windows
+from acnn_tf.models import ACNN, ZeroShot
+from acnn_tf.servable import encoding, windows
+from acnn_tf.servable import signatures as signatures_module
 from acnn_tf.servable.normal_forms import NFC
 from acnn_tf.servable.word_ids import WordIds
 from tests.small_acnn import CLIP_DIM, MODELS, WORDS, make_index, make_model
@@ -230,6 +231,28 @@ def test_a_row_alone_gives_what_it_gives_in_a_padded_batch(served):
                     np.testing.assert_allclose(
                         value, other, rtol=1e-6, atol=1e-6
                     )
+
+
+def test_long_videos_in_pieces_give_the_numbers_of_whole_ones(monkeypatch):
+    zero_shot, coarse = (
+        ZeroShot(clip_seconds=1.0, window_lengths=lengths)
+        for lengths in ((2.0, 4.0, 7.0), (24.0,))  # pieces without windows
+    )
+    for model in (zero_shot, coarse):
+        model.build({"clip": (None, None, 6), "query": (None, 6)})
+    own = make_model(query_encoder="mean")
+    monkeypatch.setattr(signatures_module, "_WINDOWS", 30)
+    for model, long in ((own, 16), (own, 1024), (zero_shot, 16), (coarse, 16)):
+        monkeypatch.setattr(encoding, "_LONG", long)
+        monkeypatch.setattr(encoding, "_SHARES", 3_000)
+        signatures = servable.Signatures(model, top_n=4, nms_threshold=0.4)
+        inputs = servable.example_inputs(model, (3, 30, 9))
+        expected = servable.expected_outputs(model, inputs, None, 4, 0.4)
+        answer = signatures.localize(
+            **{k: tf.constant(v) for k, v in inputs["localize"].items()}
+        )
+        answer = {k: v.numpy() for k, v in answer.items()}
+        assert_outputs(answer, expected["localize"], "localize")
 
 
 def test_one_video_answers_several_queries_and_the_other_way_round(served):

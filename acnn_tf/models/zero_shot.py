@@ -152,7 +152,7 @@ class ZeroShot(MomentModel):
         clip = _unit(ops.cast(clip, self.variable_dtype))
         return {
             "mean_clip": ops.mean(clip, axis=0, keepdims=True),
-            "num_clips": ops.ones(1) * len(clip),
+            "num_clips": ops.ones(1) * ops.cast(ops.shape(clip)[0], "float32"),
         }
 
     def encode_queries(self, query, training=None):

@@ -9,14 +9,17 @@ import tensorflow as tf
 from acnn_tf import segments
 from acnn_tf.data import sentences
 from acnn_tf.data.windows import NEAR_CLIPS, NEAR_SHARE
-from acnn_tf.search.ranking import RankingSettings, rank
+from acnn_tf.search.ranking import RankingSettings, in_blocks, rank
 from acnn_tf.servable import windows
 from acnn_tf.servable.corpus import Corpus
+from acnn_tf.servable.encoding import encode_windows
 from acnn_tf.servable.sentence_vectors import SentenceVectors
 from acnn_tf.servable.word_ids import WordIds
 
 # In place of a moment where fewer were found: JSON has no infinity.
 NO_SCORE = np.finfo(np.float32).min
+# Pairs of a query and a window that are matched and ranked together.
+_WINDOWS = 1 << 16
 
 
 class Signatures(tf.Module):
@@ -149,23 +152,53 @@ class Signatures(tf.Module):
         )
         rows = tf.where(num_videos == 1, num_queries, num_videos)
         row = tf.minimum(tf.range(rows), num_videos - 1)
-        window, segment = tf.gather(window, row), tf.gather(segment, row)
         row_of_query = tf.minimum(tf.range(rows), num_queries - 1)
         query, is_known, words = tf.nest.map_structure(
             lambda values: tf.gather(values, row_of_query),
             (query, is_known, words),
         )
-        output = self._model().match(query[:, None], window)
-        score = tf.cast(output["score"][:, 0], tf.float32)
-        real = tf.sequence_mask(
-            tf.gather(num_windows, row), tf.shape(segment)[1]
-        )
+
+        def of_rows(first, last):
+            of_video = row[first:last]
+            moments = self._best_moments(
+                query[first:last],
+                *(
+                    tf.gather(values, of_video)
+                    for values in (window, segment, num_windows, duration)
+                ),
+            )
+            return tf.reshape(moments, (-1, 3 * self._top_n))
+
+        together = tf.maximum(1, _WINDOWS // tf.shape(window)[1])
+        moments = in_blocks(of_rows, rows, together, tf.float64)
+        moments = tf.reshape(moments, (-1, self._top_n, 3))
+        return {
+            **_moments(moments[..., :2], moments[..., 2], is_known),
+            **words,
+        }
+
+    def _best_moments(self, query, window, segment, num_windows, duration):
+        """Start, end and score, `[P, n, 3]`, of a query in each video."""
+        model = self._model()
+
+        def match(first, last):
+            output = model.match(query[:, None], window[:, first:last])
+            score, offset = output["score"][:, 0], output["offset"][:, 0]
+            found = tf.concat([score[..., None], offset], -1)  # [P, w, 3]
+            found = tf.transpose(tf.cast(found, tf.float32), (1, 0, 2))
+            return tf.reshape(found, (tf.shape(found)[0], -1))
+
+        width = tf.shape(window)[1]
+        found = in_blocks(match, width, _WINDOWS, tf.float32)  # [W, P * 3]
+        found = tf.reshape(found, (width, tf.shape(query)[0], 3))
+        found = tf.transpose(found, (1, 0, 2))
+        real = tf.sequence_mask(num_windows, width)
         segment, score = rank(
-            RankingSettings.of(self._model()),
+            RankingSettings.of(model),
             segment,
-            tf.where(real, score, -np.inf),
-            tf.cast(output["offset"][:, 0], tf.float32),
-            tf.gather(duration, row),
+            tf.where(real, found[..., 0], -np.inf),
+            found[..., 1:],
+            duration,
             self._top_n,
             self._max_iou,
         )
@@ -173,9 +206,7 @@ class Signatures(tf.Module):
         missing = [[0, 0], [0, self._top_n - tf.shape(score)[1]]]
         segment = tf.pad(segment, [*missing, [0, 0]])
         score = tf.pad(score, missing, constant_values=-np.inf)
-        segment = tf.ensure_shape(segment, (None, self._top_n, 2))
-        score = tf.ensure_shape(score, (None, self._top_n))
-        return {**_moments(segment, score, is_known), **words}
+        return tf.concat([segment, score[..., None]], -1)
 
     def encode_windows(self, clip, num_clips, duration):
         window, segment, num_windows, _ = self._encode_windows(
@@ -274,16 +305,8 @@ class Signatures(tf.Module):
         segment, num_windows = windows.contexts(
             model.grid, model.context_size, duration
         )
-        window = model.encode_windows(
-            {
-                "clip": clip,
-                "clip_mask": mask,
-                "segment": tf.cast(segment, tf.float32),
-                "duration": tf.cast(duration, tf.float32),
-            }
-        )
         return (
-            tf.cast(window, tf.float32),
+            encode_windows(model, clip, mask, segment, duration),
             segment[:, :, model.context_size // 2],
             num_windows,
             duration,
