@@ -145,6 +145,9 @@ async def serve(versions):
     http_server = uvicorn.Server(config)
     http_server.capture_signals = contextlib.nullcontext  # they are ours
     http = asyncio.create_task(http_server.serve([listener]))
+    idle = asyncio.create_task(
+        rest.close_idle(http_server.server_state.connections, FLAGS.max_seconds)
+    )
     versions.watch(FLAGS.file_system_poll_wait_seconds)
     address = f"{FLAGS.host}:{listener.getsockname()[1]}"
     print(
@@ -155,6 +158,7 @@ async def serve(versions):
     await is_over.wait()
     logging.info("Stopping, once what has begun is finished.")
     versions.stop()
+    idle.cancel()
     http_server.should_exit = True
     await asyncio.gather(grpc_server.stop(FLAGS.drain_seconds), http)
     return batcher.close(seconds=1)

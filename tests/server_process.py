@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 
 import grpc
@@ -91,3 +92,15 @@ class Server:
         self.session.close()
         self.process.kill()
         self.process.finish()
+
+
+def send_and_stay(server, body, headers=""):
+    """Sends a request over REST; returns its connection."""
+    host, port = server.rest.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), 20)
+    connection.sendall(
+        f"POST /v1/models/acnn:predict HTTP/1.1\r\nHost: {host}\r\n"
+        f"Content-Length: {len(body)}\r\n{headers}\r\n".encode()
+        + body
+    )
+    return connection

@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 
 import grpc
@@ -13,7 +12,7 @@ import requests
 
 from export.protocol.tensors import from_proto
 from tests.processes import run_module
-from tests.server_process import Server
+from tests.server_process import Server, send_and_stay
 from tests.small_model import X, request, save
 
 
@@ -40,18 +39,6 @@ def start_slow(server, steps=150_000):
         )
     )
     return call
-
-
-def send_and_stay(server, body, headers=""):
-    """Sends a request over REST; returns its connection."""
-    host, port = server.rest.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), 20)
-    connection.sendall(
-        f"POST /v1/models/acnn:predict HTTP/1.1\r\nHost: {host}\r\n"
-        f"Content-Length: {len(body)}\r\n{headers}\r\n".encode()
-        + body
-    )
-    return connection
 
 
 def test_what_queues_up_runs_together(server):
@@ -146,13 +133,20 @@ def test_versions_swap_and_the_end_comes_without_loss(small_models, tmp_path):
                 # Not a version, not a model, and then one that does not load.
                 (folder / "99.tmp").mkdir()
                 (folder / "98").mkdir()
+                for name in ("0001", str(2**63)):
+                    shutil.copytree(small_models / "1", folder / name)
+                server.wait_until(lambda: server.log.count("no version") == 2)
+                shutil.copytree(small_models / "1", folder / "97")
+                (variables,) = (folder / "97").glob("variables/*.data-*")
+                os.truncate(variables, 5)  # half written
+                server.wait_for(97, "END")
                 (folder / "2").mkdir()
                 (folder / "2" / "saved_model.pb").write_bytes(b"no model")
                 server.wait_for(2, "END")
                 status = server.get("/versions/2").json()
                 (status,) = status["model_version_status"]
                 assert "not a SavedModel" in status["status"]["error_message"]
-                assert server.states()[1] == "AVAILABLE"
+                assert server.states() == {97: "END", 2: "END", 1: "AVAILABLE"}
                 save(folder, 3, 5, warm_up=request(x=X))
                 server.wait_for(3, "AVAILABLE")
                 server.wait_for(1, "END")

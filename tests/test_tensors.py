@@ -120,7 +120,7 @@ def test_protos_that_do_not_fit_are_refused(refused):
         (proto([1], tf.complex64, scomplex_val=[1]), "half a number"),
         (proto([1], tf.resource), "not served"),
         (tensor_pb2.TensorProto(), "not served"),
-        (proto([1], variant_val=[{}] * 2**17), "more than 65536 values"),
+        (proto([1], variant_val=[{}] * 2**17), "more than 8192 values"),
         (proto([1] * 2000, float_val=[1]), "more than 1000 values"),
     ):
         with refused(ValueError, message):

@@ -11,7 +11,7 @@ from absl import logging
 from export.protocol.errors import ServingError, failed, invalid
 
 # Beyond this, reading and writing a body would keep the event loop from others.
-LARGE_BODY = 64 * 2**10
+LARGE_BODY = 8 * 2**10
 # Bodies that arrive at a time, and the seconds that each has while others wait.
 _ARRIVING = 4
 _GRACE = 0.25

@@ -56,6 +56,23 @@ def make_app(service):
     )
 
 
+async def close_idle(connections, seconds):
+    """Closes those of uvicorn's connections that have long had no request.
+
+    uvicorn itself waits for ever for the headers of a request, and for a
+    client to take its answer. Here no connection stays twice so long.
+    """
+    before = {}
+    while True:
+        await asyncio.sleep(seconds)
+        for connection in list(connections):
+            request = connection.cycle
+            is_over = request is None or request.response_complete
+            if is_over and before.get(connection, before) is request:
+                connection.transport.abort()
+        before = {one: one.cycle for one in connections}
+
+
 def _handler(service, function):
     async def handle(request):
         try:

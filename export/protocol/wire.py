@@ -8,7 +8,7 @@ stay where they lie. All that is wrong raises a `ValueError`.
 import numpy as np
 
 # A list whose values are not packed has a field for each of them.
-MAX_FIELDS = 2**16
+MAX_FIELDS = 2**13
 # Bytes of a packed list that are read at a time, which bounds memory.
 _PIECE = 2**20
 
