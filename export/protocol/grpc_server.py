@@ -41,13 +41,9 @@ def make_server(service):
         "PredictionService": {
             "Predict": _predict,
             "GetModelMetadata": _metadata,
-            "Classify": _unimplemented,
-            "Regress": _unimplemented,
-            "MultiInference": _unimplemented,
         },
         "ModelService": {
             "GetModelStatus": _status,
-            "HandleReloadConfigRequest": _unimplemented,
         },
     }.items():
         handlers = {
@@ -87,13 +83,6 @@ async def _receive(service, context):
     if body is grpc.aio.EOF:
         raise invalid("The request has no message.")
     return body
-
-
-async def _unimplemented(service, context):
-    raise ServingError(
-        "UNIMPLEMENTED",
-        "This server has Predict, GetModelMetadata and GetModelStatus only.",
-    )
 
 
 async def _read(service, context, proto_class):

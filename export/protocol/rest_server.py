@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from tensorflow_serving.apis import model_pb2
 
@@ -21,25 +21,14 @@ from export.protocol.signatures import DEFAULT_SIGNATURE
 from export.protocol.version_numbers import version_number
 
 _METRICS_PATH = "/monitoring/prometheus/metrics"
-_INDEX = """\
-The model {name}, by TensorFlow Serving's protocol. This is not TensorFlow
-Serving itself.
-
-GET  /v1/models/{name}               which versions there are
-GET  /v1/models/{name}/metadata      signatures, inputs, outputs
-POST /v1/models/{name}:predict       {{"instances": [...]}}, {{"inputs": ...}}
-     /v1/models/{name}/versions/N... the same of one version
-GET  {metrics}   for Prometheus
-"""
 
 
 def make_app(service):
     """Returns the Starlette application."""
     routes = [
-        Route("/", _handler(service, _index)),
         Route(_METRICS_PATH, _handler(service, _metrics)),
     ]
-    for version in ("", "/versions/{version}", "/labels/{label}"):
+    for version in ("", "/versions/{version}"):
         path = "/v1/models/{name}" + version
         # Before the status, whose name would take in the `:predict`.
         routes += [
@@ -97,15 +86,9 @@ async def _http_error(request, error):
     hint = ""
     if error.status_code in (404, 405):
         path = request.url.path[:200]
-        hint = f": {request.method} {path}. GET / lists what is."
+        hint = f": {request.method} {path}."
     return json_answers.error(
         error.status_code, error.detail + hint, error.headers
-    )
-
-
-async def _index(service, request):
-    return PlainTextResponse(
-        _INDEX.format(name=service.versions.model_name, metrics=_METRICS_PATH)
     )
 
 
@@ -139,8 +122,6 @@ def _model_spec(request):
                 f"without leading zeros. Received: {params['version'][:30]!a}"
             )
         spec.version.value = version
-    if "label" in params:
-        spec.version_label = params["label"]
     return spec
 
 
