@@ -53,11 +53,15 @@ class Moment:
         video_id: Id of the video.
         duration: Of the video, seconds.
         segments: Tuple of (start, end), seconds: the moment, or several that
-            answer the query equally well. Within `[0, duration]`.
+            answer the query equally well. Within `[0, duration]`. Empty where
+            they are hidden, as in the test split of QVHighlights.
         frames: The same in frames, where the annotation counts in frames.
         source: `"path:line"` of the annotation.
         num_annotators: How many annotators chose each of `segments`, where
             several were asked (DiDeMo).
+        saliency: How well each two seconds of the video show what the query
+            asks for, from 0 to 4 by each of three annotators (QVHighlights):
+            a tuple of their scores for each.
     """
 
     query_id: str | int
@@ -68,6 +72,7 @@ class Moment:
     frames: tuple[tuple[int, int], ...] | None = None
     source: str = ""
     num_annotators: tuple[int, ...] | None = None
+    saliency: tuple[tuple[int, ...], ...] | None = None
 
 
 def find_files(
@@ -254,6 +259,7 @@ def read_moments(
                 tuple(times) if unit == "frames" else None,
                 f"{path}:{line}",
                 record.num_annotators,
+                record.saliency,
             )
         )
     if problems is not None:
@@ -276,8 +282,9 @@ def check_moments(moments):
     """
     if not len(moments):
         raise ValueError("`moments` must not be empty. Received: []")
+    check_not_hidden(moments)
     for moment in moments:
-        if not len(moment.segments) or not all(
+        if not all(
             0 <= start < min(end, moment.duration) and end < math.inf
             for start, end in moment.segments
         ):
@@ -287,8 +294,29 @@ def check_moments(moments):
             )
 
 
+def check_not_hidden(moments):
+    """Refuses moments of which it is not known where they are.
+
+    Args:
+        moments: List of `Moment`.
+
+    Raises:
+        ValueError: Names the first such query.
+    """
+    for moment in moments:
+        if not len(moment.segments):
+            raise ValueError(
+                f"`moments` must have segments (start, end), but query "
+                f"{moment.query_id!r} has none: where they are hidden, queries "
+                "can be answered (experiments.predict --out), but not trained "
+                "on or scored"
+            )
+
+
 def write_jsonl(moments, path):
     """Writes moments in the `jsonl` format.
+
+    With saliency, or without segments, that of QVHighlights.
 
     Args:
         moments: Iterable of `Moment`. Their frames and annotators are not

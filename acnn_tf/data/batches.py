@@ -79,16 +79,12 @@ def _rows(batch, part, count):
 def moment_ids(moments):
     """One id for each distinct (video, segments), `int32 [N]`.
 
-    They are equal for the sentences of a moment.
+    They are equal for the sentences of a moment, in whatever order its
+    segments are told.
     """
     ids = {}
-    return np.array(
-        [
-            ids.setdefault((moment.video_id, moment.segments), len(ids))
-            for moment in moments
-        ],
-        np.int32,
-    )
+    keys = [(m.video_id, tuple(sorted(m.segments))) for m in moments]
+    return np.array([ids.setdefault(key, len(ids)) for key in keys], np.int32)
 
 
 def pad(arrays, value=0):

@@ -1,12 +1,14 @@
 """Files of predicted moments, one JSON object a line.
 
     {"qid": "7", "query": "a man runs", "vid": "v1",
-     "pred_relevant_windows": [[3.2, 9.0, 0.91], ...]}
+     "pred_relevant_windows": [[3.2, 9.0, 0.91], ...],
+     "pred_saliency_scores": [0.1, 0.7, ...]}
 
-Each window is start, end (seconds) and score. Libraries for moment retrieval
-share this format and its keys, so that the predictions of any of them can be
-scored here, and ours elsewhere. That is why the keys are `qid` and `vid`, where
-everything else here says `query_id` and `video_id`.
+Each window is start, end (seconds) and score. The last key may be left out: a
+score for each two seconds of the video, as QVHighlights asks for. Libraries for
+moment retrieval share this format and its keys, so that the predictions of any
+of them can be scored here, and ours elsewhere. That is why the keys are `qid`
+and `vid`, where everything else here says `query_id` and `video_id`.
 """
 
 import json
@@ -19,23 +21,51 @@ from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import is_number, parse_json, text_lines
 
 
+class Predictions(list):
+    """For each of some queries `float64 [N, 3]`: start, end, score.
+
+    Args:
+        windows: Iterable of these.
+        saliency: For each query `float64 [C]`, a score for each two seconds
+            of its video, or `None` where there are none; or `None` if no query
+            has any.
+
+    Example:
+
+    >>> predictions = Predictions([[[3.2, 9.0, 0.91]]], saliency=[[0.1, 0.7]])
+    >>> len(predictions), predictions.saliency
+    (1, [[0.1, 0.7]])
+    """
+
+    def __init__(self, windows=(), saliency=None):
+        super().__init__(windows)
+        self.saliency = saliency
+
+
 def write_predictions(path, moments, predictions):
     """Writes the predictions for `moments`.
 
     Args:
         path: File to write; replaced only once the new one is complete.
         moments: List of `Moment`.
-        predictions: For each moment `[N, 3]`: start, end, score.
+        predictions: For each moment `[N, 3]`: start, end, score. The saliency
+            of `Predictions` is written, too.
     """
+    saliency = getattr(predictions, "saliency", None)
+    saliency = saliency or [None] * len(predictions)
     with replacing(path) as partial:
         with open(partial, "w", encoding="utf-8") as file:
-            for moment, predicted in zip(moments, predictions, strict=True):
+            for moment, predicted, clips in zip(
+                moments, predictions, saliency, strict=True
+            ):
                 record = {
                     "qid": moment.query_id,
                     "query": moment.query,
                     "vid": moment.video_id,
                     "pred_relevant_windows": np.asarray(predicted).tolist(),
                 }
+                if clips is not None:
+                    record["pred_saliency_scores"] = np.asarray(clips).tolist()
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -49,14 +79,14 @@ def read_predictions(path, moments, allow_missing=False):
             list, in place of raising.
 
     Returns:
-        For each moment `float64 [N, 3]`: start, end, score; as in the file,
-        ranked by score, equal scores in their order there.
+        `Predictions`: for each moment `float64 [N, 3]`, start, end, score, in
+        the order of the file.
 
     Raises:
         DataError: Lists every line that is malformed, not UTF-8, repeated, of
             a query or video that the annotations do not have, or has a window
-            that is not finite or ends before it starts; or the queries
-            without predictions.
+            that is not finite or ends before it starts, or saliency that is
+            not finite; or the queries without predictions.
         ValueError: If two moments have one query id.
 
     Example:
@@ -77,7 +107,7 @@ def read_predictions(path, moments, allow_missing=False):
             f"have {len(moments)} queries with {len(by_id)} ids."
         )
     path = os.fspath(path)
-    problems, lines, predictions = [], {}, {}
+    problems, lines, predictions, saliency = [], {}, {}, {}
     for number, text in text_lines(path):
         try:
             record = _parse(text)
@@ -90,6 +120,8 @@ def read_predictions(path, moments, allow_missing=False):
                 )
             lines[query_id] = number
             predictions[query_id] = _windows(record)
+            if "pred_saliency_scores" in record:
+                saliency[query_id] = _saliency(record)
         except ValueError as error:
             problems.append(Problem(path, number, str(error)))
     # A query whose line is bad has been reported.
@@ -104,7 +136,10 @@ def read_predictions(path, moments, allow_missing=False):
         problems.append(Problem(path, None, message))
     if problems:
         raise DataError(problems)
-    return [predictions.get(query_id, np.zeros((0, 3))) for query_id in by_id]
+    return Predictions(
+        (predictions.get(query_id, np.zeros((0, 3))) for query_id in by_id),
+        [saliency.get(query_id) for query_id in by_id] if saliency else None,
+    )
 
 
 def _parse(text):
@@ -152,3 +187,13 @@ def _windows(record):
         if window[1] < window[0]:
             raise ValueError(f"window {window} ends before it starts")
     return np.array(windows, np.float64).reshape(-1, 3)
+
+
+def _saliency(record):
+    scores = record["pred_saliency_scores"]
+    if not isinstance(scores, list) or not all(map(is_number, scores)):
+        raise ValueError(
+            "'pred_saliency_scores' must be a list of finite numbers, found "
+            f"{scores!s:.80}"
+        )
+    return np.array(scores, np.float64)

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from acnn_tf import segments as segments_lib
 from acnn_tf.data import annotations
 from acnn_tf.data import features as features_lib
 from acnn_tf.data.annotations import SPLITS, Moment
+from acnn_tf.data.datasets import qvhighlights
 from acnn_tf.data.scenes import FRAME_RATE, FRAME_SIZE, generator, plan, render
 from acnn_tf.encoders.pixels import Pixels, describe
 from acnn_tf.files.atomic import replacing
@@ -250,6 +252,36 @@ def name_moments(video_id: str) -> list[Moment]:
         )
         for index, (segment, query) in enumerate(chosen)
     ]
+
+
+def with_saliency(moments: list[Moment]) -> list[Moment]:
+    """The moments of scenes with the clips that matter, as in QVHighlights.
+
+    Each annotator gives a clip of two seconds 4 times the share of it that lies
+    in the moment, rounded: so it is Fair where about half of it shows what the
+    query asks for, and VeryGood where all of it does.
+
+    Example:
+
+    >>> moment = Moment("1", "a ball", "v", 6.0, ((1.0, 4.0),))
+    >>> with_saliency([moment])[0].saliency
+    ((2, 2, 2), (4, 4, 4), (0, 0, 0))
+    """
+    return [
+        dataclasses.replace(moment, saliency=_saliency(moment))
+        for moment in moments
+    ]
+
+
+def _saliency(moment):
+    seconds = qvhighlights.CLIP_SECONDS
+    start = seconds * np.arange(qvhighlights.num_clips(moment.duration))
+    clips = np.column_stack([start, start + seconds])  # [C, 2]
+    shared = segments_lib.intersection(clips[:, None], moment.segments)
+    scores = np.floor(4 * shared.sum(axis=1) / seconds + 0.5).astype(int)
+    return tuple(
+        (score,) * qvhighlights.NUM_ANNOTATORS for score in scores.tolist()
+    )
 
 
 def _sentences(event, events, rng):

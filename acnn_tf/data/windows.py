@@ -271,7 +271,7 @@ def video_pairs(moments, grid, **thresholds):
             compared, list(intervals), **thresholds
         )
         sentences = [np.array(found) for found in intervals.values()]
-        counts = np.array([len(found) for found in sentences])
+        counts = np.array([len(found) for found in sentences], np.int64)
         moment_index = [sentences[interval] for interval in shown]
         yield (
             video_id,

@@ -9,6 +9,7 @@ from acnn_tf.data.datasets import (
     charades_sta,
     didemo,
     jsonl,
+    qvhighlights,
     tacos,
 )
 
@@ -18,6 +19,7 @@ DATASETS = {
     "charades_sta": charades_sta.DATASET,
     "activitynet_captions": activitynet_captions.DATASET,
     "didemo": didemo.DATASET,
+    "qvhighlights": qvhighlights.DATASET,
     "jsonl": jsonl.DATASET,
     # The rendered scenes of `acnn_tf.data.synthetic`, once they are written.
     "synthetic": jsonl.DATASET,

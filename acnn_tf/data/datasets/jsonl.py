@@ -13,6 +13,7 @@ from acnn_tf.data.datasets.records import (
     Dataset,
     Record,
     check_moment,
+    check_sentence,
     id_of,
     positive,
     values_of,
@@ -21,24 +22,51 @@ from acnn_tf.files.text import parse_json, text_lines
 
 
 def to_line(moment):
-    """A `Moment` as a line of such a file, without its end."""
+    """A `Moment` as a line of such a file, without its end.
+
+    One with saliency has the keys of QVHighlights besides, one without any
+    segment has no `relevant_windows`.
+    """
     entry = {
         "qid": moment.query_id,
         "query": moment.query,
         "vid": moment.video_id,
         "duration": moment.duration,
-        "relevant_windows": [list(pair) for pair in moment.segments],
     }
+    if moment.segments:
+        entry["relevant_windows"] = [list(pair) for pair in moment.segments]
+    if moment.saliency is not None:
+        scored = {
+            clip: list(scores)
+            for clip, scores in enumerate(moment.saliency)
+            if any(scores)
+        }
+        entry["relevant_clip_ids"] = list(scored)
+        entry["saliency_scores"] = list(scored.values())
     return json.dumps(entry, ensure_ascii=False)
 
 
-def _line(text):
-    entry = parse_json(text)
-    keys = ("qid", "vid", "query", "relevant_windows")
-    query_id, video, sentence, times = values_of(entry, keys)
+def parse(entry, with_windows=True):
+    """The record of an object.
+
+    Args:
+        entry: What `parse_json` returned.
+        with_windows: Bool: whether it must have `relevant_windows`.
+
+    Returns:
+        `(key, [record])`, see `Dataset`.
+
+    Raises:
+        ValueError: If its form is another.
+    """
+    query_id, video, sentence = values_of(entry, ("qid", "vid", "query"))
     query_id = id_of(query_id, "qid")
     place = f"query {query_id}"
-    check_moment(times, sentence, place)
+    times = []
+    if with_windows or "relevant_windows" in entry:
+        (times,) = values_of(entry, ("relevant_windows",))
+        check_moment(times, sentence, place)
+    check_sentence(sentence, place)
     duration = None
     if "duration" in entry:
         duration = positive(entry, "duration", place)
@@ -53,4 +81,8 @@ def _line(text):
     return str(query_id), [record]
 
 
-DATASET = Dataset(text_lines, _line, lambda split: [f"{split}.jsonl"])
+DATASET = Dataset(
+    text_lines,
+    lambda text: parse(parse_json(text)),
+    lambda split: [f"{split}.jsonl"],
+)

@@ -48,7 +48,7 @@ class Record:
         query: The sentence.
         video_id: The video.
         times: List of (start, end), in seconds, or in frames if the dataset
-            has a frame rate.
+            has a frame rate; empty where they are hidden.
         duration: Of the video, in the same unit, if the file says.
         frame_rate: Frames per second, if the file says.
         piece: Seconds of the pieces in which times and duration are counted,
@@ -57,6 +57,7 @@ class Record:
         query_id: As in the file. Default: made of video, times and a counter.
         num_annotators: How many annotators chose each of `times`, if several
             were asked.
+        saliency: See `Moment`.
     """
 
     query: str
@@ -67,6 +68,7 @@ class Record:
     piece: float = 0.0
     query_id: str | int | None = None
     num_annotators: tuple | None = None
+    saliency: tuple | None = None
 
 
 def sentences_by_video(path):
@@ -147,9 +149,8 @@ def positive(entry, key, place):
 
 def check_moment(times, sentence, place=""):
     """Raises unless `times` are pairs of numbers and `sentence` is text."""
+    check_sentence(sentence, place)
     place = place and f"{place}: "
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise ValueError(f"{place}expected a sentence, found {sentence!r:.40}")
     if (
         not isinstance(times, list)
         or not times
@@ -164,3 +165,10 @@ def check_moment(times, sentence, place=""):
             f"{place}expected times [start, end] in finite numbers, found "
             f"{times!r:.60}"
         )
+
+
+def check_sentence(sentence, place=""):
+    """Raises unless `sentence` is text."""
+    if not isinstance(sentence, str) or not sentence.strip():
+        place = place and f"{place}: "
+        raise ValueError(f"{place}expected a sentence, found {sentence!r:.40}")
