@@ -23,6 +23,7 @@ _MODULES = (
     "models",
     "optimizers",
     "plots",
+    "qvhighlights",
     "retriever",
     "search",
     "segments",

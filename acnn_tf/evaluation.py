@@ -6,15 +6,21 @@ import numpy as np
 
 from acnn_tf import metrics, replicas, search
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.annotations import check_moments
+from acnn_tf.data.annotations import check_moments, check_not_hidden
+from acnn_tf.data.predictions import Predictions
 from acnn_tf.data.sentences import Vocabulary, query_inputs
 
 NS = (1, 5, 10)
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+# Of mAP: as many results count, and it is the mean over these IoU.
+MAP_NUM = 10
+MAP_IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+# What is shown of it besides.
+SHOWN_MAP_IOUS = (0.5, 0.75)
 # Queries that are encoded at once.
 _BATCH = 512
-# To an IoU of 1, in whole numbers.
-_IOU_UNITS = 2**40
+# To 1, of what is no count, in whole numbers.
+_UNITS = 2**40
 
 
 def evaluate(
@@ -29,6 +35,7 @@ def evaluate(
     nms_threshold=0.5,
     ns=NS,
     ious=IOUS,
+    clip_seconds=None,
     strategy=None,
 ):
     """Searches the video of every query and measures what comes out.
@@ -49,48 +56,33 @@ def evaluate(
         nms_threshold: Float, of `"fixed"` suppression.
         ns: Ints, n of R@n.
         ious: Floats, m of IoU=m.
+        clip_seconds: Float: score each so many seconds of the videos as well
+            (`acnn_tf.search.clip_saliency`), which is the saliency of the
+            predictions.
         strategy: `tf.distribute.Strategy` whose replicas share the videos;
             where it has several workers, each must call this. Counts are
             summed, so that all return the figures of all videos.
 
     Returns:
-        `(results, predictions)`: what `score_predictions` returns, and for
-        each moment `float64 [N, 3]`: start, end and score, best first, within
-        `[0, duration]`; all that the protocol ranks, so that scoring them
-        again gives the same results. A sentence of which the model knows no
-        word is a miss, without predictions; `"num_unknown"` of the results is
-        their number.
+        `(results, predictions)`: what `score_predictions` returns, and
+        `Predictions`: for each moment `float64 [N, 3]`: start, end and score,
+        best first, within `[0, duration]`; all that the protocol ranks, so
+        that scoring them again gives the same results. A sentence of which the
+        model knows no word is a miss, without predictions; `"num_unknown"` of
+        the results is their number.
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
     check_moments(moments)
-    queries = encode_sentences(model, moments, sentence_vectors, shuffle_seed)
-    is_known = known_sentences(model, moments, shuffle_seed)
-    rows, durations = rows_by_video(moments)
-    # The annotators of DiDeMo saw pieces of videos.
-    is_exact = all(moment.num_annotators is None for moment in moments)
-    videos = sorted(durations, key=durations.get)
-    count = strategy.num_replicas_in_sync if strategy else 1
-    shares = [videos[i::count] for i in range(count)]  # of similar length
-    thresholds = {segments_lib.suppression_iou(iou=m, **protocol) for m in ious}
-
-    def search_share(share):
-        found = {}
-        share = {video: durations[video] for video in share}
-        for video in search.encode_videos(
-            model, features, share, grid, is_exact=is_exact
-        ):
-            asked = rows[video.video_id]
-            results = _search(model, queries[asked], video, thresholds, ns)
-            found |= zip(asked, results)
-        nothing = np.zeros((0, 3))
-        return {
-            row: result if is_known[row] else nothing
-            for row, result in found.items()
-        }
-
-    found = {}
-    for _, part in replicas.map_shares(strategy, search_share, shares):
-        found |= part
+    found, saliency, is_known = _find(
+        *(model, moments, features, sentence_vectors, shuffle_seed, grid),
+        limits={
+            segments_lib.suppression_iou(iou=m, **protocol)
+            for m in (*ious, *MAP_IOUS)
+        },
+        top_n=max(*ns, MAP_NUM),
+        clip_seconds=clip_seconds,
+        strategy=strategy,
+    )
     asked = [moments[row] for row in found]
     counts = count_hits(
         asked, list(found.values()), ns=ns, ious=ious, **protocol
@@ -99,10 +91,112 @@ def evaluate(
     counts = add_counts(dict(zip(counts, map(int, c))) for c in everywhere)
     results = fractions(counts, **protocol)
     results["num_unknown"] = int(np.count_nonzero(~is_known))
-    return (
-        results,
-        _gather_predictions(strategy, found, len(moments)),
+    return results, _gather_predictions(
+        strategy, found, saliency, len(moments), clip_seconds
     )
+
+
+def predict(
+    model,
+    moments,
+    features,
+    *,
+    sentence_vectors=None,
+    suppression="none",
+    nms_threshold=0.5,
+    top_n=MAP_NUM,
+    clip_seconds=None,
+):
+    """Searches the video of every query, wherever its moment is.
+
+    Each video and each sentence is encoded once.
+
+    Args:
+        model: See `evaluate`, as the others.
+        moments: List of `Moment`, whose segments are not looked at and may be
+            hidden.
+        features: Likewise.
+        sentence_vectors: Likewise.
+        suppression: `"none"` or `"fixed"`.
+        nms_threshold: Likewise.
+        top_n: Int, the most results of a query.
+        clip_seconds: Likewise.
+
+    Returns:
+        `Predictions`, as of `evaluate`: none for a sentence of which the model
+        knows no word, and 0 as the saliency of all clips.
+    """
+    found, saliency, _ = _find(
+        *(model, moments, features, sentence_vectors, None, None),
+        limits={segments_lib.suppression_iou(suppression, nms_threshold)},
+        top_n=top_n,
+        clip_seconds=clip_seconds,
+    )
+    return _gather_predictions(
+        None, found, saliency, len(moments), clip_seconds
+    )
+
+
+def _find(
+    model,
+    moments,
+    features,
+    sentence_vectors,
+    shuffle_seed,
+    grid,
+    *,
+    limits,
+    top_n,
+    clip_seconds,
+    strategy=None,
+):
+    """What this worker finds: `(found, saliency, is_known)`.
+
+    The first two are dictionaries from the rows of moments to arrays, `[N, 3]`
+    and `[C]`; the last is bool `[Q]`, of all moments. Results are what is left
+    by suppression at any of the `limits`.
+    """
+    queries = encode_sentences(model, moments, sentence_vectors, shuffle_seed)
+    is_known = known_sentences(model, moments, shuffle_seed)
+    rows, durations = rows_by_video(moments)
+    # The annotators of DiDeMo saw pieces of videos.
+    is_exact = all(moment.num_annotators is None for moment in moments)
+    videos = sorted(durations, key=durations.get)
+    count = strategy.num_replicas_in_sync if strategy else 1
+    shares = [videos[i::count] for i in range(count)]  # of similar length
+
+    def search_share(share):
+        found, saliency = {}, {}
+        share = {video: durations[video] for video in share}
+        for video in search.encode_videos(
+            model, features, share, grid, is_exact=is_exact
+        ):
+            asked = rows[video.video_id]
+            results = _search(model, queries[asked], video, limits, top_n)
+            found |= zip(asked, results)
+            if clip_seconds is not None:
+                # As the model scores them: the ranking's scores add up no more.
+                _, scores = search.candidates(
+                    model, queries[asked], video, refined=False
+                )
+                saliency |= zip(
+                    asked,
+                    search.clip_saliency(
+                        video.windows, scores, video.duration, clip_seconds
+                    ),
+                )
+        for row in found:
+            if not is_known[row]:
+                found[row] = np.zeros((0, 3))
+                if row in saliency:
+                    saliency[row] = np.zeros_like(saliency[row])
+        return found, saliency
+
+    found, saliency = {}, {}
+    for _, part in replicas.map_shares(strategy, search_share, shares):
+        found |= part[0]
+        saliency |= part[1]
+    return found, saliency, is_known
 
 
 def rows_by_video(moments):
@@ -114,15 +208,15 @@ def rows_by_video(moments):
     return rows, durations
 
 
-def _search(model, queries, video, thresholds, ns):
+def _search(model, queries, video, limits, top_n):
     """Results of each query, all that some protocol ranks, best first."""
     segments, scores = search.candidates(model, queries, video)
-    count = len(thresholds)
+    count = len(limits)
     places = search.nms(
         np.tile(segments, (count, 1, 1)),
         np.tile(scores, (count, 1)),
-        np.repeat(list(thresholds), len(queries)),
-        max(ns),
+        np.repeat(list(limits), len(queries)),
+        top_n,
     ).numpy()  # [count * Q, M]
     row, rank = np.nonzero(places >= 0)
     kept = np.zeros(scores.shape, bool)
@@ -132,19 +226,27 @@ def _search(model, queries, video, thresholds, ns):
         yield found[np.argsort(-found[:, 2], kind="stable")]
 
 
-def _gather_predictions(strategy, found, num_moments):
-    """Those of all workers, in the order of the moments."""
+def _gather_predictions(strategy, found, saliency, num_moments, clip_seconds):
+    """Those of all workers, in the order of the moments: `Predictions`."""
+    windows = _gather(strategy, found, num_moments, (0, 3))
+    if clip_seconds is None:
+        return Predictions(windows)
+    return Predictions(windows, _gather(strategy, saliency, num_moments, (0,)))
+
+
+def _gather(strategy, found, num_moments, shape):
+    """Arrays by the rows of all workers, as one list; each of any length."""
     rows = replicas.gather_arrays(strategy, np.array([*found], np.int64))
     sizes = replicas.gather_arrays(
         strategy, np.array([*map(len, found.values())], np.int64)
     )
     arrays = replicas.gather_arrays(
-        strategy, np.concatenate([np.zeros((0, 3)), *found.values()])
+        strategy, np.concatenate([np.zeros(shape), *found.values()])
     )
-    predictions = [None] * num_moments
+    gathered = [None] * num_moments
     for row, part in zip(rows, np.split(arrays, np.cumsum(sizes)[:-1])):
-        predictions[row] = part
-    return predictions
+        gathered[row] = part
+    return gathered
 
 
 def encode_sentences(model, moments, sentence_vectors=None, shuffle_seed=None):
@@ -216,8 +318,14 @@ def score_predictions(
         ious: Floats, m of IoU=m.
 
     Returns:
-        Dictionary of fractions: `"R@1,IoU=0.5"` for every n and m, `"mIoU"`;
-        with `"protocol"` (words) and `"num_queries"`.
+        Dictionary of fractions: `"R@1,IoU=0.5"` for every n and m, `"mIoU"`,
+        `"mAP,IoU=0.5"`, `"mAP,IoU=0.75"` and `"mAP"`, the mean over
+        `MAP_IOUS`, see `average_precisions`; with `"protocol"` (words) and
+        `"num_queries"`.
+
+    Raises:
+        ValueError: If a prediction is NaN, or a moment is hidden; names the
+            query.
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
     counts = count_hits(moments, predictions, ns=ns, ious=ious, **protocol)
@@ -252,23 +360,7 @@ def query_hits(moments, predictions, *, ns, ious, **protocol):
     >>> {name: values.tolist() for name, values in found.items()}
     {'R@1,IoU=0.5': [True], 'R@1,IoU=0.9': [False], 'iou': [0.8]}
     """
-    num_true = max((len(moment.segments) for moment in moments), default=1)
-    num_found = max([1, *map(len, predictions)])
-    truth = np.full((len(moments), num_true, 2), np.nan)
-    segments = np.full((len(moments), num_found, 2), np.nan)
-    scores = np.full((len(moments), num_found), -np.inf)
-    for row, (moment, found) in enumerate(
-        zip(moments, predictions, strict=True)
-    ):
-        truth[row, : len(moment.segments)] = moment.segments
-        found = np.asarray(found, np.float64).reshape(-1, 3)
-        if np.isnan(found).any():
-            raise ValueError(
-                f"Predictions for query {moment.query_id!r} must be numbers. "
-                f"Received: {found[np.isnan(found).any(axis=1)][0]}"
-            )
-        segments[row, : len(found)] = found[:, :2]
-        scores[row, : len(found)] = found[:, 2]
+    truth, segments, scores = _as_arrays(moments, predictions)
     overlap = metrics.best_iou(truth, segments)  # [Q, N]
 
     hits, ranked = {}, {}
@@ -286,6 +378,68 @@ def query_hits(moments, predictions, *, ns, ious, **protocol):
     return {**hits, "iou": metrics.top_iou(ranked[max_iou])}
 
 
+def average_precisions(moments, predictions, **protocol):
+    """Average precision of each query, whose mean over queries is mAP.
+
+    Without suppression the first `MAP_NUM` predictions count as they are
+    listed, with suppression the first that it leaves; among these the order
+    is by score. A query without predictions has 0.
+
+    Args:
+        moments: List of `Moment`; may be empty.
+        predictions: See `score_predictions`.
+        **protocol: `suppression` and `nms_threshold`.
+
+    Returns:
+        `float64 [Q, M]`, a column for each of `MAP_IOUS`; see
+        `acnn_tf.metrics.average_precision`.
+
+    Raises:
+        ValueError: See `score_predictions`.
+    """
+    truth, segments, scores = _as_arrays(moments, predictions)
+    found = np.zeros((len(moments), len(MAP_IOUS)))
+    limits = [segments_lib.suppression_iou(iou=m, **protocol) for m in MAP_IOUS]
+    for limit in set(limits):
+        columns = np.flatnonzero(np.equal(limits, limit))
+        if protocol.get("suppression", "none") == "none":
+            order = np.argsort(-scores[:, :MAP_NUM], axis=1, kind="stable")
+        else:
+            order = search.nms(segments, scores, limit, MAP_NUM).numpy()
+        ranked = np.take_along_axis(segments, order[..., None], axis=1)
+        ranked = np.where(order[..., None] >= 0, ranked, np.nan)
+        found[:, columns] = metrics.average_precision(
+            truth, ranked, np.take(MAP_IOUS, columns)
+        )
+    return found
+
+
+def _as_arrays(moments, predictions):
+    """`(truth [Q, M, 2], segments [Q, N, 2], scores [Q, N])`, padded.
+
+    Segments are padded by NaN, scores by `-inf`.
+    """
+    check_not_hidden(moments)
+    num_true = max((len(moment.segments) for moment in moments), default=1)
+    num_found = max([1, *map(len, predictions)])
+    truth = np.full((len(moments), num_true, 2), np.nan)
+    segments = np.full((len(moments), num_found, 2), np.nan)
+    scores = np.full((len(moments), num_found), -np.inf)
+    for row, (moment, found) in enumerate(
+        zip(moments, predictions, strict=True)
+    ):
+        truth[row, : len(moment.segments)] = moment.segments
+        found = np.asarray(found, np.float64).reshape(-1, 3)
+        if np.isnan(found).any():
+            raise ValueError(
+                f"Predictions for query {moment.query_id!r} must be numbers. "
+                f"Received: {found[np.isnan(found).any(axis=1)][0]}"
+            )
+        segments[row, : len(found)] = found[:, :2]
+        scores[row, : len(found)] = found[:, 2]
+    return truth, segments, scores
+
+
 def count_hits(moments, predictions, *, ns=NS, ious=IOUS, **protocol):
     """`score_predictions` in whole numbers, which parts of a split add up.
 
@@ -301,14 +455,23 @@ def count_hits(moments, predictions, *, ns=NS, ious=IOUS, **protocol):
         `"R@1,IoU=0.5"` for every n and m; `"iou"`, the sum of the IoU of
         first results, each rounded to a multiple of 2^-40, in that unit: the
         sum is then exact, in whatever order and parts it is formed, and fits
-        an int64 for 8 million queries; and `"num_queries"`.
+        an int64 for 8 million queries; likewise `"AP"`, the sum of average
+        precisions, and `"AP,IoU=0.5"`; and `"num_queries"`.
     """
     counts = {f"R@{n},IoU={m:g}": 0 for m in ious for n in ns}
-    counts |= {"iou": 0, "num_queries": len(moments)}
+    precisions = average_precisions(moments, predictions, **protocol)
+    columns = {
+        f"AP,IoU={m:g}": precisions[:, MAP_IOUS.index(m)]
+        for m in SHOWN_MAP_IOUS
+    }
+    columns["AP"] = precisions.mean(axis=1)
+    counts |= dict.fromkeys(("iou", *columns), 0)
+    counts["num_queries"] = len(moments)
     found = query_hits(moments, predictions, ns=ns, ious=ious, **protocol)
     first = found.pop("iou")
     counts |= {name: int(np.count_nonzero(hit)) for name, hit in found.items()}
-    counts["iou"] = sum(map(round, (first * _IOU_UNITS).tolist()))
+    for name, values in {"iou": first, **columns}.items():
+        counts[name] = sum(map(round, (values * _UNITS).tolist()))
     return counts
 
 
@@ -351,12 +514,13 @@ def fractions(counts, **protocol):
     num_queries = int(counts["num_queries"])
     if not num_queries:
         raise ValueError("There are no queries to evaluate.")
-    results = {
-        key: int(count) / num_queries
-        for key, count in counts.items()
-        if key not in ("iou", "num_queries")
-    }
-    results["mIoU"] = int(counts["iou"]) / (_IOU_UNITS * num_queries)
+    results = {}
+    for key, count in counts.items():
+        if key.startswith("R@"):
+            results[key] = int(count) / num_queries
+        elif key != "num_queries":
+            name = "mIoU" if key == "iou" else f"m{key}"
+            results[name] = int(count) / (_UNITS * num_queries)
     results["protocol"] = describe_protocol(**protocol)
     results["num_queries"] = num_queries
     return results
@@ -428,6 +592,12 @@ def format_table(results, ns=NS, ious=IOUS, title=""):
         row = (results[f"R@{n},IoU={m:g}"] for m in ious)
         lines.append(f"{f'R@{n}':<6}" + "".join(f"{v:9.3f}" for v in row))
     lines.append(f"{'mIoU':<6}{results['mIoU']:9.3f}")
+    if "mAP" in results:
+        columns = (
+            f"   IoU={m:g}: {results[f'mAP,IoU={m:g}']:.3f}"
+            for m in SHOWN_MAP_IOUS
+        )
+        lines.append(f"{'mAP':<6}{results['mAP']:9.3f}{''.join(columns)}")
     return "\n".join([*lines, *unknown_line(results)])
 
 

@@ -1,4 +1,4 @@
-"""R@n, IoU=m and mIoU: numbers over queries, and as Keras metrics."""
+"""R@n, IoU=m and mIoU, as Keras metrics too; average precision."""
 
 import keras
 import numpy as np
@@ -70,6 +70,94 @@ def top_iou(overlap):
         `float64 [Q]`.
     """
     return overlap[:, 0] if overlap.shape[1] else np.zeros(len(overlap))
+
+
+def average_precision(y_true, y_pred, ious):
+    """Average precision of the results of each query.
+
+    One by one, best first, each result takes the true segment that it overlaps
+    most of those that are still free, if their IoU is m or more; else it is
+    wrong. With p_k the share of the first k results that are right,
+
+        AP = 1/M sum over right results k of max over j >= k of p_j
+
+    which is interpolated as in PASCAL VOC 2011. Of true segments that a result
+    overlaps as much, it takes the last, as the public code of QVHighlights
+    does.
+
+    Args:
+        y_true: True segments, `[Q, M, 2]`, rows of NaN where a query has fewer
+            than M. One that has none gets NaN.
+        y_pred: Results, best first, `[Q, N, 2]`; rows of NaN where a query has
+            fewer than N, behind the others.
+        ious: Floats `[K]`, m.
+
+    Returns:
+        `float64 [Q, K]`.
+
+    Example:
+
+    >>> true = [[[0.0, 10.0], [20.0, 30.0]]]
+    >>> found = [[[0.0, 10.0], [50.0, 60.0], [20.0, 28.0]]]
+    >>> average_precision(true, found, ious=[0.5, 0.9]).round(3).tolist()
+    [[0.833, 0.5]]
+    """
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    ious = np.asarray(ious)
+    overlap = segments_lib.iou(y_pred[:, :, None], y_true[:, None])  # [Q, N, M]
+    num_true = np.count_nonzero(~np.isnan(y_true[..., 0]), axis=1)
+    is_free = np.ones((len(y_true), len(ious), y_true.shape[1]), bool)
+    is_right = np.zeros((len(y_true), len(ious), y_pred.shape[1]))
+    for rank in range(y_pred.shape[1]):
+        own = overlap[:, None, rank]  # [Q, 1, M]
+        fits = is_free & (own >= ious[:, None])  # [Q, K, M]
+        # The last of equals.
+        taken = np.where(fits, own, -1.0)[..., ::-1].argmax(axis=-1)
+        taken = y_true.shape[1] - 1 - taken[..., None]
+        found = fits.any(axis=-1)
+        is_right[..., rank] = found
+        left = np.take_along_axis(is_free, taken, axis=-1) & ~found[..., None]
+        np.put_along_axis(is_free, taken, left, axis=-1)
+    precision = is_right.cumsum(axis=-1) / np.arange(1, y_pred.shape[1] + 1)
+    best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    with np.errstate(invalid="ignore"):
+        return (is_right * best).sum(axis=-1) / num_true[:, None]
+
+
+def clip_average_precision(is_positive, scores):
+    """Average precision of the scores of a video's clips.
+
+    The mean, over the points of the precision-recall curve at which recall
+    grows, of the highest precision at that recall or more. Clips of one score
+    are one point of the curve. It is 0 where nothing is positive, 1 where all
+    is.
+
+    Args:
+        is_positive: bool `[C]`.
+        scores: Floats `[C]`.
+
+    Returns:
+        Float.
+
+    Example:
+
+    >>> clip_average_precision([True, False, True], [0.9, 0.5, 0.1])
+    0.8333333333333333
+    >>> clip_average_precision([True, False, True], [0.5, 0.5, 0.5])
+    0.6666666666666666
+
+    Reference: public evaluation of QVHighlights.
+    """
+    is_positive = np.asarray(is_positive, bool)
+    if is_positive.all() or not is_positive.any():
+        return float(is_positive.any())
+    scores, place = np.unique(-np.asarray(scores, float), return_inverse=True)
+    # Of each score, the highest first: clips, and those that are positive.
+    clips = np.bincount(place, minlength=len(scores))
+    right = np.bincount(place[is_positive], minlength=len(scores))
+    precision = right.cumsum() / clips.cumsum()
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(best[right > 0].mean())
 
 
 @keras.saving.register_keras_serializable(package="acnn_tf")

@@ -12,10 +12,14 @@ A run's dataset is that of its training unless you name another. The file of
 predictions may be anybody's: a line for each query, {"qid": ..., "query": ...,
 "vid": ..., "pred_relevant_windows": [[start, end, score], ...]}, in seconds.
 
-Prints R@n, IoU=m (share of queries with one of the top n results at IoU >= m)
-and mIoU (mean IoU of the first result), and the protocol of suppression, which
-changes all but R@1 and mIoU. With --strategy several devices or machines share
-the videos. If an input is bad, says which file and line.
+Prints R@n, IoU=m (share of queries with one of the top n results at IoU >= m),
+mIoU (mean IoU of the first result) and mAP (mean over IoU=.5, .55, ..., .95 of
+the mean average precision of ten results), and the protocol of suppression,
+which changes all but R@1 and mIoU. Of QVHighlights also what its own protocol
+measures (acnn_tf.qvhighlights); predictions may then have
+"pred_saliency_scores", one for each two seconds. With --strategy several
+devices or machines share the videos. If an input is bad, says which file and
+line.
 """
 
 import dataclasses
@@ -101,7 +105,7 @@ def measure(evaluate, model, split, **options):
     return tables, predictions
 
 
-def evaluate_model(split, strategy, render, **protocol):
+def evaluate_model(split, strategy, render, with_highlights, **protocol):
     """Returns tables by their titles, and the predictions."""
     with strategy.scope():
         model = run_models.load_model(
@@ -115,8 +119,11 @@ def evaluate_model(split, strategy, render, **protocol):
         model.grid = dataclasses.replace(model.grid, lengths=lengths)
     if strategy.extended.should_checkpoint:
         command.tell_unknown(split.features, model)
+    evaluate = acnn_tf.evaluation.evaluate
+    if with_highlights:
+        evaluate = acnn_tf.qvhighlights.evaluate
     tables, predictions = measure(
-        acnn_tf.evaluation.evaluate, model, split, strategy=strategy, **protocol
+        evaluate, model, split, strategy=strategy, **protocol
     )
     results = tables["model"]
     results["num_parameters"] = sum(
@@ -149,6 +156,9 @@ def show(tables):
         title = title if FLAGS.predictions else f"{title} on {FLAGS.split}"
         table = acnn_tf.evaluation.format_table(results, title=title)
         print(table, end="\n\n")
+        if "R1,IoU=0.5" in results:
+            table = acnn_tf.qvhighlights.format_table(results, title=title)
+            print(table, end="\n\n")
 
 
 def run():
@@ -164,6 +174,7 @@ def run():
         FLAGS.split, **data, with_features=not FLAGS.predictions
     )
     protocol = command.given("suppression", "nms_threshold")
+    with_highlights = data["dataset"] == "qvhighlights"
     if FLAGS.predictions:
         predictions = acnn_tf.data.read_predictions(
             FLAGS.predictions, split.moments, FLAGS.allow_missing
@@ -171,11 +182,15 @@ def run():
         results = acnn_tf.evaluation.score_predictions(
             split.moments, predictions, **protocol
         )
+        if with_highlights:
+            results |= acnn_tf.qvhighlights.score_predictions(
+                split.moments, predictions, **protocol
+            )
         tables = {"predictions": results}
     else:
         render = scenes.render if data["dataset"] == "synthetic" else None
         tables, predictions = evaluate_model(
-            split, strategy, render, **protocol
+            split, strategy, render, with_highlights, **protocol
         )
     if not strategy.extended.should_checkpoint:
         return  # The first of the workers says it.

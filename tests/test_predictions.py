@@ -31,12 +31,14 @@ def test_predictions_of_others_are_read_in_the_order_of_the_annotations(
     tmp_path,
 ):
     # A whole-number id, no video, something else besides, an empty line.
-    first, second = _read(
+    predictions = _read(
         tmp_path,
         '{"qid": 2, "pred_relevant_windows": [], "pred_saliency_scores": [1]}',
         "",
         _line(windows="[[0, 5, -1], [2, 2, 3.5]]"),
     )
+    (first, second), saliency = predictions, predictions.saliency
+    assert saliency == [None, [1]]
     assert first.tolist() == [[0, 5, -1], [2, 2, 3.5]]
     assert second.shape == (0, 3)
 
@@ -61,6 +63,8 @@ def test_a_bad_line_is_named_with_its_file(refused, tmp_path):
         (_line(windows="[[0, 5, Infinity]]"), "three finite numbers"),
         (_line(windows=f"[[0, {10**400}, 1]]"), "three finite numbers"),
         (_line(windows="[[5, 4, 0.9]]"), "ends before it starts"),
+        (_line()[:-1] + ', "pred_saliency_scores": 1}', "list of finite"),
+        (_line()[:-1] + ', "pred_saliency_scores": [NaN]}', "list of finite"),
     ):
         message = rf"predictions\.jsonl:2: .*{message}"
         with refused(DataError, message, line=line[:80]):

@@ -18,6 +18,7 @@ from acnn_tf.search.encoding import (
 from acnn_tf.search.index_files import IndexFileError
 from acnn_tf.search.moment_index import FoundMoment, MomentIndex
 from acnn_tf.search.ranking import candidates, consensus, decay, nms
+from acnn_tf.search.saliency import clip_saliency
 from acnn_tf.search.shards import (
     assign_videos,
     describe_shards,
@@ -32,6 +33,7 @@ __all__ = [
     "MomentIndex",
     "assign_videos",
     "candidates",
+    "clip_saliency",
     "consensus",
     "decay",
     "describe_shards",

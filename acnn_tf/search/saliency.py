@@ -1,0 +1,41 @@
+"""From scores of windows to scores of equal parts of a video."""
+
+import numpy as np
+
+
+def clip_saliency(windows, scores, duration, clip_seconds):
+    """How likely each clip lies in the moment, by the windows that hold it.
+
+        saliency_c = sum_w softmax(scores)_w |w and c| / |c|
+
+    The softmax of a query's scores over the windows of a video says where the
+    moment may be; a clip is as salient as the windows that hold it, each of
+    which counts by the share of the clip within it. Clips of one window differ
+    by what other windows hold them. The best of these windows alone, in place
+    of the sum, leaves all its clips equal; docs/results.md compares the two.
+
+    Args:
+        windows: `[W, 2]`, seconds: all windows of a video.
+        scores: `[Q, W]`, of each with some queries, as a model gives them.
+        duration: Float, seconds of the video.
+        clip_seconds: Float, seconds of a clip. What is left of the video after
+            the last whole clip is none.
+
+    Returns:
+        `float64 [Q, C]`, in `[0, 1]`.
+
+    Example:
+
+    >>> windows = [[0.0, 4.0], [2.0, 6.0]]
+    >>> clip_saliency(windows, [[0.0, 0.0]], 6.5, clip_seconds=2.0).tolist()
+    [[0.5, 1.0, 0.5]]
+    """
+    start, end = np.asarray(windows, np.float64).T
+    scores = np.asarray(scores, np.float64)
+    first = clip_seconds * np.arange(int(duration / clip_seconds))
+    shared = np.minimum(end[:, None], first + clip_seconds)
+    shared = shared - np.maximum(start[:, None], first)
+    share = np.maximum(shared, 0.0) / clip_seconds  # [W, C]
+    weight = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)  # [Q, W]
+    return weight @ share
