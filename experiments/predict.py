@@ -1,4 +1,4 @@
-r"""Finds moments in video files by sentences.
+r"""Finds moments in video files by sentences, or for a dataset's queries.
 
   python -m experiments.predict --workdir=runs/mine --video=holiday.mp4 \
       --query="a dog jumps into the water"
@@ -7,6 +7,8 @@ r"""Finds moments in video files by sentences.
       --clip_out=clips
   python -m experiments.predict --model=zero_shot --encoder=clip:weights \
       --video=holiday.mp4 --query="a dog jumps into the water"
+  python -m experiments.predict --workdir=runs/qvh --dataset=qvhighlights \
+      --data_dir=data/QVHighlights --split=test --out=submission.jsonl
 
 --encoder names the encoder of the frames where the model does not, or where its
 weights are in a folder; with --model=zero_shot it is all there is. --video is a
@@ -17,6 +19,12 @@ time; without --video the whole index is searched.
 Prints start, end and score, best first. The score is how likely the moment is
 the right one, by the calibration of the run (experiments.calibrate). Without
 one, as zero_shot has none, it compares moments of one sentence only.
+
+With --out the queries of a dataset are answered, whose moments may be hidden,
+each in its own video; videos are those of its features. A line for each query
+has what evaluation servers take: "qid", "query", "vid", ten
+"pred_relevant_windows" unless --top is given, best first, and
+"pred_saliency_scores", one for each two seconds of the video.
 """
 
 import os
@@ -25,15 +33,18 @@ import sys
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.annotations import SPLITS
+from acnn_tf.data.datasets import qvhighlights
 from acnn_tf.files.names import file_name
 from acnn_tf.files.problems import DataError
-from experiments import moment_lists, queries
+from experiments import moment_lists, queries, splits
 from export import command, run_models
 from export.progress import Progress
 from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(queries)
+flags.adopt_module_key_flags(splits)
 
 flags.DEFINE_string("workdir", None, "Folder of a run, whose model searches.")
 run_models.define_flags()
@@ -65,11 +76,25 @@ flags.DEFINE_string(
     "File to draw the best video of the sentence to, with its moments and "
     "frames; of several sentences, one each.",
 )
+flags.DEFINE_string(
+    "out", None, "File to write the answers to the queries of --dataset to."
+)
+flags.DEFINE_enum("split", "test", SPLITS, "Split of the dataset to answer.")
 # Of a moment of which it is said that there is none such.
 _UNLIKELY = 0.1
 
 
+# What goes with sentences and videos of one's own.
+_OWN = (
+    *("query", "queries_file", "video", "index", "min_score", "json"),
+    *("format", "clip_out", "picture"),
+)
+
+
 def run():
+    if FLAGS.out or FLAGS.dataset:
+        answer_dataset()
+        return
     if FLAGS.json and FLAGS.format:
         raise ValueError("Give --json or --format, not both.")
     sentences = queries.read_queries(**command.given("query", "queries_file"))
@@ -111,6 +136,50 @@ def run():
     if problems:
         raise DataError(problems)
     queries.refuse_unknown(unknown)
+
+
+def answer_dataset():
+    """Writes the answers to all queries of a split."""
+    given = [f"--{name}" for name in _OWN if FLAGS[name].value]
+    if given:
+        raise ValueError(f"--out goes without {', '.join(given)}.")
+    if not FLAGS.out:
+        raise ValueError("--dataset needs --out, the file to write.")
+    run_models.check_choice(FLAGS.workdir, FLAGS.model)
+    data = command.flag_values(splits)
+    if FLAGS.workdir and not FLAGS.dataset:
+        data = splits.settings_of_run(FLAGS.workdir, FLAGS.split) | data
+    split = splits.load_split(FLAGS.split, **data)
+    moments = split.moments
+    model = run_models.load_model(
+        FLAGS.workdir,
+        features=split.features,
+        with_sentences=split.sentence_vectors is None,
+        **command.given("model", "encoder"),
+    )
+    command.tell_unknown(split.features, model)
+    predictions = acnn_tf.evaluation.predict(
+        model,
+        moments,
+        split.features,
+        sentence_vectors=split.sentence_vectors,
+        suppression="fixed",
+        top_n=FLAGS.top if FLAGS["top"].present else acnn_tf.evaluation.MAP_NUM,
+        clip_seconds=qvhighlights.CLIP_SECONDS,
+        **command.given("nms_threshold"),
+    )
+    unknown = [row for row, found in enumerate(predictions) if not len(found)]
+    for row in unknown:
+        predictions[row] = [[0.0, moments[row].duration, 0.0]]
+    acnn_tf.data.write_predictions(FLAGS.out, moments, predictions)
+    print(f"wrote {len(moments)} answers to {FLAGS.out}", file=sys.stderr)
+    if unknown:
+        print(
+            f"Of {len(unknown)} sentences the model knows no word, the first "
+            f"{moments[unknown[0]].query!r}: as servers refuse a query without "
+            "an answer, theirs is the whole video.",
+            file=sys.stderr,
+        )
 
 
 def add(retriever, paths):
