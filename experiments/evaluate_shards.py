@@ -4,13 +4,14 @@ r"""Evaluates a trained model on a large split in shards, on any machines.
       --out=runs/charades/val --num_shards=16 \
       --direct_num_workers=2 --direct_running_mode=multi_processing
 
-The same table as experiments.evaluate, to the last digit. Flags that name data
-and protocol are those of that command; others are Apache Beam's, as in
-experiments.encode_corpus. Each shard holds the queries of some videos and
-writes two files into --out, `....predictions.jsonl`, which
-experiments.evaluate reads (all of them in one file, in any order), and
-`....counts.json`, hits in whole numbers, which add up to those of the split.
-Killed and started again, the command evaluates what is missing.
+The same table as experiments.evaluate, to the last digit, but for that of
+QVHighlights' own protocol. Flags that name data and protocol are those of that
+command; others are Apache Beam's, as in experiments.encode_corpus. Each shard
+holds the queries of some videos and writes two files into --out:
+`....predictions.jsonl`, which experiments.evaluate reads (all of them in one
+file, in any order), and `....counts.json`, hits in whole numbers, which add up
+to those of the split. Killed and started again, the command evaluates what is
+missing.
 """
 
 import functools
