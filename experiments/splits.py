@@ -100,12 +100,12 @@ argument_flags.define(
     data_dir="Folder in which files are found by their usual names.",
     annotations="File of sentences and moments.",
     durations="JSON or CSV file of the seconds of each video.",
-    num_frames="JSON file of the number of frames of each video.",
+    num_frames="JSON file, or pickle, of the number of frames of each video.",
     features="Clip features: HDF5, TFRecord or a folder of .npy.",
     clip_seconds="Seconds from one clip to the next. Default: as the features "
     "say.",
-    sentence_vectors="A vector for each query, in place of words: HDF5 or a "
-    "folder of .npy.",
+    sentence_vectors="A vector for each query, in place of words: HDF5, a "
+    "folder of .npy, or the clip-sentvec.pkl of TACoS.",
     skip_bad="Leave out bad annotations and videos, and go on.",
     num_scenes="Training videos of --dataset=synthetic.",
 )

@@ -33,7 +33,7 @@ _DURATIONS = (
     "durations.json",
     "Charades_v1_{split}.csv",
 )
-_NUM_FRAMES = ("num_frames.json",)
+_NUM_FRAMES = ("num_frames.json", "video_allframes_info.pkl")
 
 # Seconds, or frames: what is shorter is a slip of the pen.
 _SHORTEST = 1e-3

@@ -413,7 +413,9 @@ class SentenceVectors:
     the row.
 
     Args:
-        path: `.hdf5` or `.h5` file, or a folder of `.npy` files.
+        path: `.hdf5` or `.h5` file, a folder of `.npy` files, or a pickle, of
+            which nothing is run: `{train,test}_clip-sentvec.pkl`, see
+            `acnn_tf.files.pickles.PickleFile`.
 
     Attributes:
         path: Where the vectors lie.

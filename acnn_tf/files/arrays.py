@@ -1,4 +1,4 @@
-"""One door for files of named arrays: HDF5, TFRecord, folders of `.npy`.
+"""One door for files of named arrays: HDF5, TFRecord, pickles, `.npy`.
 
 Features of videos and vectors of sentences come in here, whoever wrote them
 and whichever library reads them. A reader has what `Arrays` has, which checks
@@ -19,6 +19,7 @@ import numpy as np
 
 from acnn_tf.files.hdf5 import HDF5File, TensorFlowIOFile
 from acnn_tf.files.manifests import read_manifest, save_manifest
+from acnn_tf.files.pickles import PickleFile
 from acnn_tf.files.problems import AGAIN, FeatureError, fail
 from acnn_tf.files.text import MAX_DESCRIPTION_BYTES
 from acnn_tf.files.tfrecord import TFRecordFiles
@@ -26,6 +27,7 @@ from acnn_tf.files.tfrecord import TFRecordFiles
 _SCALAR_FILE, _ENCODER_FILE = "clip_seconds.txt", "encoder.json"
 _HDF5 = (".hdf5", ".h5")
 _TFRECORD = (".tfrecord", ".tfrecords")
+_PICKLE = (".pkl", ".pickle")
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -40,10 +42,11 @@ _OTHERS = {
 def open_arrays(path, reader="auto"):
     """Opens a file of named arrays: `Arrays`.
 
-    The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, or a folder of
-    `.npy` or `.tfrecord` files. HDF5 and TFRecord files may be remote, such as
-    `s3://...`, if TensorFlow can read there. HDF5 is read by `"h5py"`, which is
-    `"auto"`, or `"tfio"` (tensorflow-io).
+    The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, a pickle (`.pkl`,
+    of which nothing is run), or a folder of `.npy` or `.tfrecord` files. HDF5
+    and TFRecord files may be remote, such as `s3://...`, if TensorFlow can read
+    there. HDF5 is read by `"h5py"`, which is `"auto"`, or `"tfio"`
+    (tensorflow-io).
 
     Example:
 
@@ -62,28 +65,30 @@ def open_arrays(path, reader="auto"):
     remote = "://" in path
     if not remote and not os.path.exists(path):
         raise FileNotFoundError(
-            f"{path} is not there: it should be an HDF5 file, a TFRecord file "
-            "or a folder of .npy files"
+            f"{path} is not there: it should be an HDF5 file, a TFRecord file, "
+            "a pickle or a folder of .npy files"
         )
     if not path.endswith(_HDF5) and reader != "auto":
         raise ValueError(
             f"`reader` {reader!r} reads HDF5 files. Received: {path}"
         )
-    if path.endswith(_HDF5 + _TFRECORD):
+    if path.endswith(_HDF5 + _TFRECORD + _PICKLE):
         files = [path]
     elif not remote and os.path.isdir(path):
         names = sorted(os.listdir(path))
         files = [os.path.join(path, n) for n in names if n.endswith(_TFRECORD)]
     else:
         raise ValueError(
-            "Expected a .hdf5, .h5 or .tfrecord file, or a folder of .npy or "
-            f".tfrecord files. Received: {path}"
+            "Expected a .hdf5, .h5, .tfrecord or .pkl file, or a folder of "
+            f".npy or .tfrecord files. Received: {path}"
         )
     if not remote:
         for file in files:
             _check_regular(file)
     if path.endswith(_HDF5):
         source = TensorFlowIOFile(path) if reader == "tfio" else HDF5File(path)
+    elif path.endswith(_PICKLE):
+        source = PickleFile(path)
     else:
         source = TFRecordFiles(path, files) if files else NpyFolder(path)
     return Arrays(source)
@@ -104,7 +109,7 @@ class Arrays:
     """Named arrays of floats, checked alike wherever they come from.
 
     Args:
-        source: `HDF5File`, `TensorFlowIOFile`, `NpyFolder` or
+        source: `HDF5File`, `TensorFlowIOFile`, `NpyFolder`, `PickleFile` or
             `TFRecordFiles`, which this closes.
 
     Attributes:

@@ -12,7 +12,8 @@ import re
 import unicodedata
 
 from acnn_tf.files.manifests import check_file
-from acnn_tf.files.problems import Problem
+from acnn_tf.files.pickles import kind_of, read_pickle, text_of
+from acnn_tf.files.problems import FeatureError, Problem
 
 # A line is a record, and the largest of the datasets, a video's predictions,
 # has 100 kB. Python takes up to 30 times as many bytes as JSON has.
@@ -229,18 +230,22 @@ def _not_utf8(error):
 def read_numbers(path, problems):
     """Reads one number above 0 per video: durations, or counts of frames.
 
-    From JSON, `{video: number}`, or CSV with the columns `id` and `length`, as
-    that of Charades. What is malformed, or not as the file's manifest says,
-    goes to the list `problems`.
+    From JSON, `{video: number}`; CSV with the columns `id` and `length`, as
+    that of Charades; or a pickle of such a dictionary, of which nothing is
+    run, as `video_allframes_info.pkl` of TACoS. What is malformed, or not as
+    the file's manifest says, goes to the list `problems`.
     """
     path = os.fspath(path)
     damage = check_file(path)
     if damage:
         problems += damage
         return {}
-    items = (
-        _csv_items(path) if path.endswith(".csv") else json_items(path, dict)
-    )
+    if path.endswith(".csv"):
+        items = _csv_items(path)
+    elif path.endswith(".pkl"):
+        items = _pickled_items(path)
+    else:
+        items = json_items(path, dict)
     numbers, line = {}, None
     for line, item in items:
         try:
@@ -292,6 +297,27 @@ def _csv_items(path):
         except (KeyError, ValueError):
             number = entry.get("length")
         yield line, (entry.get("id", ""), number)
+
+
+def _pickled_items(path):
+    try:
+        value, _ = read_pickle(path)
+        if type(value) is not dict:
+            raise ValueError(
+                "expected a dictionary from video to number, found "
+                f"{kind_of(value)}"
+            )
+    except FeatureError as error:
+        yield 1, ValueError(error.problems[0].message)
+        return
+    except ValueError as error:
+        yield 1, error
+        return
+    for number, (video, length) in enumerate(value.items(), start=1):
+        try:
+            yield number, (text_of(video), length)
+        except (TypeError, ValueError) as error:
+            yield number, ValueError(f"the name of a video: {error}")
 
 
 def is_number(value):
