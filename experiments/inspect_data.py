@@ -88,7 +88,7 @@ def window_grid():
     return WindowGrid(lengths, frame_rate=rate, **command.given("overlap"))
 
 
-def load(annotations, features=None, **others):
+def load(grid, annotations, features=None, **others):
     """Reads: `(moments, problems, number of records dropped, features)`."""
     problems, path, features = [], features, None
     moments = read_moments(
@@ -105,7 +105,7 @@ def load(annotations, features=None, **others):
                 path, clip_seconds=FLAGS.clip_seconds
             ) as features:
                 sound, found = inspection.with_usable_features(
-                    moments, features
+                    moments, features, grid
                 )
         except FeatureError as error:
             sound, found = [], error.problems
@@ -127,7 +127,7 @@ def run():
             FLAGS.split,
             **command.given(*splits.FILES),
         )
-        moments, problems, dropped, features = load(**paths)
+        moments, problems, dropped, features = load(grid, **paths)
         counts = {"videos": len({moment.video_id for moment in moments})}
         counts["queries"] = len(moments)
         counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))

@@ -99,6 +99,13 @@ _TABLE = {
             None,
             "Steps between the windows of a context; none makes them adjacent.",
         ),
+        "context_length": (
+            or_none(float),
+            None,
+            "Length of the windows of a context, adjacent to the window, in "
+            "the unit of the windows; 128 frames in the code of the paper. "
+            "none: of the window's own length, by --dilation.",
+        ),
         "embedding_dim": (int, 128, "Width of window and query vectors."),
         "hidden_dim": (
             or_none(int),

@@ -13,6 +13,7 @@ import os
 from acnn_tf.encoders import descriptions
 from acnn_tf.files.atomic import write_text
 from acnn_tf.files.manifests import digest
+from acnn_tf.files.names import paths_of
 
 NAME = "flags.txt"
 # Flags that change neither what is learned nor what is kept. `epochs` may
@@ -127,6 +128,8 @@ def find(path, workdir):
     Raises:
         FileNotFoundError: Says where it was looked for.
     """
+    if len(paths_of(path)) > 1:
+        return ",".join(find(one, workdir) for one in paths_of(path))
     if os.path.exists(path) or os.path.isabs(path) or "://" in path:
         return path
     folders, folder = [], os.path.abspath(workdir)

@@ -101,7 +101,8 @@ argument_flags.define(
     annotations="File of sentences and moments.",
     durations="JSON or CSV file of the seconds of each video.",
     num_frames="JSON file, or pickle, of the number of frames of each video.",
-    features="Clip features: HDF5, TFRecord or a folder of .npy.",
+    features="Features: HDF5, TFRecord, or a folder of .npy, one for each "
+    "video or, VIDEO_START_END.npy in frames, for each window.",
     clip_seconds="Seconds from one clip to the next. Default: as the features "
     "say.",
     sentence_vectors="A vector for each query, in place of words: HDF5, a "

@@ -10,6 +10,8 @@ import sys
 
 from absl import app, flags, logging
 
+from acnn_tf.files.names import paths_of
+
 # What Ctrl-C and a reader that has gone end a process with, as for a shell.
 INTERRUPTED, UNREAD = 130, 141
 # Lines that were said, and need not be said again.
@@ -124,10 +126,15 @@ def flag_values(module):
 
 
 def absolute(path):
-    """A path that means the same in all folders; an address stays as it is."""
-    if path is None or "://" in path:
+    """A path that means the same in all folders; an address stays as it is.
+
+    Of several, see `paths_of`, each does.
+    """
+    if path is None:
         return path
-    return os.path.abspath(path)
+    return ",".join(
+        one if "://" in one else os.path.abspath(one) for one in paths_of(path)
+    )
 
 
 def given(*names):

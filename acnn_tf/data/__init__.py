@@ -12,7 +12,10 @@ _NAMES = {
     "cutting": ("cut_video",),
     "durations": ("video_seconds",),
     "extraction": ("encode_video", "extract", "find_videos"),
-    "features": ("ClipFeatures", "open_features", "write_features"),
+    "features": (
+        *("ClipFeatures", "WindowFeatures", "open_features"),
+        *("pack_windows", "write_features"),
+    ),
     "pair_batches": ("training_pairs",),
     "predictions": ("read_predictions", "write_predictions"),
     "sentences": (

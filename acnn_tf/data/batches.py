@@ -14,7 +14,13 @@ import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.annotations import check_moments
-from acnn_tf.data.windows import check_clips, check_features, check_queries
+from acnn_tf.data.windows import (
+    VideoWindows,
+    check_clips,
+    check_features,
+    check_queries,
+    contexts_of,
+)
 
 # Batches over which examples are sorted by their number of windows.
 _GROUP = 8
@@ -166,8 +172,13 @@ def check_examples(moments, queries, features, model, batch_size):
         )
     if isinstance(features, dict):
         for video_id, duration in durations.items():
-            check_clips(model, features[video_id], video_id, duration)
-            if not np.isfinite(features[video_id]).all():
+            clips = features[video_id]
+            check_clips(model, clips, video_id, duration)
+            # Those of windows are still to be read, and are then checked.
+            if (
+                not isinstance(clips, VideoWindows)
+                and not np.isfinite(clips).all()
+            ):
                 raise ValueError(
                     f"video {video_id!r}: has features that are not finite; "
                     "extract them again, or leave out its moments"
@@ -239,6 +250,12 @@ def training_videos(
     if not 0 <= crop <= 1:
         raise ValueError(f"`crop` must be in [0, 1]. Received: {crop}")
     queries = check_examples(moments, queries, features, model, batch_size)
+    if isinstance(features[moments[0].video_id], VideoWindows):
+        raise ValueError(
+            "Features of windows are trained on as pairs of a window and a "
+            "query (`training_pairs`, or --batches=pairs): their videos have "
+            "no clips."
+        )
     _check_memory(moments, model, batch_size)
     ids = moment_ids(moments)
     clip_seconds = model.clip_seconds
@@ -264,7 +281,7 @@ def training_videos(
         overlap, offset = window_targets(
             windows, truth, model.offset_unit, frame_rate, min_iou
         )
-        contexts = model.grid.contexts(windows, model.context_size)
+        contexts = contexts_of(model, windows, duration)
         return clip, contexts.astype(np.float32), duration, overlap, offset
 
     def batches():

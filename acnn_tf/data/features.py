@@ -1,4 +1,4 @@
-"""Clip features: video id -> float32 `[T, D]`, from HDF5, .npy, TFRecord."""
+"""Features: video id -> clips `[T, D]`, or windows, from files of anybody."""
 
 import collections
 import collections.abc
@@ -6,12 +6,20 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 
 import numpy as np
 
-from acnn_tf.data.windows import clips_problem
+from acnn_tf.data.datasets import DATASETS
+from acnn_tf.data.windows import VideoWindows, clips_problem
 from acnn_tf.encoders import descriptions
-from acnn_tf.files.arrays import Arrays, NpyFolder, open_arrays, write_npy
+from acnn_tf.files.arrays import (
+    Arrays,
+    NpyFolder,
+    open_arrays,
+    write_npy,
+    write_packed,
+)
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.hdf5 import HDF5File, write_hdf5
 from acnn_tf.files.manifests import (
@@ -30,6 +38,9 @@ from acnn_tf.files.tfrecord import TFRecordFiles, write_tfrecord
 
 # Videos whose width is compared before any is trusted.
 _LOOKED_AT = 5
+# The name of a window, in frames, and how many a second has unless it is said.
+_WINDOW = re.compile(r"(.+?)(?:\.avi)?_(\d{1,9})_(\d{1,9})", re.ASCII)
+_FRAME_RATE = DATASETS["tacos"].frame_rate
 
 
 def open_features(path, *, clip_seconds=None, reader="auto"):
@@ -45,13 +56,17 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
               is known what made the features, `encoder`.
             - folder of `VIDEO.npy`, with `clip_seconds.txt`, `encoder.json`.
             - `.tfrecord`, or a folder of them: see `TFRecordFiles`.
+            - any of these with one `[D]` per window, `VIDEO_START_END`, in
+              place of one `[T, D]` per video, or what `pack_windows` has
+              made of them: see `WindowFeatures`.
         clip_seconds: Float, seconds from one clip to the next; needed where
-            the file does not say.
+            the file does not say. Of windows, seconds of a frame; default:
+            those of TACoS, 1 / 29.4.
         reader: `"h5py"` or `"tfio"` (tensorflow-io, where its ops load), for
             HDF5. Default `"auto"`: h5py.
 
     Returns:
-        `ClipFeatures`.
+        `ClipFeatures`, or `WindowFeatures`.
 
     Raises:
         FeatureError: If the file is damaged or empty, or does not agree with
@@ -69,10 +84,21 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
         )
     arrays = open_arrays(path, reader)
     try:
-        return ClipFeatures(arrays, clip_seconds)
+        kind = WindowFeatures if _holds_windows(arrays) else ClipFeatures
+        return kind(arrays, clip_seconds)
     except FeatureError:
         arrays.close()
         raise
+
+
+def _holds_windows(arrays):
+    """Whether there is a vector for each window, by the first that is whole."""
+    for name in arrays.names[:_LOOKED_AT]:
+        if not _WINDOW.fullmatch(name):
+            return False
+        with contextlib.suppress(FeatureError):
+            return arrays.read(name).ndim == 1
+    return False
 
 
 class ClipFeatures(collections.abc.Mapping):
@@ -178,12 +204,14 @@ class ClipFeatures(collections.abc.Mapping):
                 "extract all of them alike",
             )
 
-    def problems(self, durations=None):
+    def problems(self, durations=None, grid=None):
         """Reads everything and returns all that is wrong with it.
 
         Args:
             durations: Dictionary from video id to seconds, which clips are
                 compared with (`acnn_tf.data.windows.clips_problem`).
+            grid: `WindowGrid`, whose windows `WindowFeatures` should have of
+                these videos.
 
         Returns:
             Dictionary from video id to `Problem`. Videos of another width
@@ -245,6 +273,198 @@ class ClipFeatures(collections.abc.Mapping):
 
     def __exit__(self, *_):
         self.close()
+
+
+class WindowFeatures(ClipFeatures):
+    """Read-only mapping from video id to `VideoWindows`.
+
+    For features that come as one vector per window, `VIDEO_START_END` or
+    `VIDEO.avi_START_END`, frames counted from 1, the end not included: TACoS
+    as its authors distribute it, a file each. Vectors are read, and checked,
+    when they are pooled.
+
+    Args:
+        arrays: See `ClipFeatures`.
+        clip_seconds: Seconds of a frame. Default: those of TACoS.
+
+    Raises:
+        FeatureError: Lists the names that are none of windows.
+    """
+
+    def __init__(self, arrays, clip_seconds=None):
+        if arrays.clip_seconds is None and clip_seconds is None:
+            clip_seconds = 1 / _FRAME_RATE
+        super().__init__(arrays, clip_seconds)
+        self._videos, problems = {}, []
+        for name in arrays.names:
+            match = _WINDOW.fullmatch(name)
+            start, end = map(int, match.groups()[1:]) if match else (0, 0)
+            if not 0 < start < end:
+                path, record = arrays.place(name)
+                message = (
+                    f"{name!r}: expected VIDEO_START_END, frames from 1, as "
+                    "the name of a window; rename it, or take it away"
+                )
+                problems.append(Problem(path, record, message))
+                continue
+            windows = self._videos.setdefault(match[1], {})
+            if (start, end) in windows:
+                arrays.fail(
+                    name,
+                    f"is the window of {windows[start, end]!r}, too; remove "
+                    "one of the two",
+                )
+            windows[start, end] = name
+        if problems:
+            raise FeatureError(problems)
+
+    @property
+    def dim(self):
+        """D, as most of the first few windows have it."""
+        if self._dim is None:
+            dims = []
+            for name in self._arrays.names[:_LOOKED_AT]:
+                with contextlib.suppress(FeatureError):
+                    dims += self._arrays.read(name).shape
+            if not dims:
+                self._arrays.read(self._arrays.names[0])
+            self._dim = collections.Counter(dims).most_common(1)[0][0]
+        return self._dim
+
+    def __getitem__(self, video_id):
+        if video_id not in self._videos:
+            raise UnknownIdError(
+                f"{self.path} has no window of video {video_id!r}; extract "
+                "its features, or leave out its queries"
+            )
+        windows = self._videos[video_id]
+        names = list(windows.values())
+
+        def read(rows):
+            vectors = np.empty((len(rows), self.dim), np.float32)
+            for vector, row in zip(vectors, rows):
+                vector[:] = self._vector(names[row])
+            return vectors
+
+        frames = np.array(list(windows), np.int64)
+        return VideoWindows(video_id, frames, read, self.dim, self.path)
+
+    def _vector(self, name):
+        vector = self._arrays.read(name)
+        if vector.shape != (self.dim,):
+            self._arrays.fail(
+                name,
+                f"expected {self.dim} numbers as in the others, found shape "
+                f"{vector.shape}; extract it again",
+            )
+        return vector
+
+    def __contains__(self, video_id):
+        return video_id in self._videos
+
+    def __iter__(self):
+        return iter(self._videos)
+
+    def __len__(self):
+        return len(self._videos)
+
+    def windows(self):
+        """Yields `(name, vector)` of all windows, as float32 `[D]`.
+
+        Names are `VIDEO_START_END`, by video, and by name within it.
+        """
+        for video_id, windows in self._videos.items():
+            for (start, end), name in windows.items():
+                yield f"{video_id}_{start}_{end}", self._vector(name)
+
+    def problems(self, durations=None, grid=None):
+        """Reads everything and returns what is wrong, by video id.
+
+        See `ClipFeatures.problems`. Of each video it is the first.
+        """
+        damage = self._arrays.verify()
+        if damage:
+            raise FeatureError(damage)
+        problems, durations = {}, durations or {}
+        for video_id, windows in self._videos.items():
+            video = self[video_id]
+            try:
+                for name in windows.values():
+                    self._vector(name)
+                if grid is not None and video_id in durations:
+                    own = grid.windows(durations[video_id])
+                    video.rows(own, self.clip_seconds)
+                    problems |= self._stood_for(video_id, video, own)
+            except FeatureError as error:
+                problems[video_id] = error.problems[0]
+            except UnknownIdError as error:
+                message = str(error).removeprefix(f"{self.path} ")
+                problems[video_id] = Problem(self.path, None, message)
+        return problems
+
+    def _stood_for(self, video_id, video, windows):
+        """Notes windows that have none of their own, by video id."""
+        missing = windows[~video.has(windows, self.clip_seconds)]
+        if not len(missing):
+            return {}
+        start, end = np.rint(missing[-1] / self.clip_seconds).astype(int)
+        message = (
+            f"has no window {video_id}_{start}_{end}, which ends with the last "
+            "frame; the one before it stands for it"
+        )
+        return {video_id: Problem(self.path, None, message, dropped=False)}
+
+
+def pack_windows(features, path, progress=None):
+    """Writes features of windows in one file, which is opened at once.
+
+    It is mapped into memory, so that of 161,396 windows only those are read
+    that are asked for.
+
+    Args:
+        features: `WindowFeatures`.
+        path: Folder that is not there yet. `open_features` reads it.
+        progress: Function that is called with the share and the number of
+            windows that are done.
+
+    Raises:
+        FeatureError: If a window cannot be used; the folder is not made.
+        WriteError: If it could not be written, as on a full disk.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> np.save(folder + "/v.avi_1_65.npy", np.ones(4, np.float32))
+    >>> pack_windows(open_features(folder), folder + "/packed")
+    >>> open_features(folder + "/packed")["v"].frames
+    array([[ 1, 65]])
+    """
+    path = os.fspath(path)
+    if os.path.exists(path):
+        raise FileExistsError(
+            f"{path} is there already: remove it, or choose another folder"
+        )
+    names = [
+        f"{video}_{start}_{end}"
+        for video in features
+        for start, end in features[video].frames
+    ]
+
+    def rows():
+        for number, (_, vector) in enumerate(features.windows(), start=1):
+            yield vector
+            if progress is not None:
+                progress(number / len(names), number)
+
+    text = features.encoder and json.dumps(features.encoder)
+    size = 4 * len(names) * features.dim
+    with replacing(path, size=size) as partial:
+        write_packed(
+            *(partial, names, rows(), features.dim),
+            features.clip_seconds,
+            text,
+        )
 
 
 def write_features(path, features, clip_seconds, encoder=None):

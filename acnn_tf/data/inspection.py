@@ -10,19 +10,20 @@ from acnn_tf.files.problems import Problem
 from acnn_tf.files.text import read_numbers
 
 
-def with_usable_features(moments, features):
+def with_usable_features(moments, features, grid=None):
     """Keeps the moments whose videos have features that can be used.
 
-    Reads every video once. Returns them with a list of `Problem`: one for each
-    video whose features are bad, or do not fit its duration, and each moment
-    whose video has none.
+    Those of windows should have all windows of the `WindowGrid`, if one is
+    given. Reads every video once. Returns them with a list of `Problem`: one
+    for each video whose features are bad, or do not fit its duration, and each
+    moment whose video has none.
     """
     durations = {
         moment.video_id: moment.duration
         for moment in moments
         if moment.num_annotators is None  # else they are of pieces
     }
-    found = features.problems(durations)
+    found = features.problems(durations, grid)
     problems, usable = list(found.values()), []
     bad = {video for video, problem in found.items() if problem.dropped}
     for moment in moments:

@@ -21,7 +21,12 @@ from acnn_tf.data.batches import (
     pad,
     window_targets,
 )
-from acnn_tf.data.windows import check_clips, pool_clips, video_pairs
+from acnn_tf.data.windows import (
+    check_clips,
+    contexts_of,
+    pool_clips,
+    video_pairs,
+)
 
 
 def training_pairs(
@@ -85,6 +90,7 @@ def training_pairs(
     queries = check_examples(moments, queries, features, model, batch_size)
     pairs = _Pairs(
         moments,
+        features,
         model,
         every_window=video_negatives > 0,
         min_iou=min_iou,
@@ -222,19 +228,24 @@ class _Pairs:
         ids: `[M]`, see `moment_ids`.
     """
 
-    def __init__(self, moments, model, every_window, **thresholds):
+    def __init__(self, moments, features, model, every_window, **thresholds):
         self.videos, self._distinct = [], []
         self._model = model
         self._durations = {m.video_id: known_duration(m) for m in moments}
         windows, contexts, rows, window, moment = [], [], [], [], []
+        durations = {m.video_id: m.duration for m in moments}
         total = 0
         for video_id, own, window_index, moment_index in video_pairs(
             moments, model.grid, **thresholds
         ):
             if not len(window_index):
                 continue
-            context = model.grid.contexts(own, model.context_size)
-            context = context.astype(np.float32)
+            clips = None
+            if getattr(model.grid, "context_length", None) is not None:
+                clips = features[video_id]
+            context = contexts_of(
+                model, own, durations[video_id], clips
+            ).astype(np.float32)
             used = np.unique(window_index)
             if every_window:
                 used = np.arange(len(own))

@@ -14,6 +14,7 @@ import tensorflow as tf
 from acnn_tf.files.arrays import open_arrays
 from acnn_tf.files.hdf5 import write_hdf5
 from acnn_tf.files.manifests import check_file, replacing_with_manifest
+from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import FeatureError, Problem, UnknownIdError
 from acnn_tf.files.text import normalize
 
@@ -407,7 +408,7 @@ def _vector(numbers, name, dim):
 class SentenceVectors:
     """Sentence vectors by query id, each float32 `[E]`.
 
-    The file may hold a vector per query id. It may as well hold, per
+    A file may hold a vector per query id. It may as well hold, per
     `VIDEO_START_END`, a vector or an array `[N, E]`: query ids are
     `VIDEO_START_END_K` where the annotations have none of their own, and K is
     the row.
@@ -415,18 +416,31 @@ class SentenceVectors:
     Args:
         path: `.hdf5` or `.h5` file, a folder of `.npy` files, or a pickle, of
             which nothing is run: `{train,test}_clip-sentvec.pkl`, see
-            `acnn_tf.files.pickles.PickleFile`.
+            `acnn_tf.files.pickles.PickleFile`. Several of them, with commas
+            between, are taken together.
 
     Attributes:
         path: Where the vectors lie.
         dim: E.
+
+    Raises:
+        FeatureError: If two files have the same name.
     """
 
     def __init__(self, path):
-        self._arrays = open_arrays(path)
-        self._known = frozenset(self._arrays.names)
-        self.path = self._arrays.path
-        self.dim = self._read(self._arrays.names[0]).shape[1]
+        self.path = os.fspath(path)
+        self._known = {}  # name -> the arrays that it is in
+        for one in paths_of(path):
+            arrays = open_arrays(one)
+            for name in arrays.names:
+                if name in self._known:
+                    arrays.fail(
+                        name,
+                        f"is in {self._known[name].path}, too; remove one of "
+                        "the two",
+                    )
+                self._known[name] = arrays
+        self.dim = self._read(next(iter(self._known))).shape[1]
 
     def __getitem__(self, query_id):
         name, row = str(query_id), "0"
@@ -437,9 +451,9 @@ class SentenceVectors:
                 f"{self.path} has no vector for query {query_id!r}, nor for "
                 f"{name!r}; compute it, or leave out the query"
             )
-        vectors = self._read(name)
+        vectors, arrays = self._read(name), self._known[name]
         if vectors.shape[1] != self.dim:
-            self._arrays.fail(
+            arrays.fail(
                 name,
                 f"expected {self.dim} numbers as in the others, found "
                 f"{vectors.shape[1]}",
@@ -447,15 +461,15 @@ class SentenceVectors:
         if int(row) >= len(vectors) or (
             name == str(query_id) and len(vectors) > 1
         ):
-            self._arrays.fail(
+            arrays.fail(
                 name, f"holds {len(vectors)} vectors, wanted for {query_id!r}"
             )
         return vectors[int(row)]
 
     def _read(self, name):
-        vectors = self._arrays.read(name)
+        vectors = self._known[name].read(name)
         if vectors.ndim not in (1, 2) or 0 in vectors.shape:
-            self._arrays.fail(
+            self._known[name].fail(
                 name,
                 "expected a vector or sentences x numbers, found shape "
                 f"{vectors.shape}",
@@ -463,8 +477,9 @@ class SentenceVectors:
         return np.atleast_2d(vectors)
 
     def close(self):
-        """Closes the file."""
-        self._arrays.close()
+        """Closes the files."""
+        for arrays in set(self._known.values()):
+            arrays.close()
 
 
 def read_sentence_vectors(path):

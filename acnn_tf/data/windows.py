@@ -14,6 +14,10 @@ MAX_WINDOWS = 2**22
 # How far clips and duration may differ, whichever is more: so many clips, or
 # such a share of the duration.
 NEAR_CLIPS, NEAR_SHARE = 2, 0.02
+# A step from window to window, at most, as a share of their length.
+_STEP = 0.25
+# Seconds by which rounding may err.
+_HAIR = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,10 @@ class WindowGrid:
         dilation: Steps from a window to the next of its context. Default:
             `1 / (1 - overlap)`, rounded, which makes them adjacent stretches
             of the video that do not overlap.
+        context_length: Length of the windows around a window, in the unit of
+            `lengths`: adjacent stretches before and after it, whatever its
+            own length, as in the code of the paper, where it is 128 frames.
+            Default: `None`, windows of its own length by `dilation`.
 
     Example:
 
@@ -53,6 +61,7 @@ class WindowGrid:
     overlap: float = 0.8
     frame_rate: float | None = None
     dilation: int | None = None
+    context_length: float | None = None
 
     def __post_init__(self):
         lengths = tuple(float(length) for length in self.lengths)
@@ -77,6 +86,13 @@ class WindowGrid:
             raise ValueError(
                 "`dilation` must be a whole number from 1. "
                 f"Received: {self.dilation}"
+            )
+        if self.context_length is not None and not (
+            0 < self.context_length < math.inf
+        ):
+            raise ValueError(
+                "`context_length` must be positive. "
+                f"Received: {self.context_length}"
             )
         if self.frame_rate is not None:
             if not 0 < self.frame_rate < math.inf:
@@ -164,27 +180,37 @@ class WindowGrid:
             return np.array([[0.0, duration]])
         return np.concatenate(parts)
 
-    def contexts(self, windows, size):
-        """Windows around each window, every `dilation` steps.
+    def contexts(self, windows, size, is_there=None):
+        """Windows around each window, by `dilation` or `context_length`.
 
         Args:
-            windows: `[W, 2]`, as one of the two methods above returns them.
+            windows: `[W, 2]`, as one of the two methods above returns them;
+                with a `context_length` in seconds.
             size: Odd int: number of context windows, the window itself in the
                 middle.
+            is_there: Function from segments `[W, 2]` to bool `[W]`: whether
+                the video has them, for a `context_length`. Default: what lies
+                between its start and the end of its last window.
 
         Returns:
             `[W, size, 2]` in the unit of `windows`; `[0, 0]` where the video
-            has no such window.
+            has no such window. With a `context_length` the last one that it
+            has on the way there takes its place, at first the window itself.
 
         Example:
 
         >>> grid = WindowGrid(lengths=(4.0,), overlap=0.5)
         >>> grid.contexts(grid.windows(12.0), size=3)[0].tolist()
         [[0.0, 0.0], [0.0, 4.0], [4.0, 8.0]]
+        >>> grid = WindowGrid(lengths=(4.0,), overlap=0.5, context_length=3)
+        >>> grid.contexts(grid.windows(12.0), size=3)[0].tolist()
+        [[0.0, 4.0], [0.0, 4.0], [4.0, 7.0]]
         """
         if size < 1 or size % 2 == 0:
             raise ValueError(f"`size` must be odd. Received: {size}")
         windows = np.asarray(windows)
+        if self.context_length is not None:
+            return self._adjacent(windows, size // 2, is_there)
         # Windows of one length are one run of rows: a neighbour is a row so
         # many places away, unless it has another length.
         hops = self.dilation * np.arange(-(size // 2), size // 2 + 1)
@@ -194,6 +220,166 @@ class WindowGrid:
         length = windows[:, 1] - windows[:, 0]
         inside &= np.abs(length[index] - length[:, None]) < 1e-6
         return np.where(inside[..., None], windows[index], 0)
+
+    def _adjacent(self, windows, side, is_there):
+        """`contexts` of a `context_length`, so many on each side."""
+        length = self.context_length / (self.frame_rate or 1)
+        end = windows[:, 1].max(initial=0) + _HAIR
+        if is_there is None:
+
+            def is_there(segments):
+                return (segments[:, 0] >= 0) & (segments[:, 1] <= end)
+
+        def at(start, next_to):
+            segments = np.stack([start, start + length], axis=-1)
+            return np.where(is_there(segments)[:, None], segments, next_to)
+
+        contexts = [windows]
+        for hop in range(side):
+            contexts = [
+                at(windows[:, 0] - (hop + 1) * length, contexts[0]),
+                *contexts,
+                at(windows[:, 1] + hop * length, contexts[-1]),
+            ]
+        return np.stack(contexts, axis=1)
+
+
+class VideoWindows:
+    """Features of windows of a video, where there are none of its clips.
+
+    It stands where `[T, D]` clips do, one for each frame, of which only the
+    means over some windows are known.
+
+    Args:
+        video_id: The video.
+        frames: int `[N, 2]`, first frame, counted from 1, and the frame after
+            the last of each window.
+        read: Function from rows of `frames`, int `[M]`, to float32 `[M, D]`.
+        dim: D.
+        path: Where they lie, for messages.
+
+    Attributes:
+        shape: `(T, D)`, with T the last frame of any window.
+
+    Example:
+
+    >>> vectors = np.array([[1.0], [2.0]], np.float32)
+    >>> video = VideoWindows("v", [[1, 3], [2, 4]], vectors.__getitem__, 1)
+    >>> pool_clips(video, [[2, 4], [0, 0]], clip_seconds=1.0).tolist()
+    [[2.0], [0.0]]
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    def __init__(self, video_id, frames, read, dim, path="these features"):
+        self.frames = np.asarray(frames, np.int64)
+        self.shape = int(self.frames[:, 1].max()) - 1, dim
+        self._video_id, self._read, self._path = video_id, read, path
+        codes = _codes(self.frames)
+        self._order = np.argsort(codes)
+        self._codes = codes[self._order]
+        # The last of each length, by length.
+        sizes = self.frames[:, 1] - self.frames[:, 0]
+        order = np.lexsort((self.frames[:, 0], sizes))
+        self._last = dict(zip(sizes[order].tolist(), order.tolist()))
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None):
+        return self._read(np.arange(len(self.frames))).astype(
+            dtype or self.dtype, copy=False
+        )
+
+    def has(self, segments, clip_seconds):
+        """Whether there is a window of each segment `[..., 2]`, in seconds."""
+        return self._rows(_frames_of(segments, clip_seconds)) >= 0
+
+    def rows(self, segments, clip_seconds):
+        """The rows of segments `[..., 2]`, in seconds; -1 without length.
+
+        The authors of TACoS make no window that ends with the last frame of
+        its video. Where ours have one, a step behind theirs, their last one of
+        its length stands for it.
+
+        Raises:
+            UnknownIdError: Names a window that is not there.
+        """
+        frames = _frames_of(segments, clip_seconds)
+        rows = self._rows(frames)
+        missing = (rows < 0) & (frames[..., 1] > frames[..., 0])
+        for place in np.argwhere(
+            missing & (frames[..., 1] > self.shape[0] + 1)
+        ):
+            start, end = frames[tuple(place)]
+            last = self._last.get(int(end - start))
+            if last is not None and (
+                start - self.frames[last, 0] <= _STEP * (end - start)
+            ):
+                rows[tuple(place)] = last
+        missing &= rows < 0
+        if missing.any():
+            start, end = frames[missing][0]
+            raise UnknownIdError(
+                f"{self._path} has no window {self._video_id}_{start}_{end} "
+                f"({len(np.unique(_codes(frames[missing]))):,} of the "
+                f"{len(np.unique(_codes(frames))):,} that are asked for are "
+                "missing); extract their features, or choose the lengths, the "
+                "overlap and the frame rate of those that are there"
+            )
+        return rows
+
+    def pool(self, segments, clip_seconds):
+        """What `pool_clips` makes of clips; `rows` says what it raises."""
+        rows = self.rows(segments, clip_seconds)
+        pooled = np.zeros((*rows.shape, self.shape[1]), np.float32)
+        distinct, index = np.unique(rows[rows >= 0], return_inverse=True)
+        if len(distinct):
+            pooled[rows >= 0] = self._read(distinct)[index]
+        return pooled
+
+    def _rows(self, frames):
+        """Rows of windows `[..., 2]`, -1 where there is none."""
+        codes = _codes(frames)
+        place = np.searchsorted(self._codes, codes)
+        place = np.minimum(place, len(self._codes) - 1)
+        return np.where(self._codes[place] == codes, self._order[place], -1)
+
+
+def _codes(frames):
+    """A number for each window."""
+    return (frames[..., 0] << 32) + frames[..., 1]
+
+
+def _frames_of(segments, clip_seconds):
+    return np.rint(np.asarray(segments) / clip_seconds).astype(np.int64)
+
+
+def contexts_of(model, windows, duration, clips=None, grid=None):
+    """The context windows of a model, as far as a video has them.
+
+    Args:
+        model: Its `grid`, `context_size` and `clip_seconds` count.
+        windows: `[W, 2]` seconds, windows of one video.
+        duration: Float, its seconds.
+        clips: `[T, D]`, or `VideoWindows`, of which those count that are
+            there. They are not read, nor needed without a `context_length`.
+        grid: `WindowGrid` of the windows, if not `model.grid`.
+
+    Returns:
+        `[W, context_size, 2]` seconds, see `WindowGrid.contexts`.
+    """
+
+    def is_there(segments):
+        if isinstance(clips, VideoWindows):
+            return clips.has(segments, model.clip_seconds)
+        return (segments[:, 0] >= 0) & (segments[:, 1] <= duration + _HAIR)
+
+    grid = grid or model.grid
+    if getattr(grid, "context_length", None) is None:
+        return grid.contexts(windows, model.context_size)
+    return grid.contexts(windows, model.context_size, is_there)
 
 
 def odd_size(context_size):
@@ -384,6 +570,8 @@ def check_clips(model, clips, video_id, duration=None, path=None):
             f"{place}video {video_id!r}: has features of shape {shape}, but "
             f"the model learned from clips x {dim}."
         )
+    if isinstance(clips, VideoWindows):
+        return
     if (kind := np.asarray(clips).dtype).kind in "OSUc":
         raise ValueError(
             f"{place}video {video_id!r}: has features of type {kind}, but the "
@@ -438,7 +626,8 @@ def pool_clips(clips, segments, clip_seconds):
 
     Args:
         clips: `[T, D]` features of the clips `[0, clip_seconds)`,
-            `[clip_seconds, 2 * clip_seconds)`, ...
+            `[clip_seconds, 2 * clip_seconds)`, ...; or `VideoWindows`, which
+            has them ready.
         segments: `[..., 2]` in seconds; what lies outside the clips does not
             count.
         clip_seconds: Float.
@@ -451,6 +640,8 @@ def pool_clips(clips, segments, clip_seconds):
     >>> pool_clips(np.array([[2.0], [4.0]]), [0.0, 1.5], 1.0).round(4)
     array([2.6667], dtype=float32)
     """
+    if isinstance(clips, VideoWindows):
+        return clips.pool(segments, clip_seconds)
     clips = np.asarray(clips)
     edges = np.clip(np.asarray(segments) / clip_seconds, 0, len(clips))
     distinct, index = np.unique(edges, return_inverse=True)

@@ -8,6 +8,7 @@ HDF5 file takes no seconds.
 """
 
 import collections
+import contextlib
 import io
 import itertools
 import math
@@ -25,6 +26,7 @@ from acnn_tf.files.text import MAX_DESCRIPTION_BYTES
 from acnn_tf.files.tfrecord import TFRecordFiles
 
 _SCALAR_FILE, _ENCODER_FILE = "clip_seconds.txt", "encoder.json"
+_PACKED_FILE, _NAMES_FILE = "packed.npy", "packed.txt"
 _HDF5 = (".hdf5", ".h5")
 _TFRECORD = (".tfrecord", ".tfrecords")
 _PICKLE = (".pkl", ".pickle")
@@ -43,7 +45,8 @@ def open_arrays(path, reader="auto"):
     """Opens a file of named arrays: `Arrays`.
 
     The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, a pickle (`.pkl`,
-    of which nothing is run), or a folder of `.npy` or `.tfrecord` files. HDF5
+    of which nothing is run), or a folder of `.npy` or `.tfrecord` files, or one
+    that `write_packed` has written. HDF5
     and TFRecord files may be remote, such as `s3://...`, if TensorFlow can read
     there. HDF5 is read by `"h5py"`, which is `"auto"`, or `"tfio"`
     (tensorflow-io).
@@ -90,7 +93,9 @@ def open_arrays(path, reader="auto"):
     elif path.endswith(_PICKLE):
         source = PickleFile(path)
     else:
-        source = TFRecordFiles(path, files) if files else NpyFolder(path)
+        is_packed = os.path.exists(os.path.join(path, _NAMES_FILE))
+        of_npy = PackedFolder if is_packed else NpyFolder
+        source = TFRecordFiles(path, files) if files else of_npy(path)
     return Arrays(source)
 
 
@@ -109,8 +114,8 @@ class Arrays:
     """Named arrays of floats, checked alike wherever they come from.
 
     Args:
-        source: `HDF5File`, `TensorFlowIOFile`, `NpyFolder`, `PickleFile` or
-            `TFRecordFiles`, which this closes.
+        source: `HDF5File`, `TensorFlowIOFile`, `NpyFolder`, `PackedFolder`,
+            `PickleFile` or `TFRecordFiles`, which this closes.
 
     Attributes:
         path: Where the arrays lie.
@@ -172,6 +177,11 @@ class Arrays:
         files = [self.place(name)[0] for name in self.names]
         return dict(collections.Counter(files + self._source.others))
 
+    def verify(self):
+        """Compares with the manifest what opening did not: `Problem`s."""
+        verify = getattr(self._source, "verify", list)
+        return verify()
+
     def close(self):
         """Closes the file."""
         self._source.close()
@@ -226,8 +236,9 @@ class NpyFolder:
         problems = []
         self._manifest = read_manifest(path, problems)
         if self._manifest is not None:
-            scalars = {_SCALAR_FILE, _ENCODER_FILE}.intersection(there)
-            problems += self._manifest.check_names(path, {*files, *scalars})
+            others = {_SCALAR_FILE, _ENCODER_FILE, _NAMES_FILE}
+            others = others.intersection(there)
+            problems += self._manifest.check_names(path, {*files, *others})
         if problems:
             raise FeatureError(problems)
         self.names = [name.removesuffix(".npy") for name in files]
@@ -253,13 +264,8 @@ class NpyFolder:
 
     def read(self, name):
         path, _ = self.place(name)
-        try:
+        with _naming_npy(path):
             return _array(self._bytes(path))
-        except FeatureError:
-            raise
-        except Exception as error:  # those of NumPy are of many kinds
-            said = str(error).partition("\n")[0][:200]
-            fail(path, f"is not a whole .npy file of numbers: {said}; {AGAIN}")
 
     def _bytes(self, path):
         """The bytes of a file, if they are those of the manifest.
@@ -279,27 +285,115 @@ class NpyFolder:
         pass
 
 
+class PackedFolder(NpyFolder):
+    """Rows of the one array in `packed.npy`, by the names in `packed.txt`.
+
+    It is for arrays of which there are too many for a file each. The file of
+    the array is mapped into memory, and of a manifest only its size is
+    compared when it is opened; `verify` compares the rest.
+    """
+
+    def __init__(self, path):
+        super().__init__(path)
+        self._file, names = (
+            os.path.join(path, name) for name in (_PACKED_FILE, _NAMES_FILE)
+        )
+        self.others.append(names)
+        text = self._bytes(names).decode(errors="surrogateescape")
+        self.names = text.split("\n")[:-1]
+        if self._manifest is not None:
+            problems = self._manifest.check(self._file, verify=False)
+            if problems:
+                raise FeatureError(problems)
+        with _naming_npy(self._file):
+            _check_regular(self._file)
+            with open(self._file, "rb") as file:
+                shape, order, dtype = _npy_header(
+                    file, os.path.getsize(self._file)
+                )
+                place = file.tell()
+            if len(shape) != 2 or shape[0] != len(self.names):
+                raise ValueError(
+                    f"has the shape {list(shape)}, but {names} has "
+                    f"{len(self.names):,} names of rows"
+                )
+            self._array = np.memmap(self._file, dtype, "r", place, shape, order)
+        self._row = {name: row for row, name in enumerate(self.names)}
+
+    def place(self, name):
+        return self._file, self._row[name] + 1
+
+    def read(self, name):
+        return np.array(self._array[self._row[name]])
+
+    def verify(self):
+        """Compares every byte with the manifest: a list of `Problem`."""
+        if self._manifest is None:
+            return []
+        return self._manifest.check(self._file)
+
+
+@contextlib.contextmanager
+def _naming_npy(path):
+    """Has errors name the `.npy` file."""
+    try:
+        yield
+    except FeatureError:
+        raise
+    except Exception as error:  # those of NumPy are of many kinds
+        said = str(error).partition("\n")[0][:200]
+        fail(path, f"is not a whole .npy file of numbers: {said}; {AGAIN}")
+
+
 def _array(data):
     """The array of an `.npy` file that is its numbers and no more."""
     file = io.BytesIO(data)
+    shape, order, dtype = _npy_header(file, len(data))
+    array = np.frombuffer(data, dtype, offset=file.tell())
+    return array.reshape(shape, order=order)
+
+
+def _npy_header(file, file_size):
+    """`(shape, order, dtype)` of an `.npy` file that is no more than these."""
     version = np.lib.format.read_magic(file)
     if version not in _NPY_HEADERS:  # which has names of fields
         raise ValueError(f"expected version 1.0 or 2.0, found {version}")
     shape, fortran, dtype = _NPY_HEADERS[version](file)
     if dtype.kind not in "biuf":
         raise ValueError(f"expected numbers, found {dtype}")
-    size, place = math.prod(shape) * dtype.itemsize, file.tell()
-    if min(shape, default=0) < 0 or size != len(data) - place:
+    size, left = math.prod(shape) * dtype.itemsize, file_size - file.tell()
+    if min(shape, default=0) < 0 or size != left:
         raise ValueError(
             f"its shape {list(shape)} of {dtype} takes {size:,} bytes, and "
-            f"{len(data) - place:,} follow"
+            f"{left:,} follow"
         )
-    array = np.frombuffer(data, dtype, offset=place)
-    return array.reshape(shape, order="F" if fortran else "C")
+    return shape, "F" if fortran else "C", dtype
 
 
-def write_npy(path, features, clip_seconds, encoder=None):
-    """Writes a folder of `.npy` files, in the form above, with a manifest."""
+def write_packed(path, names, rows, dim, clip_seconds, encoder=None):
+    """Writes a folder that `PackedFolder` reads, with a manifest.
+
+    Of the rows, floats `[dim]` for each of the names, one at a time is in
+    memory; they are kept as float32.
+    """
+    files = _write_texts(path, clip_seconds, encoder)
+    packed, listed = (
+        os.path.join(path, name) for name in (_PACKED_FILE, _NAMES_FILE)
+    )
+    with open(listed, "w", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in names)
+    header = {"descr": "<f4", "fortran_order": False}
+    header["shape"] = len(names), dim
+    with open(packed, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for row in rows:
+            file.write(np.ascontiguousarray(row, "<f4"))
+    records = dict.fromkeys([*files, listed], 1) | {packed: len(names)}
+    save_manifest(path, records)
+
+
+def _write_texts(path, clip_seconds, encoder):
+    """Makes a folder with what is to be said of its features: paths."""
     os.mkdir(path)
     texts = {_SCALAR_FILE: clip_seconds, _ENCODER_FILE: encoder}
     files = []
@@ -308,6 +402,12 @@ def write_npy(path, features, clip_seconds, encoder=None):
             files.append(os.path.join(path, name))
             with open(files[-1], "w") as file:
                 file.write(f"{text}\n")
+    return files
+
+
+def write_npy(path, features, clip_seconds, encoder=None):
+    """Writes a folder of `.npy` files, in the form above, with a manifest."""
+    files = _write_texts(path, clip_seconds, encoder)
     for video_id, clips in features.items():
         files.append(os.path.join(path, f"{video_id}.npy"))
         # To a file itself NumPy would not say why it cannot write.

@@ -15,6 +15,7 @@ import os
 import stat
 
 from acnn_tf.files.atomic import replacing, replacing_together
+from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import Problem
 
 _NAME = "manifest.json"
@@ -220,12 +221,15 @@ def digest(path):
     """The SHA-256 of a file, or of the names and digests of a folder's files.
 
     Args:
-        path: File or folder.
+        path: File or folder, or several, see `paths_of`: of their digests.
 
     Returns:
         String of 64 hexadecimal digits.
     """
-    path = os.fspath(path)
+    path, *others = paths_of(path)
+    if others:
+        inside = [digest(one) for one in (path, *others)]
+        return _digest(path, json.dumps(inside).encode())
     if not os.path.isdir(path):
         return _digest(path)
     names = sorted(os.listdir(path))

@@ -1,6 +1,7 @@
-"""Ids and names that become names of files."""
+"""Ids that become names of files, and text that names several."""
 
 import hashlib
+import os
 
 # As most file systems have it, in bytes.
 _LONGEST = 255
@@ -41,6 +42,18 @@ def file_name(name, suffix=""):
         room = _LONGEST - len(suffix.encode())
         found = found.encode()[:room].decode(errors="ignore")
     return found + suffix
+
+
+def paths_of(path):
+    """The paths of `"a.pkl,b.pkl"`, or the one path that it is.
+
+    Example:
+
+    >>> paths_of("a.pkl,b.pkl"), paths_of("a.pkl")
+    (['a.pkl', 'b.pkl'], ['a.pkl'])
+    """
+    path = os.fspath(path)
+    return [path] if os.path.exists(path) else path.split(",")
 
 
 def check_file_name(name, suffix=""):

@@ -33,6 +33,10 @@ class WindowModel(MomentModel):
         clip_seconds: Seconds that one clip (one feature vector) stands for.
         dilation: Steps between the windows of a context. Default:
             `1 / (1 - window_overlap)`, which makes them adjacent.
+        context_length: Length of the windows of a context, in the unit of
+            `window_lengths`: adjacent stretches, whatever the window's own
+            length, 128 frames in the code of the paper. `None`: windows of
+            its own length, by `dilation`.
         embedding_dim: t, the common width of windows and queries.
         hidden_dim: Hidden layer of the head; `None` goes straight from the
             cross feature to the outputs.
@@ -91,6 +95,7 @@ class WindowModel(MomentModel):
         frame_rate=None,
         clip_seconds=1.0,
         dilation=None,
+        context_length=None,
         embedding_dim=128,
         hidden_dim=256,
         position_features=True,
@@ -114,6 +119,7 @@ class WindowModel(MomentModel):
         self.frame_rate = frame_rate
         self.clip_seconds = clip_seconds
         self.dilation = dilation
+        self.context_length = context_length
         self.embedding_dim = embedding_dim
         self.hidden_dim = hidden_dim
         self.position_features = position_features
@@ -163,7 +169,11 @@ class WindowModel(MomentModel):
             "query_description", query_description
         )
         self.grid = WindowGrid(
-            self.window_lengths, window_overlap, frame_rate, dilation
+            self.window_lengths,
+            window_overlap,
+            frame_rate,
+            dilation,
+            context_length,
         )
         self.normalization = layers.ClipNormalization(dtype=self.dtype_policy)
         self.drop_features = keras.layers.SpatialDropout1D(

@@ -5,10 +5,18 @@ import dataclasses
 import keras
 import numpy as np
 
-from acnn_tf.data.windows import check_clips, check_features
+from acnn_tf.data.windows import (
+    VideoWindows,
+    check_clips,
+    check_features,
+    contexts_of,
+    pool_clips,
+)
 
 # Clips beyond which a video is encoded in pieces.
 _LONG = 1024
+# Numbers of windows that are given rather than pooled, encoded at once.
+_NUMBERS = 2**23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +92,12 @@ def _encode_batch(model, grid, features, durations, batch, is_exact):
         for video_id in batch
     }
     first = next(iter(batch))
-    if len(batch) == 1 and len(clips[first]) > _LONG:
+    if isinstance(clips[first], VideoWindows):
+        encodings = [
+            _encode_given(model, grid, clips[video], durations[video], windows)
+            for video, windows in batch.items()
+        ]
+    elif len(batch) == 1 and len(clips[first]) > _LONG:
         encodings = [
             _encode_long(
                 model, grid, clips[first], durations[first], batch[first]
@@ -101,13 +114,38 @@ def _encode_batch(model, grid, features, durations, batch, is_exact):
         )
 
 
+def _encode_given(model, grid, clips, duration, windows):
+    """One video whose windows are given, some of them at a time."""
+    contexts = contexts_of(model, windows, duration, clips, grid)
+    size = _NUMBERS // (model.context_size * clips.shape[1])
+    # Of one number all, since some backends compile for each.
+    size = min(max(size, 1), -(-len(windows) // 32) * 32)
+    encodings = []
+    for first in range(0, len(windows), size):
+        segment = np.zeros((1, size, *contexts.shape[1:]), np.float32)
+        part = contexts[first : first + size]
+        segment[0, : len(part)] = part
+        inputs = _given(model, clips, segment, duration)
+        encodings.append(to_numpy(model.encode_windows(inputs))[0, : len(part)])
+    return np.concatenate(encodings)
+
+
+def _given(model, clips, segment, duration):
+    """What `model.encode_windows` takes, of windows `[1, W, C, 2]`."""
+    return {
+        "window": pool_clips(clips, segment, model.clip_seconds),
+        "segment": segment,
+        "duration": np.array([duration], np.float32),
+    }
+
+
 def _encode_long(model, grid, clip, duration, windows):
     """One video in pieces, each with the clips that its windows need.
 
     Pooling all windows from all clips costs windows times clips; in pieces,
     time and memory are linear in the length of the video.
     """
-    contexts = grid.contexts(windows, model.context_size)
+    contexts = contexts_of(model, windows, duration, clip, grid)
     # What a model asks for that compares a window with the rest of its video.
     whole = getattr(model, "whole_video", lambda clip: {})(clip)
     middle = windows.mean(axis=1) / model.clip_seconds
@@ -137,7 +175,9 @@ def _encode_long(model, grid, clip, duration, windows):
 
 
 def _clips(model, features, video_id, duration=None):
-    clips = np.asarray(features[video_id])
+    clips = features[video_id]
+    if not isinstance(clips, VideoWindows):
+        clips = np.asarray(clips)
     path = getattr(features, "path", None)
     check_clips(model, clips, video_id, duration, path)
     return clips
@@ -155,11 +195,19 @@ def encoder_inputs(model, features, durations, windows, grid=None):
 
     Returns:
         Dictionary of float32 arrays: `"clip"` `[B, T, D]`, `"clip_mask"`
-        bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`.
+        bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`. Of one
+        video whose features are `VideoWindows`, `"window"` `[1, W, C, D]`
+        in place of the first two.
     """
     check_features(model, features)
     grid = grid or model.grid
     clips = [_clips(model, features, video_id) for video_id in windows]
+    if isinstance(clips[0], VideoWindows):
+        ((video_id, own),) = windows.items()
+        duration = durations[video_id]
+        segment = contexts_of(model, own, duration, clips[0], grid)
+        segment = segment[None].astype(np.float32)
+        return _given(model, clips[0], segment, duration)
     # Few shapes, since some backends compile for each of them.
     num_clips, num_windows = (
         -(-max(map(len, arrays)) // 32) * 32
@@ -170,11 +218,11 @@ def encoder_inputs(model, features, durations, windows, grid=None):
     segment = np.zeros(
         (len(clips), num_windows, model.context_size, 2), np.float32
     )
-    for row, video_windows in enumerate(windows.values()):
+    for row, (video_id, video_windows) in enumerate(windows.items()):
         clip[row, : len(clips[row])] = clips[row]
         clip_mask[row, : len(clips[row])] = True
-        segment[row, : len(video_windows)] = grid.contexts(
-            video_windows, model.context_size
+        segment[row, : len(video_windows)] = contexts_of(
+            model, video_windows, durations[video_id], clips[row], grid
         )
     return {
         "clip": clip,

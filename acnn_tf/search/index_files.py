@@ -191,7 +191,10 @@ class IndexFiles:
         # Videos of one length share their windows; a search asks for few.
         self._windows = functools.lru_cache(1024)(model.grid.windows)
         self._longest = max(model.grid.lengths) / (model.grid.frame_rate or 1)
-        grid = json.dumps(dataclasses.asdict(model.grid))
+        grid = dataclasses.asdict(model.grid)
+        if grid["context_length"] is None:  # as in folders of before
+            del grid["context_length"]
+        grid = json.dumps(grid)
         self._about = {
             "format": _FORMAT,
             "model": fingerprint(model),

@@ -65,6 +65,12 @@ class Signatures(tf.Module):
             )
         if model.clip_dim is None or not model.built:
             raise ValueError("The model must be built: call it once.")
+        if getattr(model.grid, "context_length", None) is not None:
+            raise ValueError(
+                "A servable makes the contexts of windows by `dilation`. "
+                "Received: a model with `context_length="
+                f"{model.grid.context_length:g}`"
+            )
         self._model = lambda: model  # which tf.Module must not look through
         self._top_n = top_n
         self._max_iou = segments.suppression_iou("fixed", nms_threshold)
