@@ -13,7 +13,7 @@ import os
 from acnn_tf.encoders import descriptions
 from acnn_tf.files.atomic import write_text
 from acnn_tf.files.manifests import digest
-from acnn_tf.files.names import paths_of
+from acnn_tf.files.names import array_of, paths_of
 
 NAME = "flags.txt"
 # Flags that change neither what is learned nor what is kept. `epochs` may
@@ -130,12 +130,13 @@ def find(path, workdir):
     """
     if len(paths_of(path)) > 1:
         return ",".join(find(one, workdir) for one in paths_of(path))
-    if os.path.exists(path) or os.path.isabs(path) or "://" in path:
+    there = os.path.exists(array_of(path)[0])
+    if there or os.path.isabs(path) or "://" in path:
         return path
     folders, folder = [], os.path.abspath(workdir)
     while folder not in folders:
         folders.append(folder)
-        if os.path.exists(os.path.join(folder, path)):
+        if os.path.exists(array_of(os.path.join(folder, path))[0]):
             return os.path.join(folder, path)
         folder = os.path.dirname(folder)
     raise FileNotFoundError(

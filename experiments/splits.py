@@ -101,8 +101,9 @@ argument_flags.define(
     annotations="File of sentences and moments.",
     durations="JSON or CSV file of the seconds of each video.",
     num_frames="JSON file, or pickle, of the number of frames of each video.",
-    features="Features: HDF5, TFRecord, or a folder of .npy, one for each "
-    "video or, VIDEO_START_END.npy in frames, for each window.",
+    features="Features: HDF5, TFRecord, .npz, .pt, or a folder of .npy, .npz "
+    "or .pt, one for each video or, VIDEO_START_END.npy in frames, for each "
+    "window. Several, with commas between, are joined.",
     clip_seconds="Seconds from one clip to the next. Default: as the features "
     "say.",
     sentence_vectors="A vector for each query, in place of words: HDF5, a "

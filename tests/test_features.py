@@ -324,7 +324,9 @@ def test_missing_file_is_named_and_the_forms_are_listed(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.hdf5 is not there"):
         open_features(tmp_path / "none.hdf5")
     (tmp_path / "x.mat").touch()
-    with pytest.raises(ValueError, match=r"\.hdf5, \.h5, \.tfrecord or \.pkl"):
+    with pytest.raises(
+        ValueError, match=r"\.tfrecord, \.npz, \.pkl or \.pt file"
+    ):
         open_features(tmp_path / "x.mat")
 
 

@@ -1,5 +1,6 @@
 """Pickles: plain data and NumPy arrays come out, nothing else is run."""
 
+import collections
 import os
 import pickle
 import struct
@@ -42,6 +43,11 @@ def test_plain_values_come_back_from_every_protocol():
             assert equal(value[name], values), (protocol, name)
         scalars = [np.float32(0.5), np.int64(7), np.bool_(True)]
         assert unpickle(pickle.dumps(scalars, protocol)) == [0.5, 7, True]
+        ordered = collections.OrderedDict([("b", 1), (2, 3)])
+        assert unpickle(pickle.dumps(ordered, protocol)) == {"b": 1, 2: 3}
+    # As Python 2 writes it.
+    pairs = b"ccollections\nOrderedDict\n((lp1\n(lp2\nS'b'\naI1\naatR."
+    assert unpickle(pairs) == {b"b": 1}
 
 
 def python2(value, protocol):

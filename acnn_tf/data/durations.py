@@ -2,6 +2,7 @@
 
 import os
 
+from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import DataError
 from acnn_tf.files.text import read_numbers
 
@@ -22,9 +23,10 @@ def read_durations(path):
 def videos_path(path):
     """Where `acnn_tf.data.extraction` says how long videos last.
 
-    It is a file beside that of their features, which `read_durations` reads.
+    It is a file beside that of their features, of several beside the first,
+    which `read_durations` reads.
     """
-    return f"{os.fspath(path)}.videos.csv"
+    return f"{paths_of(path)[0]}.videos.csv"
 
 
 def known_seconds(features, path=None):

@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from acnn_tf.data.datasets import DATASETS
+from acnn_tf.data.joined_features import JoinedFeatures
 from acnn_tf.data.windows import VideoWindows, clips_problem
 from acnn_tf.encoders import descriptions
 from acnn_tf.files.arrays import (
@@ -27,7 +28,7 @@ from acnn_tf.files.manifests import (
     replacing_with_manifest,
     save_manifest,
 )
-from acnn_tf.files.names import check_file_name
+from acnn_tf.files.names import check_file_name, paths_of
 from acnn_tf.files.problems import (
     FeatureError,
     Problem,
@@ -55,6 +56,9 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
               with one such dataset; root attributes `clip_seconds` and, if it
               is known what made the features, `encoder`.
             - folder of `VIDEO.npy`, with `clip_seconds.txt`, `encoder.json`.
+            - folder of `VIDEO.npz` or `VIDEO.pt`, likewise; `FOLDER:NAME` if
+              each holds several arrays. Or one such file of all videos. Of
+              `.pt`, what `torch.save` has written, nothing is run.
             - `.tfrecord`, or a folder of them: see `TFRecordFiles`.
             - any of these with one `[D]` per window, `VIDEO_START_END`, in
               place of one `[T, D]` per video, or what `pack_windows` has
@@ -65,8 +69,10 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
         reader: `"h5py"` or `"tfio"` (tensorflow-io, where its ops load), for
             HDF5. Default `"auto"`: h5py.
 
+    Several paths, with commas between, are joined: `"clip.hdf5,slowfast"`.
+
     Returns:
-        `ClipFeatures`, or `WindowFeatures`.
+        `ClipFeatures`, `WindowFeatures` or `JoinedFeatures`.
 
     Raises:
         FeatureError: If the file is damaged or empty, or does not agree with
@@ -82,6 +88,10 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
         raise ValueError(
             f"`clip_seconds` must be above 0. Received: {clip_seconds}"
         )
+    paths = paths_of(path)
+    if len(paths) > 1:
+        settings = {"clip_seconds": clip_seconds, "reader": reader}
+        return JoinedFeatures(open_features(one, **settings) for one in paths)
     arrays = open_arrays(path, reader)
     try:
         kind = WindowFeatures if _holds_windows(arrays) else ClipFeatures
@@ -418,8 +428,7 @@ class WindowFeatures(ClipFeatures):
 def pack_windows(features, path, progress=None):
     """Writes features of windows in one file, which is opened at once.
 
-    It is mapped into memory, so that of 161,396 windows only those are read
-    that are asked for.
+    Of its windows, 161,396 of TACoS, only those are read that are asked for.
 
     Args:
         features: `WindowFeatures`.

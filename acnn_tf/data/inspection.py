@@ -6,6 +6,7 @@ import numpy as np
 
 from acnn_tf.data.windows import video_pairs
 from acnn_tf.files.manifests import manifest_path, save_manifest
+from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import Problem
 from acnn_tf.files.text import read_numbers
 
@@ -88,7 +89,7 @@ def save_manifests(moments, problems, paths, features=None, skip_bad=False):
         and not os.path.exists(manifest_path(path))
     ]
     if features is not None:
-        within = os.path.join(features.path, "")
+        within = tuple(os.path.join(p, "") for p in paths_of(features.path))
         if not any((path + os.sep).startswith(within) for path in bad):
             written += filter(None, [features.save_manifest()])
     return written

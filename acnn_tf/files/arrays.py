@@ -1,4 +1,4 @@
-"""One door for files of named arrays: HDF5, TFRecord, pickles, `.npy`.
+"""One door for files of named arrays: HDF5, TFRecord, `.npy` and others.
 
 Features of videos and vectors of sentences come in here, whoever wrote them
 and whichever library reads them. A reader has what `Arrays` has, which checks
@@ -8,18 +8,23 @@ HDF5 file takes no seconds.
 """
 
 import collections
-import contextlib
 import io
 import itertools
-import math
 import os
 import re
 import stat
 
 import numpy as np
 
+from acnn_tf.files.archives import SUFFIXES, ArchiveFile, read_array
 from acnn_tf.files.hdf5 import HDF5File, TensorFlowIOFile
-from acnn_tf.files.manifests import read_manifest, save_manifest
+from acnn_tf.files.manifests import (
+    open_file,
+    read_manifest,
+    save_manifest,
+)
+from acnn_tf.files.names import array_of
+from acnn_tf.files.npy import naming, parse_npy, read_header
 from acnn_tf.files.pickles import PickleFile
 from acnn_tf.files.problems import AGAIN, FeatureError, fail
 from acnn_tf.files.text import MAX_DESCRIPTION_BYTES
@@ -30,10 +35,6 @@ _PACKED_FILE, _NAMES_FILE = "packed.npy", "packed.txt"
 _HDF5 = (".hdf5", ".h5")
 _TFRECORD = (".tfrecord", ".tfrecords")
 _PICKLE = (".pkl", ".pickle")
-_NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 _OTHERS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -44,9 +45,11 @@ _OTHERS = {
 def open_arrays(path, reader="auto"):
     """Opens a file of named arrays: `Arrays`.
 
-    The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, a pickle (`.pkl`,
-    of which nothing is run), or a folder of `.npy` or `.tfrecord` files, or one
-    that `write_packed` has written. HDF5
+    The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, an `.npz`, a
+    pickle (`.pkl`) or a file of tensors (`.pt`), of both of which nothing is
+    run; a folder of `.npy`, `.npz`, `.pt` or `.tfrecord` files, or one that
+    `write_packed` has written. Where files of a folder hold several arrays,
+    `FOLDER:NAME` chooses one. HDF5
     and TFRecord files may be remote, such as `s3://...`, if TensorFlow can read
     there. HDF5 is read by `"h5py"`, which is `"auto"`, or `"tfio"`
     (tensorflow-io).
@@ -60,7 +63,7 @@ def open_arrays(path, reader="auto"):
     >>> arrays.names, arrays.read("a").dtype
     (['a'], dtype('float32'))
     """
-    path = os.fspath(path)
+    path, array = array_of(path)
     if reader not in ("auto", "h5py", "tfio"):
         raise ValueError(
             f"`reader` must be 'auto', 'h5py' or 'tfio'. Received: {reader!r}"
@@ -69,21 +72,21 @@ def open_arrays(path, reader="auto"):
     if not remote and not os.path.exists(path):
         raise FileNotFoundError(
             f"{path} is not there: it should be an HDF5 file, a TFRecord file, "
-            "a pickle or a folder of .npy files"
+            "an .npz, a pickle, a .pt or a folder of .npy files"
         )
     if not path.endswith(_HDF5) and reader != "auto":
         raise ValueError(
             f"`reader` {reader!r} reads HDF5 files. Received: {path}"
         )
-    if path.endswith(_HDF5 + _TFRECORD + _PICKLE):
+    if path.endswith(_HDF5 + _TFRECORD + _PICKLE + SUFFIXES):
         files = [path]
     elif not remote and os.path.isdir(path):
         names = sorted(os.listdir(path))
         files = [os.path.join(path, n) for n in names if n.endswith(_TFRECORD)]
     else:
         raise ValueError(
-            "Expected a .hdf5, .h5, .tfrecord or .pkl file, or a folder of "
-            f".npy or .tfrecord files. Received: {path}"
+            "Expected a .hdf5, .h5, .tfrecord, .npz, .pkl or .pt file, or a "
+            f"folder of .npy, .npz, .pt or .tfrecord files. Received: {path}"
         )
     if not remote:
         for file in files:
@@ -92,10 +95,13 @@ def open_arrays(path, reader="auto"):
         source = TensorFlowIOFile(path) if reader == "tfio" else HDF5File(path)
     elif path.endswith(_PICKLE):
         source = PickleFile(path)
+    elif path.endswith(SUFFIXES):
+        source = ArchiveFile(path)
+    elif files:
+        source = TFRecordFiles(path, files)
     else:
         is_packed = os.path.exists(os.path.join(path, _NAMES_FILE))
-        of_npy = PackedFolder if is_packed else NpyFolder
-        source = TFRecordFiles(path, files) if files else of_npy(path)
+        source = PackedFolder(path) if is_packed else NpyFolder(path, array)
     return Arrays(source)
 
 
@@ -115,7 +121,7 @@ class Arrays:
 
     Args:
         source: `HDF5File`, `TensorFlowIOFile`, `NpyFolder`, `PackedFolder`,
-            `PickleFile` or `TFRecordFiles`, which this closes.
+            `PickleFile`, `ArchiveFile` or `TFRecordFiles`, which this closes.
 
     Attributes:
         path: Where the arrays lie.
@@ -224,15 +230,25 @@ def _positive(path, value):
 class NpyFolder:
     """A folder of `NAME.npy`; `clip_seconds.txt` holds that number.
 
-    What made the features is in `encoder.json`. With a manifest in the folder,
-    those two and the names are compared when it is opened, each array when it
-    is read. `others` are its files of no array.
+    They may as well be `NAME.npz` or `NAME.pt`, each with one array, or with
+    several of which the one called `array` counts. What made the features is in
+    `encoder.json`. With a manifest in the folder, those two and the names are
+    compared when it is opened, each array when it is read. `others` are its
+    files of no array.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, array=None):
         self.path = path
         there = os.listdir(path)
-        files = [name for name in there if name.endswith(".npy")]
+        files = [name for name in there if name.endswith((".npy", *SUFFIXES))]
+        suffixes = sorted({os.path.splitext(name)[1] for name in files})
+        if len(suffixes) > 1:
+            fail(
+                path,
+                f"holds files of several kinds, {' and '.join(suffixes)}; keep "
+                "those of one",
+            )
+        self._suffix, self._array = "".join(suffixes), array
         problems = []
         self._manifest = read_manifest(path, problems)
         if self._manifest is not None:
@@ -241,7 +257,7 @@ class NpyFolder:
             problems += self._manifest.check_names(path, {*files, *others})
         if problems:
             raise FeatureError(problems)
-        self.names = [name.removesuffix(".npy") for name in files]
+        self.names = [name.removesuffix(self._suffix) for name in files]
         self.clip_seconds, self.others = None, []
         scalar = os.path.join(path, _SCALAR_FILE)
         if os.path.exists(scalar):
@@ -260,12 +276,15 @@ class NpyFolder:
             self.others.append(encoder)
 
     def place(self, name):
-        return os.path.join(self.path, f"{name}.npy"), None
+        return os.path.join(self.path, name + self._suffix), None
 
     def read(self, name):
         path, _ = self.place(name)
-        with _naming_npy(path):
-            return _array(self._bytes(path))
+        with naming(path, self._suffix):
+            data = self._bytes(path)
+            if self._suffix == ".npy":
+                return parse_npy(data)
+            return read_array(data, self._suffix, self._array)
 
     def _bytes(self, path):
         """The bytes of a file, if they are those of the manifest.
@@ -288,86 +307,56 @@ class NpyFolder:
 class PackedFolder(NpyFolder):
     """Rows of the one array in `packed.npy`, by the names in `packed.txt`.
 
-    It is for arrays of which there are too many for a file each. The file of
-    the array is mapped into memory, and of a manifest only its size is
+    It is for arrays of which there are too many for a file each. A row is read
+    when it is asked for. Of a manifest only the size of the array's file is
     compared when it is opened; `verify` compares the rest.
     """
 
     def __init__(self, path):
         super().__init__(path)
-        self._file, names = (
+        self._packed, names = (
             os.path.join(path, name) for name in (_PACKED_FILE, _NAMES_FILE)
         )
         self.others.append(names)
         text = self._bytes(names).decode(errors="surrogateescape")
         self.names = text.split("\n")[:-1]
+        self._row = {name: row for row, name in enumerate(self.names)}
         if self._manifest is not None:
-            problems = self._manifest.check(self._file, verify=False)
+            problems = self._manifest.check(self._packed, verify=False)
             if problems:
                 raise FeatureError(problems)
-        with _naming_npy(self._file):
-            _check_regular(self._file)
-            with open(self._file, "rb") as file:
-                shape, order, dtype = _npy_header(
-                    file, os.path.getsize(self._file)
-                )
-                place = file.tell()
-            if len(shape) != 2 or shape[0] != len(self.names):
+        with naming(self._packed):
+            with open_file(self._packed) as file:
+                size = os.fstat(file.fileno()).st_size
+                shape, order, self._dtype = read_header(file, size)
+                self._first = file.tell()
+            if len(shape) != 2 or shape[0] != len(self.names) or order != "C":
                 raise ValueError(
-                    f"has the shape {list(shape)}, but {names} has "
-                    f"{len(self.names):,} names of rows"
+                    f"it has the shape {list(shape)} in the order {order}, "
+                    f"expected a row for each of the {len(self.names):,} names "
+                    f"in {names}"
                 )
-            self._array = np.memmap(self._file, dtype, "r", place, shape, order)
-        self._row = {name: row for row, name in enumerate(self.names)}
+        self._dim = shape[1]
 
     def place(self, name):
-        return self._file, self._row[name] + 1
+        return self._packed, self._row[name] + 1
 
     def read(self, name):
-        return np.array(self._array[self._row[name]])
+        size = self._dim * self._dtype.itemsize
+        place = self._first + self._row[name] * size
+        with open_file(self._packed) as file:
+            file.seek(place)
+            data = file.read(size)
+        if len(data) < size:
+            path, record = self.place(name)
+            fail(path, f"was cut since it was opened; {AGAIN}", record)
+        return np.frombuffer(data, self._dtype)
 
     def verify(self):
         """Compares every byte with the manifest: a list of `Problem`."""
         if self._manifest is None:
             return []
-        return self._manifest.check(self._file)
-
-
-@contextlib.contextmanager
-def _naming_npy(path):
-    """Has errors name the `.npy` file."""
-    try:
-        yield
-    except FeatureError:
-        raise
-    except Exception as error:  # those of NumPy are of many kinds
-        said = str(error).partition("\n")[0][:200]
-        fail(path, f"is not a whole .npy file of numbers: {said}; {AGAIN}")
-
-
-def _array(data):
-    """The array of an `.npy` file that is its numbers and no more."""
-    file = io.BytesIO(data)
-    shape, order, dtype = _npy_header(file, len(data))
-    array = np.frombuffer(data, dtype, offset=file.tell())
-    return array.reshape(shape, order=order)
-
-
-def _npy_header(file, file_size):
-    """`(shape, order, dtype)` of an `.npy` file that is no more than these."""
-    version = np.lib.format.read_magic(file)
-    if version not in _NPY_HEADERS:  # which has names of fields
-        raise ValueError(f"expected version 1.0 or 2.0, found {version}")
-    shape, fortran, dtype = _NPY_HEADERS[version](file)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"expected numbers, found {dtype}")
-    size, left = math.prod(shape) * dtype.itemsize, file_size - file.tell()
-    if min(shape, default=0) < 0 or size != left:
-        raise ValueError(
-            f"its shape {list(shape)} of {dtype} takes {size:,} bytes, and "
-            f"{left:,} follow"
-        )
-    return shape, "F" if fortran else "C", dtype
+        return self._manifest.check(self._packed)
 
 
 def write_packed(path, names, rows, dim, clip_seconds, encoder=None):

@@ -15,7 +15,7 @@ import os
 import stat
 
 from acnn_tf.files.atomic import replacing, replacing_together
-from acnn_tf.files.names import paths_of
+from acnn_tf.files.names import array_of, paths_of
 from acnn_tf.files.problems import Problem
 
 _NAME = "manifest.json"
@@ -230,6 +230,9 @@ def digest(path):
     if others:
         inside = [digest(one) for one in (path, *others)]
         return _digest(path, json.dumps(inside).encode())
+    path, array = array_of(path)
+    if array is not None:
+        return _digest(path, json.dumps([array, digest(path)]).encode())
     if not os.path.isdir(path):
         return _digest(path)
     names = sorted(os.listdir(path))

@@ -56,6 +56,21 @@ def paths_of(path):
     return [path] if os.path.exists(path) else path.split(",")
 
 
+def array_of(path):
+    """`(FOLDER, NAME)` of `"FOLDER:NAME"`, or the path and `None`.
+
+    Example:
+
+    >>> array_of("/:features"), array_of("a.npz")
+    (('/', 'features'), ('a.npz', None))
+    """
+    path = os.fspath(path)
+    folder, colon, name = path.rpartition(":")
+    if colon and not os.path.exists(path) and os.path.isdir(folder):
+        return folder, name
+    return path, None
+
+
 def check_file_name(name, suffix=""):
     """Raises a `ValueError` unless a file may have this very name."""
     if file_name(name, suffix) != name + suffix:

@@ -414,6 +414,15 @@ def _scalar(dtype, data):
     return _array(data, dtype, ()).item()
 
 
+def _ordered(pairs=()):
+    """A dictionary in order, as all are now; Python 2 gives it its pairs."""
+    if type(pairs) not in (list, tuple) or not all(
+        type(pair) in (list, tuple) and type(pair[0]) in _KEYS for pair in pairs
+    ):
+        raise _Refused("has a key that is neither text nor a number")
+    return dict(pairs)
+
+
 def _encode(text, encoding):
     """Bytes that are not empty, as Python 3 writes them for Python 2."""
     if type(text) is not str or encoding not in ("latin1", b"latin1"):
@@ -424,7 +433,7 @@ def _encode(text, encoding):
 _KNOWN = {
     "__builtin__.bytes": lambda: b"",  # as Python 3 writes it for Python 2
     "_codecs.encode": _encode,
-    "collections.OrderedDict": lambda *_: {},
+    "collections.OrderedDict": _ordered,
     "numpy.dtype": _DType,
     "numpy.ndarray": None,
 }
