@@ -14,6 +14,7 @@ from acnn_tf.evaluation import attention
 from acnn_tf.files.problems import FeatureError, UnknownIdError
 from acnn_tf.models import ACNN
 from acnn_tf.search import MomentIndex, encode_videos
+from acnn_tf.servable.signatures import Signatures
 from tests.processes import run_module
 
 # A frame is a second here; frame f is [f, f + 1), so that clip 0 is no frame.
@@ -144,6 +145,26 @@ def test_contexts_of_one_length_are_the_same_in_training_and_search(windows):
     np.testing.assert_allclose(before[~is_own, 1], own[~is_own, 0])
     np.testing.assert_allclose(np.diff(before[~is_own])[:, 0], 5.0)
     assert (~is_own).any()
+
+
+def test_a_model_with_contexts_of_one_length_is_not_exported():
+    model = ACNN(
+        window_lengths=(5,), frame_rate=1.0, context_length=5, kernel_sizes=(1,)
+    )
+    with pytest.raises(ValueError, match="without `context_length` to export"):
+        Signatures(model)
+
+
+def test_windows_of_tacos_are_read_as_they_are_distributed(shared_data):
+    features = open_features(shared_data / "tacos" / "c3d_windows_sample")
+    video = features["s13-d21"]
+    assert video.frames.tolist() == [[1, 129], [1, 257]]
+    norms = np.linalg.norm(np.asarray(video), axis=1)
+    assert norms.round().tolist() == [87, 97]
+    rate = features.clip_seconds
+    assert video.has([[rate, 129 * rate], [0, 128 * rate]], rate).tolist() == [
+        *(True, False)
+    ]
 
 
 def test_a_window_without_a_file_is_named(model, windows, tmp_path):

@@ -63,14 +63,14 @@ class Signatures(tf.Module):
                 "there, and export it. Received: KERAS_BACKEND="
                 f"{keras.backend.backend()}"
             )
-        if model.clip_dim is None or not model.built:
-            raise ValueError("The model must be built: call it once.")
         if getattr(model.grid, "context_length", None) is not None:
             raise ValueError(
-                "A servable makes the contexts of windows by `dilation`. "
-                "Received: a model with `context_length="
-                f"{model.grid.context_length:g}`"
+                "A servable makes the contexts of windows by `dilation`: train "
+                "a model without `context_length` to export it. Received: "
+                f"`context_length={model.grid.context_length:g}`"
             )
+        if model.clip_dim is None or not model.built:
+            raise ValueError("The model must be built: call it once.")
         self._model = lambda: model  # which tf.Module must not look through
         self._top_n = top_n
         self._max_iou = segments.suppression_iou("fixed", nms_threshold)
