@@ -11,8 +11,10 @@ import pytest
 
 from acnn_tf.data.annotations import read_moments
 from acnn_tf.data.sentences import read_sentence_vectors
+from acnn_tf.files.arrays import open_arrays
 from acnn_tf.files.pickles import unpickle
 from acnn_tf.files.problems import DataError, FeatureError, UnknownIdError
+from acnn_tf.files.text import read_numbers
 
 VALUES = {
     "numbers": [0, -1, 255, 256, 65536, 2**40, -(2**40), 2.5, True, None],
@@ -176,6 +178,10 @@ def bombs(size):
         "copies": b"](" + b"2" * size + b"e.",
         "doubled": b"]" + b"2\x86" * quarter + b".",
         "doubled lists": b"]" + b"q\0(h\0h\0l" * (size // 6) + b".",
+        "vectors many times": b"](](X\1\0\0\0a]((G?\xf0\0\0\0\0\0\0lq\0"
+        + b"h\0" * (size // 2)
+        + b"eee.",
+        "lists in lists": b"]q\1(](X\1\0\0\0a](h\1h\1h\1eee.",
         "key of tuples": b"}" + b")" + b"2\x86" * quarter + b"Ns.",
         "long": b"\x8b" + struct.pack("<I", 2**32 - 1) + b"\1.",
         "digits": b"L" + b"9" * size + b"L\n.",
@@ -253,12 +259,12 @@ def calls(canary):
     }
 
 
-def grown(data):
+def grown(data, read=unpickle):
     """`(value or error, most bytes)` that reading took."""
     tracemalloc.reset_peak()
     start, _ = tracemalloc.get_traced_memory()
     try:
-        value = unpickle(data)
+        value = read(data)
     except ValueError as error:
         value = error
     return value, tracemalloc.get_traced_memory()[1] - start
@@ -320,10 +326,26 @@ def test_a_thousand_hostile_pickles_run_nothing_and_take_little(
             elif place < len(data):
                 data[place] ^= 1 << rng.integers(8)
         pickles.append(bytes(data))
-    told = 0
+    told, path = 0, tmp_path / "x.pkl"
     for data in pickles:
         value, most = grown(data)
         told += isinstance(value, ValueError)
         assert most < most_of(data), (most, len(data), data[:99])
+        # What is sound may still be no file of vectors, or of numbers.
+        path.write_bytes(data)
+        for read in (read_all_vectors, read_all_numbers):
+            _, most = grown(path, read)
+            assert most < 2 * most_of(data), (most, len(data), data[:99])
         assert not canary.exists()
     assert told > 500
+
+
+def read_all_vectors(path):
+    arrays = open_arrays(path)
+    return [arrays.read(name).shape for name in arrays.names]
+
+
+def read_all_numbers(path):
+    problems = []
+    read_numbers(path, problems)
+    return problems
