@@ -9,6 +9,7 @@ from acnn_tf.data.inspection import with_usable_features
 from acnn_tf.files.manifests import digest
 from acnn_tf.files.problems import FeatureError, UnknownIdError
 from experiments import run_settings
+from export import command
 
 CLIPS = {
     "v": np.array([[3, 4], [0, 0], [5, 12]], np.float32),
@@ -68,10 +69,14 @@ def test_what_does_not_fit_is_named(path, tmp_path):
         open_features(f"{path},{tmp_path}/windows", clip_seconds=1.0)
 
 
-def test_a_run_finds_all_of_them_and_tells_that_one_has_changed(path, tmp_path):
+def test_a_run_finds_all_of_them_and_tells_that_one_has_changed(
+    path, tmp_path, monkeypatch
+):
     before = digest(path)
     relative = "clip.hdf5,slow"
     (tmp_path / "run").mkdir()
     assert run_settings.find(relative, tmp_path / "run") == path
+    monkeypatch.chdir(tmp_path)
+    assert command.absolute(relative) == path
     (tmp_path / "slow" / "v.npy").write_bytes(b"changed")
     assert digest(path) != before

@@ -99,6 +99,18 @@ def write_tacos(folder, protocol=2):
     return samples, frames, path, vectors
 
 
+def test_vectors_of_several_files_are_taken_together(tmp_path):
+    _, _, path, vectors = write_tacos(tmp_path)
+    other = tmp_path / "train_clip-sentvec.pkl"
+    other.write_bytes(pickle.dumps([["s14-d1.avi_1_9", [vectors[0]]]]))
+    read = read_sentence_vectors(f"{path},{other}")
+    np.testing.assert_array_equal(read["s14-d1_1_9_0"], vectors[0])
+    np.testing.assert_array_equal(read["s13-d21_1_129_0"], vectors[2])
+    other.write_bytes(pickle.dumps([["s13-d21_1_129", [vectors[0]]]]))
+    with pytest.raises(FeatureError, match=r"'s13-d21_1_129': is in .*test_c"):
+        read_sentence_vectors(f"{path},{other}")
+
+
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_files_of_tacos_are_read_as_python_2_wrote_them(tmp_path, protocol):
     samples, frames, path, vectors = write_tacos(tmp_path, protocol)

@@ -83,7 +83,7 @@ def test_contexts_of_one_length_are_the_last_there_is_on_the_way():
     ].tolist() == [1, 6]
 
 
-def test_pairs_and_encodings_are_those_of_the_clips(model, windows):
+def test_pairs_and_encodings_are_those_of_the_clips(model, windows, tmp_path):
     settings = {"batch_size": 8, "video_negatives": 1, "seed": 1}
     batches = [
         next(
@@ -108,9 +108,12 @@ def test_pairs_and_encodings_are_those_of_the_clips(model, windows):
         for f in (CLIPS, windows)
     ]
     np.testing.assert_allclose(*weights, atol=1e-5)
-    index = MomentIndex(model)
+    index = MomentIndex(model, tmp_path / "index")
     index.append(windows, DURATIONS)
     assert index.num_windows == sum(len(GRID.windows(s)) for s in (40, 31))
+    # Folders of before say nothing of it, and are still those of this grid.
+    for file in (tmp_path / "index").rglob("*.json"):
+        assert "context_length" not in file.read_text()
 
 
 def test_contexts_of_one_length_are_the_same_in_training_and_search(windows):
