@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acnn_tf import calibration, callbacks, didemo, evaluation, models, search
+from acnn_tf import (
+    calibration,
+    callbacks,
+    didemo,
+    evaluation,
+    models,
+    qvhighlights,
+    search,
+)
 from acnn_tf.data import batches, open_features, pair_batches, windows
 from acnn_tf.data.annotations import Moment, write_jsonl
 from acnn_tf.data.features import write_features
@@ -237,6 +245,12 @@ PLACES = {
     "evaluation.evaluate": lambda model, features, _: evaluation.evaluate(
         model, MOMENTS, features
     ),
+    "evaluation.predict": lambda model, features, _: evaluation.predict(
+        model, MOMENTS, features
+    ),
+    "qvhighlights.evaluate": lambda model, features, _: qvhighlights.evaluate(
+        model, MOMENTS, features
+    ),
     "search.encoding.encode_videos": lambda model, features, _: list(
         search.encode_videos(model, features, DURATIONS)
     ),
@@ -265,6 +279,7 @@ PLACES = {
 WITHOUT_MODEL = {
     "data.durations.known_seconds",
     "data.durations.video_seconds",
+    "data.features.pack_windows",
     "data.features.write_features",
     "data.inspection.save_manifests",
     "data.inspection.with_usable_features",
@@ -280,6 +295,7 @@ MAINS = {
     "experiments.evaluate",
     "experiments.evaluate_didemo",
     "experiments.evaluate_shards",
+    "experiments.predict",
     "experiments.search",
     "experiments.train",
     "export.client",  # in test_export
@@ -319,7 +335,11 @@ def test_no_place_where_features_meet_a_model_is_left_out():
         if reading.search(text := path.read_text(encoding="utf-8"))
         and ("command.run(" in text or "argparse" in text)
     }
-    without_model = {"experiments.extract_features", "experiments.inspect_data"}
+    without_model = {
+        "experiments.extract_features",
+        "experiments.inspect_data",
+        "experiments.pack_windows",
+    }
     assert mains - without_model == MAINS
 
 
@@ -388,6 +408,7 @@ def test_mains_refuse_them_in_one_line(run, subtests, tmp_path):
         ("evaluate", *SPLIT, "--features={other}", RUN),
         ("evaluate_didemo", *DIDEMO, "--features={other}", RUN),
         ("search", "--features={other}", "--query=door", RUN),
+        ("predict", *SPLIT, "--features={other}", "--out={workdir}/out", RUN),
     ]
     if importlib.util.find_spec("apache_beam"):
         cases += [

@@ -170,9 +170,10 @@ def test_arguments_of_python_are_checked():
                 call(np.array(wrong))
     for wrong in ((), ((6.0, 2.0),), ((30.0, 40.0),), ((np.nan, 2.0),)):
         moments = [dataclasses.replace(MOMENTS[0], segments=wrong)]
-        with pytest.raises(ValueError, match="within their videos"):
+        error = "within their videos" if wrong else "must have segments"
+        with pytest.raises(ValueError, match=error):
             train(moments, queries[:1])
-        with pytest.raises(ValueError, match="within their videos"):
+        with pytest.raises(ValueError, match=error):
             evaluation.evaluate(model, moments, FEATURES)
     with pytest.raises(ValueError, match="`duration` must be positive"):
         index.add_missing(FEATURES, {"v": 0.0})
