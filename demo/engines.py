@@ -6,12 +6,10 @@ import threading
 from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.retriever import make_encoder
 from export.client import Client, FoundMoments
-from export.protocol.errors import ServingError
 from export.protocol.merging import merge
 
 # Seconds that a server may take, and how often it is asked again.
 _TIMEOUT, _RETRIES = 10.0, 1
-_NO_WORD = "knows no word"
 
 
 class UnknownSentenceError(ValueError):
@@ -107,8 +105,7 @@ class ServerEngine:
 
     def search(self, query, top, video_ids):
         """The best moments of the server's corpus."""
-        with _refusals():
-            (moments,) = self._client.search([query])
+        (moments,) = self._client.search([query])
         return _known(moments, top)
 
     def search_in(self, query, top, video_ids, clips_of):
@@ -116,10 +113,9 @@ class ServerEngine:
         answers, queries = [], self._queries(query)
         for video_id in video_ids:
             video = clips_of(video_id)
-            with _refusals():
-                (moments,) = self._client.localize(
-                    [video.clips], queries, [video.duration]
-                )
+            (moments,) = self._client.localize(
+                [video.clips], queries, [video.duration]
+            )
             named = [one._replace(video_id=video_id) for one in moments]
             answers.append(FoundMoments(named, moments.unknown_words))
         unknown = answers[0].unknown_words if answers else ()
@@ -140,17 +136,6 @@ class ServerEngine:
 
     def remove(self, video_id):
         """Nothing."""
-
-
-@contextlib.contextmanager
-def _refusals():
-    """Tells a servable's words for a sentence without a known word."""
-    try:
-        yield
-    except ServingError as error:
-        if error.code == "INVALID_ARGUMENT" and _NO_WORD in error.message:
-            raise UnknownSentenceError from None
-        raise
 
 
 def _known(moments, top):

@@ -385,7 +385,7 @@ def _run(args):
             for query, moments in zip(args.query, answers, strict=True):
                 print_answer(query, moments, args.json)
                 refused += [query] * (not moments)
-    if refused:  # where the others are answered; else the server refuses
+    if refused:
         raise ValueError(
             f"The model knows no word of {', '.join(map(repr, refused))}. It "
             "was trained on other words; say it in those, and check the "

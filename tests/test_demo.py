@@ -585,7 +585,7 @@ class FakeClient:
     def search(self, queries):
         self._ask("search", *queries)
         if queries == ["xyzzy"]:
-            raise ServingError("INVALID_ARGUMENT", "It knows no word of it.")
+            return [FoundMoments([], queries)]
         return [
             FoundMoments([FoundMoment("v", n, n + 1, -n) for n in range(9)])
         ]

@@ -11,8 +11,6 @@ from acnn_tf.data.annotations import Moment
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.servable.signatures import NO_SCORE, Signatures
 from experiments import evaluation_plots, splits
-from export.protocol.batching import _refuse_unknown
-from export.protocol.errors import ServingError
 from export.protocol.merging import read_moments
 from tests import small_acnn
 
@@ -84,10 +82,6 @@ def test_the_servable_names_them_row_by_row(index):
         found = read_moments(output)
         assert [moments.unknown_words for moments in found] == UNKNOWN
         assert [bool(moments) for moments in found] == IS_KNOWN
-        # What the server makes of it: some are answered, none is refused.
-        _refuse_unknown(output)
-        with pytest.raises(ServingError, match=r"knows no word of .*xx yy"):
-            _refuse_unknown({k: v[2:4] for k, v in output.items()})
 
 
 def test_an_evaluation_counts_them_as_misses(index):

@@ -115,7 +115,7 @@ class Batcher:
             )
 
     async def run(self, call):
-        """Returns the outputs of a `Call`; refuses one of unknown words.
+        """Returns the outputs of a `Call`.
 
         A call that is cancelled while it waits does not run.
         """
@@ -128,13 +128,11 @@ class Batcher:
                 len(self._threads) if self._batch_seconds else 1
             )
         try:
-            outputs = await job.future
+            return await job.future
         except asyncio.CancelledError:
             with self._changed, contextlib.suppress(ValueError):
                 self._jobs.remove(job)
             raise
-        _refuse_unknown(outputs)
-        return outputs
 
     def close(self, seconds):
         """Ends the threads once the queue is empty: whether in so long."""
@@ -197,23 +195,6 @@ class Batcher:
             if seconds <= 0 or self._is_closed:
                 break
             self._changed.wait(seconds)
-
-
-def _refuse_unknown(outputs):
-    """Raises where the model knows no word of any sentence of a request.
-
-    Of several sentences the others are answered; such a row has no moments.
-    """
-    words = outputs.get("unknown_words")
-    if words is None or not len(words) or "end" not in outputs:
-        return
-    if not (outputs["end"] > outputs["start"]).any():
-        named = b", ".join(words).decode()
-        raise ServingError(
-            "INVALID_ARGUMENT",
-            f"The model knows no word of `query`: {named[:200]!r}. It was "
-            "trained on other words; say it in those, and check the spelling.",
-        )
 
 
 def _settle(answers):
