@@ -300,7 +300,7 @@ def test_notebook_runs(tmp_path, monkeypatch):
     assert len(pictures) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_finds_the_planted_moments(tmp_path):
     """The whole path: a true signal is found, and only with the sentence."""
     run(
