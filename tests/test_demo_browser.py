@@ -292,6 +292,26 @@ def test_a_library_that_changes_takes_no_focus_away(page):
     page.unroute_all(behavior="wait")
 
 
+def test_what_is_typed_before_the_videos_came_stays(browser, served):
+    context = browser.new_context()
+    page = context.new_page()
+    held = []
+    page.route("**/api/videos", lambda route: held.append(route))
+    page.goto(served.url + "?q=" + OTHER.replace(" ", "+"))
+    assert page.input_value("input[type=search]") == OTHER
+    page.fill("input[type=search]", SENTENCE)
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].fallback()
+    page.wait_for_selector(".video")
+    page.wait_for_selector(".chips button")
+    assert page.input_value("input[type=search]") == SENTENCE
+    page.keyboard.press("Enter")
+    page.wait_for_selector(CARD)
+    page.unroute_all(behavior="wait")
+    context.close()
+
+
 def test_a_video_that_did_not_load_is_asked_for_again(page):
     page.route("**/media/**", lambda route: route.abort())
     card = search(page).first

@@ -92,13 +92,13 @@ function setSentences(texts) {
 // Searching.
 
 let searching = null;
-let isReopened = false;
+let isReopened = false; // or somebody's hands were faster
 
 // Whether it was still wanted when it was over.
 async function search({ remembers = true, selects = true } = {}) {
   searching?.abort();
   const { signal } = (searching = new AbortController());
-  isReopened = true; // whoever searches first is not to lose it
+  isReopened = true;
   const queries = forms.map(({ input }) => input.value.trim()).filter(Boolean);
   // The numbers of the sentences are those of their boxes.
   if (queries.some((query, row) => query !== forms[row].input.value.trim())) {
@@ -564,7 +564,8 @@ function entitle(params) {
   document.title = first ? `${first} · Find moments` : "Find moments in videos";
 }
 
-async function reopen() {
+// What the address asks for, in the boxes.
+function readAddress() {
   const params = new URLSearchParams(location.search);
   entitle(params);
   setSentences(params.getAll("q"));
@@ -572,6 +573,10 @@ async function reopen() {
   showScopes();
   at("top").value = params.get("top") ?? "5";
   if (!at("top").value) at("top").value = "5";
+}
+
+async function reopen() {
+  const params = new URLSearchParams(location.search);
   const video = params.get("watch");
   const times = /^([\d.]+)-([\d.]+)$/.exec(params.get("t") ?? "");
   state.video = state.chosen = null;
@@ -673,6 +678,9 @@ function hideNotice() {
 
 // Hands.
 
+at("search").addEventListener("input", () => {
+  isReopened = true;
+});
 at("search").addEventListener("submit", (event) => {
   event.preventDefault();
   search();
@@ -692,7 +700,10 @@ at("player").addEventListener("error", () => {
   const cover = at("cover");
   cover.replaceChildren(element("p", {}, `This video could not be loaded. ${navigator.onLine ? "" : GONE}`));
 });
-window.addEventListener("popstate", reopen);
+window.addEventListener("popstate", () => {
+  readAddress();
+  reopen();
+});
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || at("help").open) return;
@@ -727,7 +738,7 @@ document.addEventListener("keyup", (event) => {
   if (event.key === " " && event.target.closest?.(".card")) event.preventDefault();
 });
 
-setSentences(new URLSearchParams(location.search).getAll("q"));
+readAddress();
 showInvitation();
 showSource();
 library.refresh();
