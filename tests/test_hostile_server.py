@@ -84,6 +84,11 @@ def test_attackers_cost_no_more_than_other_users(server):
             attacked += seconds
             statuses += found
     p99 = [np.quantile(seconds, 0.99) for seconds in (honest, attacked)]
+    print(  # noqa: T201
+        f"\n{statuses.total():,} attacks; honest p99 {1e3 * p99[0]:.0f} -> "
+        f"{1e3 * p99[1]:.0f} ms of {len(honest)} and {len(attacked)}; "
+        f"{rest:.0f} -> {megabytes(server, 'VmHWM'):.0f} MB"
+    )
     assert p99[1] <= 2 * p99[0], p99
     assert megabytes(server, "VmHWM") < 1.5 * rest
     assert statuses.total() == 100_000
@@ -133,6 +138,9 @@ def test_clients_that_leave_keep_nobody_waiting(server, leave):
             start = time.perf_counter()
             assert connection.ask(GOOD[protocol]) in (200, "OK")
             seconds = time.perf_counter() - start
+            print(  # noqa: T201
+                f"\n60 left; {protocol} {seconds:.3f} s, {alone:.3f} s alone"
+            )
             assert seconds < 3 * alone  # one of them was running
     # That one, the first of ours and the two good ones.
     assert server.metric("serving_batch_rows_count") <= 5
