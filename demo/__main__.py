@@ -75,8 +75,6 @@ _MOST_CONNECTIONS = 512
 
 
 def run():
-    # The event loop should not wait 5 ms for each thread that counts.
-    sys.setswitchinterval(5e-4)
     folder = FLAGS.library
     if folder is None:
         if FLAGS.workdir is None:
@@ -87,6 +85,7 @@ def run():
     with locked(folder):
         listener = listen(FLAGS.host, FLAGS.port)
         library = make_library(folder)
+        command.answer_soon()
         loop = asyncio.new_event_loop()
         loop.run_until_complete(serve(library, listener))
     # Threads may be within TensorFlow, and Python would wait for them. What is

@@ -169,6 +169,7 @@ def run():
         logging.set_verbosity(logging.INFO)
     from export.protocol.versions import Versions
 
+    command.answer_soon()
     versions = Versions(
         FLAGS.model_name,
         FLAGS.model_base_path,
@@ -184,8 +185,6 @@ def run():
             file=sys.stderr,
         )
         sys.exit(2)
-    # The event loop should not wait 5 ms for each thread that counts rows.
-    sys.setswitchinterval(5e-4)
     if not asyncio.run(serve(versions)):
         logging.warning("Gave up on requests that still run.")
         # Python would wait for them.
