@@ -15,7 +15,7 @@ moments for one query; they are no probabilities, and those of two queries do
 not compare. Results of one video overlap by at most --nms_threshold.
 """
 
-from absl import flags
+from absl import flags, logging
 
 import acnn_tf
 from experiments import queries
@@ -45,8 +45,15 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "shortlist",
     None,
-    ["bfloat16"],
-    "Score in this lower precision first, then the best again exactly.",
+    ["linear", "bfloat16"],
+    "Score all windows in a rough, faster way first: by a straight line "
+    "through the scores of some, or in this lower precision. Default: exactly.",
+)
+flags.DEFINE_float(
+    "min_recall",
+    None,
+    "With --shortlist=linear: the share of the best moments that must be "
+    "found. Default: 0.99.",
 )
 flags.DEFINE_list(
     "videos", None, "Ids of the videos of --features to add. Default: all."
@@ -79,8 +86,14 @@ def run():
     found = index.search(
         sentences,
         top_n=FLAGS.top,
-        **command.given("nms_threshold", "shortlist"),
+        **command.given("nms_threshold", "shortlist", "min_recall"),
     )
+    if FLAGS.shortlist == "linear":
+        logging.info(
+            "Of the best moments of each sentence, at least %.3f are expected "
+            "to be among these.",
+            min(moments.recall for moments in found),
+        )
     for query, moments in zip(sentences, found, strict=True):
         print_answer(query, moments, FLAGS.json)
     queries.refuse_unknown([m.query for m in found if not m])

@@ -235,8 +235,13 @@ def test_bad_arguments_are_named(index, tmp_path):
         index.search_queries(QUERIES, top_n=0)
     with pytest.raises(ValueError, match="`shortlist`"):
         index.search_queries(QUERIES, shortlist="int8")
-    with pytest.raises(ValueError, match="not finite"):
-        index.search_queries(np.full((1, 9), np.nan, "float32"))
+    with pytest.raises(ValueError, match=r"`min_recall`.*1.5"):
+        index.search_queries(QUERIES, shortlist="linear", min_recall=1.5)
+    for shortlist in (None, "linear"):
+        with pytest.raises(ValueError, match="not finite"):
+            index.search_queries(
+                np.full((1, 9), np.nan, "float32"), shortlist=shortlist
+            )
     with pytest.raises(FileExistsError):
         index.save(tmp_path)
 

@@ -46,7 +46,9 @@ class Search(typing.NamedTuple):
     order: tf.Tensor  # int32 [Q, V], videos by falling bounds
     num_windows: tf.Tensor  # int32 [V]
     num_ranked: tf.Tensor  # int32 [Q], how many of `order` were ranked
+    is_sure: tf.Tensor  # bool, `bounds` are bounds, and no estimates
     error: tf.Tensor  # float64, the largest seen in `bounds`
+    gap: tf.Tensor  # float64, of what `bounds` are above moments, the least
     is_finite: tf.Tensor  # bool, all scores and offsets so far
     moments: Moments  # the best so far
     is_done: tf.Tensor  # bool, no video is left that could hold a better one
@@ -59,15 +61,18 @@ class Search(typing.NamedTuple):
         tf.TensorSpec([None, None], tf.float32),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.bool),
     ],
     autograph=False,
 )
-def start_search(bounds, num_windows, top_n):
+def start_search(bounds, num_windows, top_n, is_sure):
     """A `Search` that asks for its first videos.
 
     Bounds `[Q, V]` are those of `video_bounds`, V at least 1; videos are
     numbered by their ids. `num_windows` `[V]` are those of each; `top_n` is n,
-    the moments of a query.
+    the moments of a query. Unless they are sure, bounds are estimates: a video
+    is left out where its moments would have to come nearer to its bound than
+    any that was ranked.
     """
     bounds = tf.cast(bounds, tf.float64)
     num_queries = tf.shape(bounds)[0]
@@ -77,7 +82,9 @@ def start_search(bounds, num_windows, top_n):
         order=tf.argsort(bounds, direction="DESCENDING", stable=True),
         num_windows=num_windows,
         num_ranked=tf.zeros([num_queries], tf.int32),
+        is_sure=is_sure,
         error=tf.constant(0.0, tf.float64),
+        gap=tf.constant(np.inf, tf.float64),
         is_finite=tf.reduce_all(tf.math.is_finite(bounds)),
         moments=Moments(
             video=tf.fill(shape, -1),
@@ -95,7 +102,9 @@ def _with_next_videos(search, top_n):
     """Asks for the videos that are to be ranked next."""
     num_videos = tf.shape(search.bounds)[1]
     # Bounds and scores come from different products.
-    lowest = search.moments.score[:, -1:] - 2.0 * search.error - 1e-6
+    away = tf.where(search.is_sure, -2.0 * search.error - 1e-6, search.gap)
+    away = tf.where(search.gap < np.inf, away, 0.0)
+    lowest = search.moments.score[:, -1:] + away
     # Most often the best moments are those of the first videos.
     most = tf.where(
         tf.reduce_any(search.num_ranked > 0), tf.maximum(top_n, _VIDEOS), top_n
@@ -164,6 +173,8 @@ def rank_videos(settings, search, output, windows, duration, top_n, max_iou):
         top_n,
         max_iou,
     )  # [q * v, M, 2], [q * v, M]
+    best = tf.reshape(score[:, 0], (rows, videos))
+    gap = tf.reduce_min(tf.where(is_used, bounds - best, np.inf))
     most = tf.shape(score)[1]
     moments = Moments(
         video=tf.repeat(search.video, most, axis=1),
@@ -180,6 +191,7 @@ def rank_videos(settings, search, output, windows, duration, top_n, max_iou):
     search = search._replace(
         num_ranked=tf.tensor_scatter_nd_add(search.num_ranked, place, count),
         error=tf.maximum(search.error, error),
+        gap=tf.minimum(search.gap, gap),
         is_finite=search.is_finite & is_finite,
         moments=moments,
     )

@@ -1,5 +1,6 @@
 """All windows of many videos, encoded once and searched together."""
 
+import functools
 import typing
 
 import numpy as np
@@ -11,15 +12,23 @@ from acnn_tf.data.windows import check_queries
 from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.search.best_moments import rank_function, start_search
 from acnn_tf.search.encoding import to_numpy
-from acnn_tf.search.ranking import candidates
+from acnn_tf.search.ranking import RankingSettings, candidates
 from acnn_tf.search.scoring import bounds_function, encode_function
 from acnn_tf.search.shards import open_index
+from acnn_tf.search.shortlist import (
+    Candidates,
+    Windows,
+    fit_line,
+    line_scores,
+)
 
 # Windows that go through memory at a time.
 _CHUNK = 32_768
 # Queries that are searched for together: bounds memory, and a wider product
 # is no faster.
 _QUERIES = 16
+# Bound of a video that is not to be ranked for a query.
+_NOT_CHOSEN = np.float32(-1e30)
 
 
 class FoundMoment(typing.NamedTuple):
@@ -31,17 +40,31 @@ class FoundMoment(typing.NamedTuple):
     score: float
 
 
-class FoundMoments(list):
+class Results(list):
+    """The moments of one query, best first: a list of `FoundMoment`.
+
+    Attributes:
+        recall: Float: the share of the best moments that are expected to be
+            among them; 1 where the search is exact.
+    """
+
+    def __init__(self, moments=(), recall=1.0):
+        super().__init__(moments)
+        self.recall = recall
+
+
+class FoundMoments(Results):
     """The moments of one sentence, best first: a list of `FoundMoment`.
 
     Attributes:
+        recall: See `Results`.
         query: The sentence.
         unknown_words: Its words that the model does not know. If it knows
             none of them, it has no moments.
     """
 
     def __init__(self, moments, query, unknown_words):
-        super().__init__(moments)
+        super().__init__(moments, getattr(moments, "recall", 1.0))
         self.query = query
         self.unknown_words = unknown_words
 
@@ -90,6 +113,7 @@ class MomentIndex:
         self._files = open_index(path, model, dtype)
         self._encode = encode_function(model)
         self._bounds = bounds_function(model)
+        self._sample = None, None  # the contents, and some windows of theirs
         self._rank = rank_function(model)
 
     def __len__(self):
@@ -359,6 +383,7 @@ class MomentIndex:
         suppression="fixed",
         nms_threshold=0.5,
         shortlist=None,
+        min_recall=0.99,
         video_ids=None,
     ):
         """`search` for queries that are encoded already.
@@ -371,17 +396,28 @@ class MomentIndex:
             shortlist: `"bfloat16"` scores the windows roughly, which is
                 faster where the processor has bfloat16 products, and then
                 ranks exactly all videos that could be among the best by the
-                largest error seen. Default: exact from the start.
+                largest error seen. `"linear"` scores them by a straight line
+                and then exactly those videos that may be among the best, see
+                `acnn_tf.search.shortlist`. Default: exact from the start.
+            min_recall: Float below 1: the share of the best moments that the
+                linear shortlist is to find. What it expects to have found is
+                the attribute `recall` of each list.
             video_ids: List of ids: the videos to search in. Default: all.
 
         Returns:
-            For each query a list of `FoundMoment`, as `search`.
+            For each query `Results`, a list of `FoundMoment`, as `search`.
         """
         if top_n < 1:
             raise ValueError(f"`top_n` must be positive. Received: {top_n}")
-        if shortlist not in (None, "bfloat16"):
+        if shortlist not in (None, "bfloat16", "linear"):
             raise ValueError(
-                f"`shortlist` must be 'bfloat16' or None. Received: {shortlist}"
+                "`shortlist` must be 'linear', 'bfloat16' or None. "
+                f"Received: {shortlist}"
+            )
+        if not 0 < min_recall < 1:
+            raise ValueError(
+                "`min_recall` must be above 0 and below 1. "
+                f"Received: {min_recall}"
             )
         max_iou = segments_lib.suppression_iou(suppression, nms_threshold)
         contents = self._files.contents  # whatever is added meanwhile
@@ -397,48 +433,143 @@ class MomentIndex:
         found = []
         for first in range(0, len(queries), _QUERIES):
             some = queries[first : first + _QUERIES]
-            found += self._search(
-                contents, some, order, top_n, max_iou, shortlist or "float32"
-            )
+            arguments = contents, some, order, top_n, max_iou
+            if shortlist == "linear":
+                found += self._search_by_line(*arguments, min_recall)
+            else:
+                found += self._search(*arguments, shortlist or "float32")
         return found
 
     def _search(self, contents, queries, order, top_n, max_iou, precision):
         """`search_encoded` for a few queries, in videos in this order."""
         if not order:
-            return [[] for _ in queries]
+            return [Results() for _ in queries]
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
-        bounds = []
+        bounds = self._over_chunks(
+            contents,
+            lambda *chunk: self._bounds(folded, *chunk, precision),
+        )
+        videos = [contents.videos[number] for number in order]
+        moments = self._rank_videos(
+            contents, folded, videos, bounds[order].T, top_n, max_iou
+        )
+        return _listed(videos, moments)
+
+    def _search_by_line(
+        self, contents, queries, order, top_n, max_iou, min_recall
+    ):
+        """`_search` of the videos that lines choose."""
+        if not order:
+            return [Results() for _ in queries]
+        folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
+        windows, sample, encodings = self._sampled(contents)
+        scores = self._scores(folded, encodings)
+        _check_finite(np.isfinite(scores).all())
+        line = fit_line(encodings, scores)
+        rough = line_scores(line, windows)
+        if len(order) < len(contents.videos):
+            wanted = np.zeros(len(contents.videos), bool)
+            wanted[order] = True
+            rough[:, ~wanted[windows.owners]] = -np.inf
+
+        def score(query, rows):
+            one = [part[query : query + 1] for part in folded]
+            return self._scores(one, windows.take(rows))[:, 0]
+
+        chosen = [
+            Candidates(
+                own,
+                sample,
+                windows.owners,
+                functools.partial(score, query),
+                top_n,
+                min_recall,
+            )
+            for query, own in enumerate(rough)
+        ]
+        place = np.zeros(len(contents.videos), int)
+        place[order] = np.arange(len(order))
+        videos = [contents.videos[number] for number in order]
+        lowest, moments = [None] * len(chosen), None
+        while True:
+            more = [one.extend(at) for one, at in zip(chosen, lowest)]
+            if moments is not None and not any(more):
+                return _listed(videos, moments, [one.recall for one in chosen])
+            bounds = np.full((len(chosen), len(videos)), _NOT_CHOSEN)
+            for row, one in zip(bounds, chosen):
+                numbers, found = one.bounds(RankingSettings.of(self.model))
+                row[place[numbers]] = found
+            moments = self._rank_videos(
+                *(contents, folded, videos, bounds, top_n, max_iou),
+                is_sure=False,
+            )
+            lowest = moments.score.numpy()[:, -1]
+
+    def _scores(self, folded, encoding):
+        """Exact scores `[N, Q]` of single windows `[N, t]`."""
+        owner = np.arange(len(encoding), dtype=np.int32)
+        return self._bounds(folded, encoding, owner, "float32")
+
+    def _sampled(self, contents):
+        """All `Windows`, rows of some, and the encodings of these."""
+        known, found = self._sample
+        if known is not contents:
+            windows = Windows.of(contents.chunks(_CHUNK))
+            sample = windows.sample()
+            found = windows, sample, windows.take(sample)
+            self._sample = contents, found
+        return found
+
+    def _over_chunks(self, contents, function):
+        """What a function makes of all windows, `[V, Q]`."""
+        found = []
         for encoding, starts in contents.chunks(_CHUNK):
             counts = np.diff([*starts, len(encoding)])
             owner = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
-            bounds.append(self._bounds(folded, encoding, owner, precision))
-        videos = [contents.videos[number] for number in order]
+            found.append(function(encoding, owner))
+        return np.concatenate(found)
 
+    def _rank_videos(
+        self, contents, folded, videos, bounds, top_n, max_iou, is_sure=True
+    ):
+        """The best `Moments` of videos, of which bounds `[Q, V]` are known."""
         max_iou = tf.constant(max_iou, tf.float64)
         top_n = tf.constant(min(top_n, contents.num_windows))
-
         search = start_search(
-            np.concatenate(bounds)[order].T,
+            bounds,
             np.array([video.num_windows for video in videos], np.int32),
             top_n,
+            is_sure,
         )
         while not search.is_done:
             arrays = _padded(contents, videos, search.video.numpy())
             search = self._rank(folded, search, *arrays, top_n, max_iou)
-        if not search.is_finite:
-            raise ValueError(
-                "The queries, or the scores that the model gives them, are "
-                "not finite. Check the queries and the model's weights."
-            )
-        moments = (array.numpy().tolist() for array in search.moments)
-        return [
+        _check_finite(search.is_finite)
+        return search.moments
+
+
+def _check_finite(is_finite):
+    if not is_finite:
+        raise ValueError(
+            "The queries, or the scores that the model gives them, are not "
+            "finite. Check the queries and the model's weights."
+        )
+
+
+def _listed(videos, moments, recalls=None):
+    """`Results` for each query, of `Moments`."""
+    columns = zip(*(array.numpy().tolist() for array in moments))
+    return [
+        Results(
             [
                 FoundMoment(videos[number].video_id, *segment, score)
-                for number, segment, score in zip(*columns)
+                for number, segment, score in zip(*rows)
                 if number >= 0
-            ]
-            for columns in zip(*moments)
-        ]
+            ],
+            recalls[place] if recalls else 1.0,
+        )
+        for place, rows in enumerate(columns)
+    ]
 
 
 def _padded(contents, videos, numbers):

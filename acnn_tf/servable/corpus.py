@@ -99,7 +99,7 @@ class Corpus(tf.Module):
             )
 
         search = start_search(
-            tf.transpose(bounds), arrays["count"], self._top_n
+            tf.transpose(bounds), arrays["count"], self._top_n, True
         )
         sizes = tf.nest.map_structure(lambda x: any_size(x).shape, search)
         (search,) = tf.while_loop(

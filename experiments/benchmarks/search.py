@@ -31,18 +31,23 @@ def rows(smoke, rounds):
     `gemm_share` counts 2 N Q t H FLOPs, the product of windows and folded
     queries; time is that of the whole search, ranking included. Peak memory
     counts the encodings, of which `encodings_mb` is the size: they are mapped
-    from a file, and the system may drop them at any time.
+    from a file, and the system may drop them at any time. `recall_at_10` is
+    the share of the exact search's ten best that a linear shortlist finds.
     """
-    large, small = (1_340, 268) if smoke else (102_400, 10_000)
+    large, small = (1_340, 268) if smoke else (100_000, 10_000)
     # Windows, queries, shortlist, consensus.
     cases = [
         (large, 16, None, False),
         (large, 16, "bfloat16", False),
         (large, 16, None, True),
         (small, 1, None, False),
+        (small, 1, "linear", False),
     ]
     if not smoke:
-        cases += [(small, 16, None, False), (1_000_000, 16, None, False)]
+        rest = [(small, 16), (large, 1), (1_000_000, 1), (1_000_000, 16)]
+        for case in rest:
+            cases += [(*case, None, False), (*case, "linear", False)]
+        cases.append((large, 16, "linear", False))
     pairs = 16 if smoke else PAIRS
     found = [_compare(*case, pairs, rounds) for case in cases]
     found[1]["same_top_10"] = _same_results(large, 32 if smoke else 1000)
@@ -82,6 +87,8 @@ def _compare(num_windows, num_queries, shortlist, consensus, pairs, rounds):
             fold_seconds=measure.in_turn(fold, rounds)["fold"],
             encodings_mb=index.num_windows * T * 4e-6,
         )
+        if shortlist == "linear":
+            row["recall_at_10"] = _recall(index, make_queries(64))
     for key in ("ratio", "other_seconds"):
         row[key] *= index.num_windows * num_queries / pairs / BLOCKS
     return row
@@ -164,6 +171,19 @@ def literal(model, queries, pairs):
         return np.concatenate(parts, axis=1), windows
 
     return blocks
+
+
+def _recall(index, queries):
+    """Share of the ten best moments that a linear shortlist finds."""
+    exact, found = (
+        index.search_encoded(queries, top_n=10, shortlist=shortlist)
+        for shortlist in (None, "linear")
+    )
+    both = [
+        {moment[:3] for moment in one} & {moment[:3] for moment in other}
+        for one, other in zip(exact, found, strict=True)
+    ]
+    return sum(map(len, both)) / sum(map(len, exact))
 
 
 def _same_results(num_windows, num_queries):

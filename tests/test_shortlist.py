@@ -1,0 +1,123 @@
+"""The linear shortlist: what it finds, and what it says that it finds."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from acnn_tf.search import shortlist
+from tests import small_acnn
+from tests.small_acnn import assert_alike
+
+RNG = np.random.default_rng(0)
+FEATURES = small_acnn.make_features(120, longest=39)
+QUERIES = RNG.normal(size=(6, 9)).astype("float32")
+
+
+def make_index(**arguments):
+    model = small_acnn.make_model(
+        vocabulary=None, query_encoder="mean", **arguments
+    )
+    return small_acnn.make_index(model, features=FEATURES)
+
+
+def by_line(index, **settings):
+    return index.search_queries(QUERIES, shortlist="linear", **settings)
+
+
+@pytest.mark.parametrize("consensus_iou", [None, (0.3, 0.6)])
+def test_the_head_sees_all_windows_where_they_are_few(consensus_iou):
+    index = make_index(consensus_iou=consensus_iou)
+    names = list(FEATURES)[3:9]
+    exact = index.search_queries(QUERIES, top_n=5, video_ids=names)
+    found = by_line(index, top_n=5, video_ids=names)
+    assert {moment.video_id for row in found for moment in row} <= {*names}
+    assert_alike(found, exact)
+    assert [row.recall for row in found] == [1.0] * len(QUERIES)
+    assert [row.recall for row in exact] == [1.0] * len(QUERIES)
+    assert [len(row) for row in by_line(index, video_ids=[])] == [0] * 6
+
+
+@pytest.mark.parametrize("consensus_iou", [None, (0.3, 0.6)])
+def test_a_share_of_the_windows_has_nearly_all_moments(
+    consensus_iou, monkeypatch
+):
+    monkeypatch.setattr(shortlist, "_LEAST", 32)
+    monkeypatch.setattr(shortlist, "_PER_RESULT", 4)
+    monkeypatch.setattr(shortlist, "_SAMPLE", 512)
+    index = make_index(consensus_iou=consensus_iou)
+    scored = count_scored(index, monkeypatch)
+    exact = index.search_queries(QUERIES, top_n=5)
+    found = by_line(index, top_n=5, min_recall=0.9)
+    same = [len({*one} & {*other}) / 5 for one, other in zip(found, exact)]
+    assert np.mean(same) >= 0.9
+    assert all(0.9 <= row.recall <= 1.0 for row in found)
+    assert sum(scored) < 0.5 * index.num_windows * len(QUERIES)
+    again = by_line(index, top_n=5, min_recall=0.9)
+    assert [[*row] for row in again] == [[*row] for row in found]
+
+
+def count_scored(index, monkeypatch):
+    """Numbers of windows that the head scores from now on."""
+    counts, take = [], shortlist.Windows.take
+
+    def count(windows, rows):
+        counts.append(len(rows))
+        return take(windows, rows)
+
+    monkeypatch.setattr(shortlist.Windows, "take", count)
+    return counts
+
+
+def test_a_video_that_is_added_is_found():
+    index = make_index()
+    by_line(index)
+    index.append({"new": FEATURES["v03"][::-1] * 3.0})
+    exact = index.search_queries(QUERIES, video_ids=["new"])
+    assert_alike(by_line(index, video_ids=["new"]), exact)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda rng, size: rng.normal(0.0, 0.5, size),
+        lambda rng, size: -rng.exponential(1.0, size),
+        lambda rng, size: rng.uniform(-1.0, 1.0, size),
+    ],
+)
+def test_the_asked_recall_is_reached_whatever_the_errors(error):
+    found, shares, count, top_n = [], [], 50_000, 10
+    owners = np.repeat(np.arange(500), 100)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rough = rng.normal(0.0, 1.0, count).astype(np.float32)
+        exact = rough + error(rng, count).astype(np.float32)
+        sample = np.sort(rng.choice(count, 4096, replace=False))
+        chosen = shortlist.Candidates(
+            rough, sample, owners, exact.__getitem__, top_n, 0.9
+        )
+        chosen.extend()
+        best = np.argsort(-exact)[:top_n]
+        found.append(np.isin(best, chosen.rows).mean())
+        shares.append(len(chosen.rows) / count)
+        np.testing.assert_array_equal(chosen.scores, exact[chosen.rows])
+        assert chosen.recall >= 0.9
+    assert np.mean(found) >= 0.9
+    assert np.mean(shares) < 0.3
+
+
+def test_windows_in_pieces_are_those_of_one_array():
+    whole = RNG.normal(size=(50, 3)).astype(np.float32)
+    pieces = [(whole[:20], [0, 7]), (whole[20:], [0, 10, 11])]
+    windows = shortlist.Windows.of(pieces)
+    rows = np.array([0, 19, 20, 49])
+    np.testing.assert_array_equal(windows.take(rows), whole[rows])
+    assert windows.owners[[0, 7, 19, 20, 30, 31]].tolist() == [0, 1, 1, 2, 3, 4]
+    line = RNG.normal(size=(2, 4)).astype(np.float32)
+    expected = line[:, :3] @ whole.T + line[:, 3:]
+    for dtype in (np.float32, ml_dtypes.bfloat16):
+        rounded = [(part.astype(dtype), starts) for part, starts in pieces]
+        np.testing.assert_allclose(
+            shortlist.line_scores(line, shortlist.Windows.of(rounded)),
+            expected,
+            atol=1e-5 if dtype == np.float32 else 0.05,
+        )
