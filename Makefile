@@ -7,9 +7,6 @@ DEMO_ARGS ?=
 # order of tests/conftest.py.
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-# TensorFlow's C++ start-up chatter; errors still reach Python as exceptions.
-export TF_CPP_MIN_LOG_LEVEL ?= 3
-
 .DEFAULT_GOAL := help
 .PHONY: help quickstart demo test test-oldest soak a11y format clean
 

@@ -19,7 +19,11 @@ import acnn_tf
 from acnn_tf.data import extraction
 from acnn_tf.files.locks import locked
 from experiments import splits
+from export import quiet_tensorflow
 from export.progress import Progress
+
+# For workers, which import this file, not a main.
+quiet_tensorflow.install()
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"

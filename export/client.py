@@ -19,15 +19,14 @@ As a library:
       (moments,) = client.search(["a person opens the door"])
 
 It needs neither Keras nor acnn_tf, and over http no TensorFlow either: this
-file and errors.py, merging.py, tensors.py, wire.py, version_numbers.py,
-rest_client.py and grpc_client.py of export/protocol are all of it. Only to
-compare what made --features with what the server's model learned from, acnn_tf
-has to be there.
+file, quiet_tensorflow.py, and errors.py, merging.py, tensors.py, wire.py,
+version_numbers.py, rest_client.py and grpc_client.py of export/protocol are all
+of it. Only to compare what made --features with what the server's model learned
+from, acnn_tf has to be there.
 """
 
 import argparse
 import contextlib
-import importlib
 import itertools
 import json
 import os
@@ -38,6 +37,7 @@ import urllib.parse
 
 import numpy as np
 
+from export import quiet_tensorflow
 from export.protocol import tensors
 from export.protocol.errors import ServingError, unreadable
 from export.protocol.merging import (
@@ -418,21 +418,6 @@ def _version(text):
     return number
 
 
-def _import_quietly():
-    """Imports TensorFlow without the lines that it greets with on stderr.
-
-    That of 2.21 does so whatever TF_CPP_MIN_LOG_LEVEL says.
-    """
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        importlib.import_module("export.protocol.grpc_client")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m export.client",
@@ -474,8 +459,7 @@ def main(argv=None):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if any(server.startswith("grpc:") for server in args.server):
-            _import_quietly()
+        quiet_tensorflow.install()
         _run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # as of `... | head`

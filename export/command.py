@@ -12,6 +12,7 @@ import sys
 from absl import app, flags, logging
 
 from acnn_tf.files.names import paths_of
+from export import quiet_tensorflow
 
 # What Ctrl-C and a reader that has gone end a process with, as for a shell.
 INTERRUPTED, UNREAD = 130, 141
@@ -73,6 +74,7 @@ def run(function, other_flags=False):
             print(message, file=sys.stderr)
             sys.exit(2)
 
+    quiet_tensorflow.install()
     app.run(main, **({"flags_parser": _known_flags} if other_flags else {}))
 
 

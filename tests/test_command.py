@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from export import command
-from tests.processes import ROOT, run_module
+from tests.processes import ROOT, run_module, start_script
 
 
 def test_each_end_has_its_line_and_its_code():
@@ -59,3 +61,44 @@ def test_paths_are_made_absolute_and_addresses_are_not():
     assert command.absolute("a/b") == os.path.abspath("a/b")
     assert command.absolute("s3://a/b") == "s3://a/b"
     assert command.absolute(None) is None
+
+
+LOADS_TENSORFLOW = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from export import quiet_tensorflow
+quiet_tensorflow.install()
+try:
+    import tensorflow.part
+finally:
+    os.write(2, b"after")
+    print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+"""
+
+
+@pytest.mark.parametrize(
+    "level, end, shown",
+    [
+        ("", "", "after"),
+        ("0", "", "greetings\nafter"),
+        ("", "import nothing_of_this_name", "greetings\nafter"),
+    ],
+)
+def test_tensorflow_loads_quietly_and_shows_what_it_wrote_if_it_fails(
+    level, end, shown, tmp_path, monkeypatch
+):
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        f"import os\nos.write(2, b'greetings\\n')\n{end}\n"
+    )
+    (package / "part.py").touch()
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    if level:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    process = start_script(LOADS_TENSORFLOW, tmp_path)
+    stdout, stderr = process.communicate()
+    assert stderr.startswith(shown)
+    assert (process.returncode != 0) == ("nothing_of" in stderr) == bool(end)
+    # What child processes are told.
+    assert stdout.strip() == (level or "3")
