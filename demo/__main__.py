@@ -27,7 +27,7 @@ import sys
 
 from absl import flags
 
-from export import command, run_models
+from export import command, flag_help, run_models
 
 FLAGS = flags.FLAGS
 
@@ -67,6 +67,11 @@ flags.DEFINE_string(
 flags.DEFINE_float("max_upload_mb", 1024, "Size of an upload in MiB.", 0.01)
 flags.DEFINE_float("max_minutes", 120, "Length of an upload.", 0.01)
 flags.DEFINE_integer("max_videos", 100, "Uploads that are kept.", 0)
+flag_help.subject("Model", "server", "model_name")
+flag_help.subject("Videos", "videos", "annotations", "library")
+flag_help.subject("Address of the page", "host", "port", "token")
+flag_help.subject("Limits", "max_upload_mb", "max_minutes", "max_videos")
+
 
 # Seconds in which answers that were begun may end.
 _DRAIN = 0.5

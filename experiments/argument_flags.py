@@ -5,6 +5,8 @@ import typing
 
 from absl import flags
 
+from export import flag_help
+
 # They are those of the module that asks for them.
 flags.disclaim_key_flags()
 
@@ -16,7 +18,7 @@ _DEFINE = {
 }
 
 
-def define(function, **helps):
+def define(function, subject, /, **helps):
     """Defines a flag for some arguments of a function.
 
     A flag that is not given has the value `None`, and leaves the function's
@@ -25,6 +27,7 @@ def define(function, **helps):
 
     Args:
         function: Any.
+        subject: What `--help` prints above the flags.
         **helps: What the arguments are.
     """
     parameters = inspect.signature(function).parameters
@@ -45,6 +48,7 @@ def define(function, **helps):
             flags.DEFINE_integer(name, None, text, lower_bound=least)
         else:
             _DEFINE[kind](name, None, text)
+    flag_help.subject(subject, *helps)
 
 
 def defaults(function):

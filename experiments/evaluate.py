@@ -34,7 +34,7 @@ import acnn_tf
 from acnn_tf.data import scenes
 from acnn_tf.segments import SUPPRESSIONS
 from experiments import evaluation_plots, per_query_csv, splits, strategies
-from export import command, run_models
+from export import command, flag_help, run_models
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(splits)
@@ -71,6 +71,16 @@ flags.DEFINE_string("predictions_out", None, "File to write predictions to.")
 flags.DEFINE_string(
     "per_query_out", None, "CSV file to write each query's IoU and hits to."
 )
+flag_help.subject(
+    "Protocol",
+    "suppression",
+    "nms_threshold",
+    "window_lengths",
+    "shuffled",
+    "seed",
+    "allow_missing",
+)
+flag_help.subject("Output", "json", "predictions_out", "per_query_out")
 
 
 def data_settings():

@@ -8,6 +8,7 @@ from absl import flags
 
 import acnn_tf
 from acnn_tf.files.names import file_name
+from export import flag_help
 
 flags.DEFINE_integer(
     "timelines",
@@ -15,6 +16,7 @@ flags.DEFINE_integer(
     "Number of queries to draw into WORKDIR/timelines, and the table with "
     "them. Default: 3.",
 )
+flag_help.subject("Output", "timelines")
 
 
 def draw_evaluation(

@@ -30,7 +30,7 @@ from absl import flags
 from acnn_tf import encoders
 from acnn_tf.data import extraction
 from acnn_tf.files.problems import summarize
-from export import command
+from export import command, flag_help
 from export.progress import Progress
 
 FLAGS = flags.FLAGS
@@ -56,6 +56,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "out", None, "File to write: .hdf5 or .tfrecord.", required=True
 )
+flag_help.subject("Encoder", "encoder", "fps", "batch_size")
 
 
 def run(beam_arguments):

@@ -34,7 +34,7 @@ from acnn_tf.data.annotations import DATASETS, SPLITS, find_files, read_moments
 from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.problems import FeatureError, summarize
 from experiments import model_flags, splits
-from export import command
+from export import command, flag_help
 
 FLAGS = flags.FLAGS
 # Defined by `splits` and `model_flags`.
@@ -63,6 +63,8 @@ flags.DEFINE_bool(
     "damage to the file is told later.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object.")
+flag_help.subject("Windows", "min_iou", "max_niol")
+flag_help.subject("Output", "write_manifests", "json")
 
 
 def window_grid():

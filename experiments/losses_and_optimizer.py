@@ -63,6 +63,7 @@ def compile_model(
 
 argument_flags.define(
     compile_model,
+    "Losses and optimizer",
     target_iou="Windows of the query's video above this IoU are what it should "
     "be aligned with.",
     video_weight="Weight of the loss within videos.",

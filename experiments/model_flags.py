@@ -13,6 +13,7 @@ from absl import flags
 
 import acnn_tf
 from experiments import argument_flags
+from export import flag_help
 
 # Value of --model -> class in `acnn_tf.models`, and what it settles.
 MODELS = {
@@ -178,6 +179,7 @@ _DEFINE = {
 for _name, _argument in ARGUMENTS.items():
     _define = _DEFINE.get(_argument.kind, flags.DEFINE_string)
     _define(_name, None, _help(_argument))
+flag_help.subject("Model", *ARGUMENTS)
 
 
 def encodes_sentences(query_encoder):
@@ -239,6 +241,7 @@ def make_model(
 
 argument_flags.define(
     make_model,
+    "Model",
     model="Model to train: ACNN; ACNN with the mean of its widths of context, "
     "or all of them, in place of attention; or a baseline.",
     members="Networks that are trained side by side and answer as one.",
@@ -298,6 +301,7 @@ def constructor_arguments(
 
 argument_flags.define(
     constructor_arguments,
+    "Windows",
     window_seconds="Lengths of windows in seconds. Default: "
     "3,4.5,6,8,10.5,14,19.",
     window_frames="Lengths of windows in frames.",

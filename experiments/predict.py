@@ -38,7 +38,7 @@ from acnn_tf.data.datasets import qvhighlights
 from acnn_tf.files.names import file_name
 from acnn_tf.files.problems import DataError
 from experiments import moment_lists, queries, splits
-from export import command, run_models
+from export import command, flag_help, run_models
 from export.progress import Progress
 from export.protocol.merging import print_answer
 
@@ -80,6 +80,12 @@ flags.DEFINE_string(
     "out", None, "File to write the answers to the queries of --dataset to."
 )
 flags.DEFINE_enum("split", "test", SPLITS, "Split of the dataset to answer.")
+flag_help.subject(
+    "Output", "min_score", "json", "format", "clip_out", "picture", "out"
+)
+flag_help.subject("Data", "split")
+
+
 # Of a moment of which it is said that there is none such.
 _UNLIKELY = 0.1
 

@@ -4,6 +4,7 @@ from absl import flags
 
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import normalize, text_lines
+from export import flag_help
 
 # All are encoded at once.
 _MAX_QUERIES = 10_000
@@ -22,6 +23,7 @@ flags.DEFINE_float(
     None,
     "IoU that two moments of one video may have at most. Default: 0.5.",
 )
+flag_help.subject("Sentences", "query", "queries_file", "top", "nms_threshold")
 
 
 def read_queries(query=(), queries_file=None):

@@ -19,7 +19,7 @@ from absl import flags, logging
 
 import acnn_tf
 from experiments import queries
-from export import command, indexing, run_models
+from export import command, flag_help, indexing, run_models
 from export.protocol.merging import print_answer
 
 FLAGS = flags.FLAGS
@@ -59,6 +59,7 @@ flags.DEFINE_list(
     "videos", None, "Ids of the videos of --features to add. Default: all."
 )
 flags.DEFINE_bool("json", False, "Print one JSON object for each sentence.")
+flag_help.subject("Data", "features", "index", "index_dtype", "videos")
 
 
 def run():

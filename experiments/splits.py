@@ -95,6 +95,7 @@ def load_split(
 
 argument_flags.define(
     load_split,
+    "Data",
     dataset="Format of the annotations; synthetic makes scenes if no files are "
     "given.",
     data_dir="Folder in which files are found by their usual names.",

@@ -42,6 +42,7 @@ def make_strategy(
 
 argument_flags.define(
     make_strategy,
+    "Devices and machines",
     strategy="What runs the command: one device; all devices of this machine; "
     "or several machines, each of which has a checkout and runs this command "
     "in it, with a TF_CONFIG of its own. The model is the same.",

@@ -42,7 +42,7 @@ from experiments import (
     training_batches,
     training_curves,
 )
-from export import command
+from export import command, flag_help
 
 FLAGS = flags.FLAGS
 for module in (
@@ -100,6 +100,19 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool(
     "smoke", False, "Train one epoch on 64 queries, to see that it runs."
+)
+flag_help.subject(
+    "Data", "val_annotations", "val_durations", "val_num_frames", "val_features"
+)
+flag_help.subject("Videos, in place of features", "videos", "encoder", "fps")
+flag_help.subject(
+    "Training",
+    "epochs",
+    "seed",
+    "checkpoint_steps",
+    "monitor",
+    "train_queries",
+    "smoke",
 )
 
 

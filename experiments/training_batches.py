@@ -52,6 +52,7 @@ def make_batches(
 
 argument_flags.define(
     make_batches,
+    "Batches",
     batch_size="Queries in a batch.",
     batches="What a query is trained with: all windows of its video, or, as in "
     "the paper, one window that shows its moment.",

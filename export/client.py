@@ -424,25 +424,13 @@ def main(argv=None):
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("Server").add_argument
     add(
         "--server",
         action="append",
         required=True,
         help="grpc://HOST:PORT or http://HOST:PORT; repeat it for each shard",
     )
-    add("--query", action="append", default=[], help="sentence; repeat it")
-    add("--features", help=".npy or HDF5 file: find moments in this video")
-    add("--video", default="", help="id of the video in --features")
-    add(
-        "--duration",
-        type=float,
-        default=0,
-        help="seconds of that video; default: those of its clips",
-    )
-    add("--json", action="store_true", help="print one JSON object a sentence")
-    add("--status", action="store_true", help="print versions and states")
-    add("--metadata", action="store_true", help="print the signatures")
     add("--model", default="acnn", help="name of the model; default: acnn")
     add("--version", type=_version, help="version to ask; default: the latest")
     add("--timeout", type=float, default=10, help="seconds a call may take")
@@ -452,6 +440,20 @@ def main(argv=None):
         default=3,
         help="calls again if no server answers",
     )
+    add = parser.add_argument_group("Question").add_argument
+    add("--query", action="append", default=[], help="sentence; repeat it")
+    add("--features", help=".npy or HDF5 file: find moments in this video")
+    add("--video", default="", help="id of the video in --features")
+    add(
+        "--duration",
+        type=float,
+        default=0,
+        help="seconds of that video; default: those of its clips",
+    )
+    add("--status", action="store_true", help="print versions and states")
+    add("--metadata", action="store_true", help="print the signatures")
+    add = parser.add_argument_group("Output").add_argument
+    add("--json", action="store_true", help="print one JSON object a sentence")
     args = parser.parse_args(argv)
     # As in `export.command`, which clients do without.
     args.features = os.path.expanduser(args.features or "")

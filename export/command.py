@@ -12,7 +12,7 @@ import sys
 from absl import app, flags, logging
 
 from acnn_tf.files.names import paths_of
-from export import quiet_tensorflow
+from export import flag_help, quiet_tensorflow
 
 # What Ctrl-C and a reader that has gone end a process with, as for a shell.
 INTERRUPTED, UNREAD = 130, 141
@@ -43,8 +43,12 @@ def run(function, other_flags=False):
     machine without enough memory and of a package that is not installed.
     Ctrl-C ends with 130, and what nobody reads any more with 141. A path that
     begins with `~` is one of the home folder. With `other_flags` the function
-    is given the list of flags that are not absl's.
+    is given the list of flags that are not absl's. `--help` waits for nothing,
+    and ends with 0.
     """
+    if flag_help.is_asked_for(sys.argv[1:]):
+        flag_help.show(sys.argv[0])
+        return
 
     def main(argv):
         if len(argv) > 1 and not other_flags:

@@ -6,7 +6,7 @@ from absl import flags
 
 import acnn_tf
 from acnn_tf.data.durations import known_seconds
-from export import command, run_models
+from export import command, flag_help, run_models
 from export.progress import Progress
 
 flags.DEFINE_string(
@@ -20,6 +20,7 @@ flags.DEFINE_float(
     None,
     "Seconds from one clip to the next. Default: as the features say.",
 )
+flag_help.subject("Data", "durations", "clip_seconds")
 
 
 def load_model(workdir=None, path=None, clip_seconds=None, **settings):

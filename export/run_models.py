@@ -9,6 +9,7 @@ import os
 from absl import flags
 
 import acnn_tf
+from export import flag_help
 
 flags.disclaim_key_flags()  # they are those of the main that asks for them
 
@@ -27,6 +28,7 @@ def define_flags():
         "Encoder of the sentences, as clip:FOLDER, for a model that takes "
         "their vectors. Default: the one that the model names.",
     )
+    flag_help.subject("Model", "model", "encoder")
 
 
 def check_choice(workdir=None, model=None):

@@ -22,7 +22,7 @@ from absl import flags
 import acnn_tf
 from acnn_tf.files.locks import locked
 from acnn_tf.files.names import check_file_name
-from export import command, indexing, run_models
+from export import command, flag_help, indexing, run_models
 from export.protocol.version_numbers import version_number
 
 FLAGS = flags.FLAGS
@@ -59,6 +59,8 @@ flags.DEFINE_float(
     None,
     "IoU that two moments of one video may have at most. Default: 0.5.",
 )
+flag_help.subject("Data", "corpus", "index")
+flag_help.subject("Answers", "top_n", "nms_threshold")
 
 
 def make_index(model):

@@ -22,7 +22,7 @@ import sys
 
 from absl import flags, logging
 
-from export import command
+from export import command, flag_help
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -85,6 +85,20 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "drain_seconds", 10, "Seconds to finish requests in, after SIGTERM.", 0
 )
+flag_help.subject("Addresses", "host", "port", "rest_api_port")
+flag_help.subject("Versions", "file_system_poll_wait_seconds", "num_versions")
+flag_help.subject(
+    "Batches", "num_threads", "max_batch_size", "batch_timeout_micros"
+)
+flag_help.subject(
+    "Limits",
+    "max_queue",
+    "max_body_mb",
+    "max_rows",
+    "max_seconds",
+    "drain_seconds",
+)
+
 
 # Of REST. Each has up to 64 KiB in memory that nothing has asked for yet.
 _MAX_CONNECTIONS = 512

@@ -27,7 +27,7 @@ from acnn_tf.files.atomic import replacing
 from acnn_tf.files.locks import locked
 from experiments import per_query_csv, train
 from experiments.sweeps import ablation_table, grid, runs, training_flags
-from export import command
+from export import command, flag_help
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(train)
@@ -54,6 +54,16 @@ flags.DEFINE_enum(
     "queries",
     ["queries", "videos"],
     "What the bootstrap draws: queries, or videos with all their queries.",
+)
+flag_help.subject(
+    "Comparison",
+    "grid",
+    "seeds",
+    "jobs",
+    "threads",
+    "split",
+    "shuffled",
+    "resample",
 )
 
 

@@ -25,7 +25,7 @@ from acnn_tf.files.atomic import write_text
 from acnn_tf.files.locks import locked
 from experiments import train
 from experiments.sweeps import runs, spaces, tables, training_flags
-from export import command
+from export import command, flag_help
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(train)
@@ -43,6 +43,7 @@ flags.DEFINE_enum(
     "How settings are drawn: at random, or, after some, where a Gaussian "
     "process of the scores so far hopes for most.",
 )
+flag_help.subject("Tuning", "space", "trials", "algorithm")
 
 
 def write_best(path, training, trial, num_trials):
