@@ -62,6 +62,7 @@ class ResumableTraining(keras.callbacks.Callback):
     Attributes:
         history: List of the logs of each epoch, those of earlier runs too.
         num_epochs: Int, how many of them this object has ended itself.
+        num_steps: Int, how many steps are done, those of earlier runs too.
     """
 
     def __init__(self, model, folder, every=None, history_path=None, grace=8.0):
@@ -93,6 +94,10 @@ class ResumableTraining(keras.callbacks.Callback):
         # model, but not weights of its layers.
         variables = model.variables + model.optimizer.variables
         self._variables = [variable.value for variable in variables]
+
+    @property
+    def num_steps(self):
+        return self._epoch * self._steps_per_epoch + self._step
 
     def fit(self, make_batches, *, epochs, callbacks=(), verbose="auto"):
         """Trains until `epochs` are done, counting those of earlier runs.

@@ -12,16 +12,16 @@ r"""Trains a model: from annotations and features to WORKDIR/model.keras.
 With --videos their features are extracted first, into WORKDIR/features.hdf5,
 and without --val_annotations a fifth of the videos is held out.
 
-Shows progress, searches the validation split after every epoch and keeps the
-best model; at the end it finds out what that model's scores are worth. Started
-again with the same --workdir, it continues where it was stopped, at whatever
-step, and ends with the same model. WORKDIR then holds model.keras (the best),
-calibration.json (how likely a moment is right, by its score), history.csv,
-training.png (the paper's Figure 5), tensorboard/, checkpoints/, and flags.txt,
-which as a --flagfile repeats the run, whatever becomes of defaults. With
---strategy it trains the same model on several devices or machines, which share
---workdir. Bad input is named with file and line, and ends the run with exit
-code 2.
+Prints a line for each epoch, searches the validation split after it and keeps
+the best model; at the end it finds out what that model's scores are worth.
+Started again with the same --workdir, it continues where it was stopped, at
+whatever step, and ends with the same model. WORKDIR then holds model.keras (the
+best), calibration.json (how likely a moment is right, by its score),
+history.csv, training.png (the paper's Figure 5), tensorboard/, checkpoints/,
+and flags.txt, which as a --flagfile repeats the run, whatever becomes of
+defaults. With --strategy it trains the same model on several devices or
+machines, which share --workdir. Bad input is named with file and line, and ends
+the run with exit code 2.
 """
 
 import os
@@ -41,6 +41,7 @@ from experiments import (
     strategies,
     training_batches,
     training_curves,
+    training_log,
 )
 from export import command, flag_help
 
@@ -276,10 +277,18 @@ def train(strategy):
         every=FLAGS.checkpoint_steps,
         history_path=in_workdir("history.csv"),
     )
+    if is_chief:
+        about = split, val, model, batches, epochs, FLAGS.workdir
+        print(*training_log.header(FLAGS.dataset, *about), sep="\n")
+        lines = training_log.EpochLines(
+            resume, validation, epochs, batches.steps_per_epoch
+        )
+        log.append(lines.callback())
     resume.fit(
         make_batches,
         epochs=epochs,
         callbacks=[validation, *watch, *(log if is_chief else [])],
+        verbose=0,
     )
     if not resume.num_epochs:
         print(

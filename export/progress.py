@@ -6,6 +6,7 @@ import time
 
 # Seconds from one line to the next: on a terminal, which shows one; in a log.
 _REFRESH, _LOG = 0.2, 30.0
+_MOST_COLUMNS = 100
 
 
 class Progress:
@@ -15,6 +16,7 @@ class Progress:
         total: Int: how many things there are; an attribute, for who learns it
             later.
         things: String: what they are.
+        title: String: what comes before their number.
 
     Example:
 
@@ -23,8 +25,8 @@ class Progress:
     [###########...........] 1 of 3 videos, 0:05 so far, 0:05 left
     """
 
-    def __init__(self, total: int | None, things: str):
-        self.total, self._things = total, things
+    def __init__(self, total: int | None, things: str, title: str = ""):
+        self.total, self._things, self._title = total, things, title
         self._is_over = False
         self._is_terminal = sys.stderr.isatty()
         self._start = time.monotonic()
@@ -33,22 +35,27 @@ class Progress:
     def __call__(self, share: float, done: int):
         """Tells of a share of the work, and the number of things done.
 
-        What comes after a share of 1 is not told.
+        What comes once all is done is not told.
         """
-        now, is_over = time.monotonic(), share >= 1
+        now = time.monotonic()
+        is_over = share >= 1 and done == self.total
         pause = _REFRESH if self._is_terminal else _LOG
         if self._is_over or (now - self._told < pause and not is_over):
             return
         self._told, self._is_over = now, is_over
-        text = f"{done:,} of {self.total:,} {self._things}"
+        text = f"{self._title}{done:,} of {self.total:,} {self._things}"
         passed = now - self._start
-        text += f", {_clock(passed)} so far"
+        text += (
+            f" in {_clock(passed)}"
+            if is_over
+            else (f", {_clock(passed)} so far")
+        )
         if not is_over and share > 0:
             text += f", {_clock(passed / share - passed)} left"
         if not self._is_terminal:
             print(text, file=sys.stderr, flush=True)
             return
-        columns = shutil.get_terminal_size().columns
+        columns = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
         width = max(columns - len(text) - 4, 0)
         filled = int(width * share)
         bar = f"[{'#' * filled}{'.' * (width - filled)}] " if width > 9 else ""
@@ -56,6 +63,11 @@ class Progress:
         line = f"\r{bar}{text}"[:columns]
         end = "\n" if is_over else ""
         print(f"{line}\x1b[K", end=end, file=sys.stderr, flush=True)
+
+    def clear(self):
+        """Takes the bar away, where one is shown and not at its end."""
+        if self._is_terminal and not self._is_over:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _clock(seconds):

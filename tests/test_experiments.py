@@ -96,6 +96,19 @@ def test_training_again_goes_on_where_it_stopped(workdir, tmp_path):
     assert (folder / "training.png").exists()
     best = max(float(row["val_mIoU"]) for row in history(workdir))
     assert f"Best val_mIoU: {best:.4f}." in done.stdout
+    # The header, where it goes on, and a line for what was left.
+    *header, resumed, epoch = done.stdout.partition("\nBest")[0].splitlines()
+    assert re.fullmatch(r"resumed at step \d+, epoch 2 of 2", resumed)
+    assert re.fullmatch(
+        r"epoch 2/2 +\d+ s  loss [\d.]+  R@1 IoU=.5 [.\d]+  "
+        r"train R@1 IoU=.5 [.\d]+  mIoU \.\d{3}( \(best\))?",
+        epoch,
+    )
+    words = "4 videos", "3, 6 s in", "ACNN, ", "2 epochs of", str(folder)
+    for line, word in zip(header[1:], words[1:]):
+        assert word in line
+    assert words[0] in header[0]
+    assert re.fullmatch(r"[\x20-\x7e\n]*", done.stdout + done.stderr)
 
 
 def test_flags_txt_holds_every_setting_as_it_was(workdir):

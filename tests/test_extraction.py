@@ -519,15 +519,16 @@ def test_a_worker_with_another_encoder_is_told(videos, tmp_path):
 
 
 def test_progress_is_a_bar_or_lines(monkeypatch, capsys):
-    clock = iter([0, 10, 10.1, 60, 7321, 7322])
+    clock = iter([0, 10, 10.1, 60, 60, 7321, 7322])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     tell = progress.Progress(3000, "videos")
-    for share, done in ((0.0, 0), (0.01, 1), (0.5, 1500), (1.0, 3000)):
-        tell(share, done)
+    for share, done in ((0.0, 0), (0.01, 1), (0.5, 1500), (1.0, 2999)):
+        tell(share, done)  # of the last one all is read, and it is not done
+    tell(1.0, 3000)
     tell(1.0, 3000)
     assert capsys.readouterr().err == (
         "1,500 of 3,000 videos, 1:00 so far, 1:00 left\n"
-        "3,000 of 3,000 videos, 2:02:01 so far\n"
+        "3,000 of 3,000 videos in 2:02:01\n"
     )
     clock = iter([0, 10, 10.1, 60, 7321])
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
@@ -539,6 +540,15 @@ def test_progress_is_a_bar_or_lines(monkeypatch, capsys):
     assert bars == [
         "\r[" + 30 * "." + "] 0 of 3 videos, 0:10 so far",
         "\r[" + 9 * "#" + 10 * "." + "] 1 of 3 videos, 1:00 so far, 1:00 left",
-        "\r[" + 27 * "#" + "] 3 of 3 videos, 2:02:01 so far",
+        "\r[" + 32 * "#" + "] 3 of 3 videos in 2:02:01",
         "\n",
     ]
+    clock = iter([0, 60])
+    monkeypatch.setenv("COLUMNS", "200")
+    tell = progress.Progress(62, "steps", "epoch 1/2: ")
+    tell(0.5, 31)
+    tell.clear()
+    bar, cleared, end = capsys.readouterr().err.split("\x1b[K")
+    assert bar.endswith("] epoch 1/2: 31 of 62 steps, 1:00 so far, 1:00 left")
+    assert len(bar) == 100
+    assert (cleared, end) == ("\r", "")

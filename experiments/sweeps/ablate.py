@@ -210,7 +210,7 @@ def compare(rows, todo):
         ]
         if clear and words:
             line = f"[{done}/{len(todo)}] {'; '.join(words)}"
-            print(clear + line[:200], end="", flush=True)
+            print(clear + line[:100], end="", flush=True)
 
     with runs.Processes(num_threads(FLAGS.threads, FLAGS.jobs)) as processes:
 
