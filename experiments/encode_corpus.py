@@ -87,6 +87,12 @@ def run(beam_arguments):
         FLAGS.out,
         options,
     )
+    command.say_next(
+        "experiments.search",
+        f"--workdir={FLAGS.workdir}",
+        f"--index={FLAGS.out}",
+        "--query=SENTENCE",
+    )
 
 
 if __name__ == "__main__":

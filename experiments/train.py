@@ -309,6 +309,7 @@ def train(strategy):
             print(acnn_tf.calibration.in_words(report))
         except ValueError as error:  # which has not harmed the model
             print(f"There is no calibration: {error}", file=sys.stderr)
+        command.say_next("experiments.evaluate", f"--workdir={FLAGS.workdir}")
 
 
 if __name__ == "__main__":

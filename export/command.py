@@ -7,6 +7,7 @@ that a notebook or a worker process can call them as well.
 import contextlib
 import gc
 import os
+import shlex
 import sys
 
 from absl import app, flags, logging
@@ -189,6 +190,15 @@ def tell_unknown(features, model=None):
     if line not in (None, *_TOLD):
         _TOLD.add(line)
         print(line, file=sys.stderr)
+
+
+def say_next(module, *arguments):
+    """Prints the command to go on with, as the last line of a main.
+
+    Words in capitals stand in it for what only the user knows.
+    """
+    words = shlex.join(["python", "-m", module, *arguments])
+    print(f"Next: {words}")
 
 
 def _known_flags(argv):

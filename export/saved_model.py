@@ -160,6 +160,11 @@ def export(folder):
     print(f"{target}: the same numbers as {name}, but for rounding:")
     for signature, error in errors.items():
         print(f"  {signature:<15} {error:.1e} of the largest number")
+    command.say_next(
+        "export.server",
+        f"--model_name={FLAGS.name}",
+        f"--model_base_path={folder}",
+    )
 
 
 if __name__ == "__main__":
