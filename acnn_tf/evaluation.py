@@ -574,7 +574,7 @@ def chance(moments, grid, ns=NS, ious=IOUS):
 
 
 def format_table(results, ns=NS, ious=IOUS, title=""):
-    """The table as the paper prints it, with its protocol.
+    """The paper's table, R@1 first, with its protocol.
 
     Args:
         results: From `score_predictions`, `evaluate` or `chance`.
@@ -588,7 +588,7 @@ def format_table(results, ns=NS, ious=IOUS, title=""):
     heading = f"{results['num_queries']} queries, {results['protocol']}"
     lines = [f"{title}: {heading}" if title else heading]
     lines.append("      " + "".join(f"{f'IoU={m:g}':>9}" for m in ious))
-    for n in sorted(ns, reverse=True):
+    for n in sorted(ns):
         row = (results[f"R@{n},IoU={m:g}"] for m in ious)
         lines.append(f"{f'R@{n}':<6}" + "".join(f"{v:9.3f}" for v in row))
     lines.append(f"{'mIoU':<6}{results['mIoU']:9.3f}")

@@ -91,7 +91,7 @@ def run():
         print(json.dumps(tables))
         return
     for title, results in tables.items():
-        title = f"{title} on {FLAGS.split}"
+        title = f"{title} on {evaluate.data_name(data['dataset'])}"
         print(acnn_tf.didemo.format_table(results, title), end="\n\n")
 
 

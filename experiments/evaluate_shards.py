@@ -67,7 +67,7 @@ def run(beam_arguments):
     model = shard_work.load_model(workdir, lengths)
     check_features(model, split.features)
     command.tell_unknown(split.features, model)
-    protocol = command.given("suppression", "nms_threshold")
+    protocol = evaluate.protocol()
     moments = split.moments
     durations = {moment.video_id: moment.duration for moment in moments}
     num_shards = min(FLAGS.num_shards, len(durations))
@@ -100,7 +100,7 @@ def run(beam_arguments):
     is_known = acnn_tf.evaluation.known_sentences(model, moments)
     results["num_unknown"] = int((~is_known).sum())
     chance = acnn_tf.evaluation.chance(moments, model.grid)
-    evaluate.show({"model": results, "chance": chance})
+    evaluate.show({"model": results, "chance": chance}, data["dataset"])
 
 
 if __name__ == "__main__":

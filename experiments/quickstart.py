@@ -132,7 +132,6 @@ def run():
         f"--workdir={workdir}",
         "--split=test",
         "--shuffled",
-        "--suppression=per_threshold",
         "--timelines=4",
     )
     step(

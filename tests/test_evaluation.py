@@ -330,7 +330,7 @@ def test_chance_on_tacos_is_what_public_code_finds(shared_data):
         assert found == pytest.approx(expected, abs=0.012)
 
 
-def test_table_is_printed_as_in_the_paper_with_its_protocol():
+def test_table_is_printed_with_its_protocol_and_r_at_1_first():
     moment = _moment("q", [(0.0, 10.0)])
     results = evaluation.score_predictions(
         [moment], [np.array([[0, 4, 1.0]])], suppression="fixed"
@@ -339,9 +339,9 @@ def test_table_is_printed_as_in_the_paper_with_its_protocol():
     assert table.splitlines() == [
         "val: 1 queries, fixed: NMS keeps results of IoU <= 0.5",
         "        IoU=0.1  IoU=0.2  IoU=0.3  IoU=0.4  IoU=0.5  IoU=0.7",
-        "R@10      1.000    1.000    1.000    1.000    0.000    0.000",
-        "R@5       1.000    1.000    1.000    1.000    0.000    0.000",
         "R@1       1.000    1.000    1.000    1.000    0.000    0.000",
+        "R@5       1.000    1.000    1.000    1.000    0.000    0.000",
+        "R@10      1.000    1.000    1.000    1.000    0.000    0.000",
         "mIoU      0.400",
         "mAP       0.000   IoU=0.5: 0.000   IoU=0.75: 0.000",
     ]

@@ -96,6 +96,8 @@ def test_training_again_goes_on_where_it_stopped(workdir, tmp_path):
     assert (folder / "training.png").exists()
     best = max(float(row["val_mIoU"]) for row in history(workdir))
     assert f"Best val_mIoU: {best:.4f}." in done.stdout
+    last = f"Next: python -m experiments.evaluate --workdir={folder}"
+    assert done.stdout.splitlines()[-1] == last
     # The header, where it goes on, and a line for what was left.
     *header, resumed, epoch = done.stdout.partition("\nBest")[0].splitlines()
     assert re.fullmatch(r"resumed at step \d+, epoch 2 of 2", resumed)
@@ -149,7 +151,6 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
     arguments = (
         "evaluate",
         f"--workdir={workdir}",
-        "--suppression=fixed",
         f"--predictions_out={out}",
         "--timelines=2",
         "--shuffled",
@@ -177,8 +178,14 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
     )
     for key, value in json.loads(run(*scoring, "--json").stdout).items():
         assert printed[key] == value, key
-    table = run(*scoring).stdout
-    assert "fixed: NMS keeps results of IoU <= 0.5" in table
+    # That of a model is what a search shows; a file is taken as it stands.
+    fixed = "fixed: NMS keeps results of IoU <= 0.5"
+    assert printed["protocol"] == fixed
+    table = run(*scoring[:-1]).stdout
+    count = len(moments)
+    assert table.startswith(
+        f"predictions on jsonl val.jsonl: {count} queries, none: no suppression"
+    )
     assert re.search(r"R@1 +[\d. ]+", table)
     window = lines[0] | {"pred_relevant_windows": [[0, np.nan, 1]]}
     out.write_text(json.dumps(window))
