@@ -14,6 +14,11 @@ annotated moment makes a pair with each sentence of that moment. Records that
 cannot be used are left out of every count. With --write_manifests, files
 without problems (with --skip_bad, also text files with some) get a manifest.
 
+It prints how long moments are: the shortest, the one that a tenth of them are
+shorter than, and so on to the longest; how many queries windows can reach an
+IoU with, which no ranking of them exceeds before offsets move their ends; and
+lengths of windows that fit these moments.
+
 The last line says what made the features, if their file does.
 
 Problems of one kind are one line, with their number. A note (an end that was
@@ -26,6 +31,7 @@ a flag is missing. With --skip_bad it is 0 as long as a query is left.
 import json
 import sys
 
+import numpy as np
 from absl import flags
 
 import acnn_tf
@@ -117,6 +123,53 @@ def load(grid, annotations, features=None, **others):
     return moments, problems, dropped, features
 
 
+def describe_lengths(moments, grid):
+    """How long moments are, and what windows can reach: for JSON."""
+    shown = [m for m in moments if m.segments]
+    if not shown:  # they are hidden
+        return {}
+    spans = [end - start for m in shown for start, end in m.segments]
+    overlap = command.given("overlap")
+    lengths = inspection.suggest_lengths(shown, **overlap)
+    suggested = WindowGrid(lengths, **overlap)
+    return {
+        "moment_seconds": {
+            f"{share}%": float(np.percentile(spans, share))
+            for share in (0, 10, 25, 50, 75, 90, 100)
+        },
+        "reached": None if grid is None else reached(shown, grid),
+        "suggested": {
+            "window_seconds": lengths,
+            "reached": reached(shown, suggested),
+        },
+    }
+
+
+def reached(moments, grid):
+    """Shares of the queries whose moment some window fits well enough."""
+    ious = inspection.best_ious(moments, grid)
+    return {f"IoU={m:g}": float((ious >= m).mean()) for m in (0.5, 0.7)}
+
+
+def length_lines(lengths):
+    """What `describe_lengths` returns, in words."""
+    if not lengths:
+        return
+    seconds = lengths["moment_seconds"]
+    text = ", ".join(f"{share} {s:.3g}" for share, s in seconds.items())
+    yield f"{'moment seconds':<20}{text}"
+
+    def words(shares):
+        return ", ".join(f"{m} {share:.1%}" for m, share in shares.items())
+
+    if lengths["reached"]:
+        yield f"{'windows can reach':<20}{words(lengths['reached'])}"
+    suggested = lengths["suggested"]
+    flag = ",".join(f"{x:g}" for x in suggested["window_seconds"])
+    yield f"{'suggested':<20}--window_seconds={flag}"
+    yield f"{'which can reach':<20}{words(suggested['reached'])}"
+
+
 def run():
     """Reads, counts and prints."""
     try:
@@ -137,6 +190,7 @@ def run():
             thresholds = command.given("min_iou", "max_niol")
             counts |= inspection.count_pairs(moments, grid, **thresholds)
         counts["dropped"] = dropped
+        lengths = describe_lengths(moments, grid)
         if FLAGS.write_manifests:
             texts = [
                 paths.get(name)
@@ -163,7 +217,7 @@ def run():
         }
         if features is not None:
             counts["encoder"] = features.encoder
-        print(json.dumps(counts | listed, indent=1))
+        print(json.dumps(counts | lengths | listed, indent=1))
     else:
         for line in summarize(found["problems"]):
             print(line)
@@ -173,6 +227,7 @@ def run():
         for name, number in counts.items():
             number = "not counted" if number is None else f"{number:,}"
             print(f"{name.replace('_', ' '):<16}{number:>12}")
+        print(*length_lines(lengths), sep="\n")
         if features is not None:
             made_by = features.encoder
             text = "not said" if made_by is None else json.dumps(made_by)

@@ -52,6 +52,17 @@ def test_counts_of_a_small_dataset(charades):
         "pairs": 4,
         "paired_windows": 3,
         "dropped": 0,
+        # Of 4, 4 and 6 s. No window shows more than 4 s of 6: IoU 2/3.
+        "moment_seconds": {
+            **{"0%": 4.0, "10%": 4.0, "25%": 4.0, "50%": 4.0},
+            **{"75%": 5.0, "90%": 5.6, "100%": 6.0},
+        },
+        "reached": {"IoU=0.5": 1.0, "IoU=0.7": pytest.approx(2 / 3)},
+        # [7.5, 12.5) is little better: 4.5/6.5, or 0.0085 in the mean of three.
+        "suggested": {
+            "window_seconds": [4.0],
+            "reached": {"IoU=0.5": 1.0, "IoU=0.7": pytest.approx(2 / 3)},
+        },
         "problems": [],
         "notes": [],
     }
@@ -67,6 +78,13 @@ def test_counts_of_a_small_dataset(charades):
         ["queries", "3"],
         ["windows", "not", "counted"],
     ]
+    # With an overlap of 0.8 there is [6, 11), IoU 5/6.
+    assert (
+        "moment seconds      0% 4, 10% 4, 25% 4, 50% 4, 75% 5, 90% 5.6, "
+        "100% 6\n"
+        "suggested           --window_seconds=4,5\n"
+        "which can reach     IoU=0.5 100.0%, IoU=0.7 100.0%\n"
+    ) in output
 
 
 def test_every_problem_is_listed_with_file_and_line(tmp_path):
