@@ -39,7 +39,11 @@ flags.DEFINE_string(
     "Address of a TensorFlow Serving, grpc://HOST:PORT or http://HOST:PORT, in "
     "place of --workdir.",
 )
-flags.DEFINE_string("model_name", "acnn", "Name of the model on --server.")
+flags.DEFINE_string(
+    "model_name",
+    None,
+    "Name of the model on --server. Default: that of the URL, or acnn.",
+)
 flags.DEFINE_multi_string(
     "videos", [], "Video file, folder or pattern; repeat it for several."
 )

@@ -71,8 +71,8 @@ class ServerEngine:
     """A model on a server: its own corpus, and one video by its clips.
 
     Args:
-        address: `"grpc://HOST:PORT"` or `"http://HOST:PORT"`.
-        model: The name that the server gives to the model.
+        address: `"grpc://HOST:PORT"` or `"http://HOST:PORT"`, see `Client`.
+        model: The name that the server gives to the model. Default: `"acnn"`.
         encoder: Name of the encoder of the clips. Default: the one that the
             server says its model learned from.
     """
@@ -80,7 +80,7 @@ class ServerEngine:
     has_curve = False
     is_calibrated = False
 
-    def __init__(self, address, model="acnn", encoder=None):
+    def __init__(self, address, model=None, encoder=None):
         self._client = Client(
             address, model, timeout=_TIMEOUT, retries=_RETRIES
         )

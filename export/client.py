@@ -31,6 +31,7 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 import time
 import urllib.parse
@@ -54,6 +55,11 @@ __all__ = ["Client", "FoundMoment", "MergingClient", "ServingError", "main"]
 
 # Of a file that describes what made some features, which has some 600.
 _MOST_BYTES = 2**20
+# What TensorFlow Serving's documents ask, and an address is the beginning of.
+_MODEL_URL = re.compile(
+    r"(.*)/v1/models/([^/:?#]+)(?:/versions/([0-9]{1,19}))?"
+    r"(?:/metadata|:[a-z]+)?/?"
+)
 # Seconds before a retry: at first, doubled each time, and at most.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -68,27 +74,32 @@ class Client:
     does no harm. All other failures are a `ServingError` at once.
 
     Args:
-        server: `"grpc://HOST:PORT"`, or `"http://HOST:PORT"` for REST.
-        model: The name that the server gives to the model.
-        version: Integer, the version to ask. Default: the server's latest.
+        server: `"grpc://HOST:PORT"`, or `"http://HOST:PORT"` for REST, of
+            which also the whole URL of a model is understood, such as
+            `"https://HOST/PATH/v1/models/NAME/versions/2:predict"`.
+        model: The name that the server gives to the model. Default: that of
+            the URL, or `"acnn"`.
+        version: Integer, the version to ask. Default: that of the URL, or the
+            server's latest.
         timeout: Float, seconds that a call may take.
         retries: Integer, how often a call is made again.
     """
 
     def __init__(
-        self, server, model="acnn", version=None, timeout=10.0, retries=3
+        self, server, model=None, version=None, timeout=10.0, retries=3
     ):
         if not timeout > 0:
             raise ValueError(f"`timeout` must be above 0. Received: {timeout}")
         if retries < 0:
             raise ValueError(f"`retries` must be 0 or more, not {retries}")
+        address, model, version = _addressed(server, model, version)
         if version is not None and version_number(f"{version:d}") is None:
             raise ValueError("`version` must be an integer from 0 to 2**63 - 1")
-        parts = urllib.parse.urlsplit(server)
+        parts = urllib.parse.urlsplit(address)
         if parts.scheme not in ("grpc", "http", "https") or not parts.netloc:
             raise ValueError(
-                "`server` must be grpc://HOST:PORT or http://HOST:PORT. "
-                f"Received: {server!r}"
+                "`server` must be grpc://HOST:PORT or http://HOST:PORT, or "
+                f"the URL of a model there. Received: {server!r}"
             )
         self.server = server
         self.timeout = timeout
@@ -103,7 +114,7 @@ class Client:
             from export.protocol.rest_client import RESTConnection
 
             self._connection = RESTConnection(
-                server.rstrip("/"), model, version
+                address.rstrip("/"), model, version
             )
 
     def search(self, queries):
@@ -270,6 +281,23 @@ class Client:
                 time.sleep(pause)
 
 
+def _addressed(server, model, version):
+    """The address, the name and the version that a URL and arguments give."""
+    if not (found := _MODEL_URL.fullmatch(server)):
+        return server, model or "acnn", version
+    address, named, numbered = found.groups()
+    named = urllib.parse.unquote(named)
+    numbered = None if numbered is None else int(numbered)
+    if model not in (None, named) or (
+        None not in (version, numbered) and version != numbered
+    ):
+        raise ValueError(
+            f"{server} names a model: leave out `model` and `version`, or give "
+            f"the address alone. Received: {model!r} and {version!r}"
+        )
+    return address, named, version if numbered is None else numbered
+
+
 def _as_input(name, value, info):
     """An input as an array of the dtype that the server's metadata name."""
     if info is None:
@@ -429,9 +457,10 @@ def main(argv=None):
         "--server",
         action="append",
         required=True,
-        help="grpc://HOST:PORT or http://HOST:PORT; repeat it for each shard",
+        help="grpc://HOST:PORT or http://HOST:PORT, or the URL of a model "
+        "there, http://HOST:PORT/v1/models/NAME; repeat it for each shard",
     )
-    add("--model", default="acnn", help="name of the model; default: acnn")
+    add("--model", help="name of the model; default: that of the URL, or acnn")
     add("--version", type=_version, help="version to ask; default: the latest")
     add("--timeout", type=float, default=10, help="seconds a call may take")
     add(

@@ -155,6 +155,23 @@ def test_version_is_pinned(address):
         assert client.metadata()["version"] == 2
 
 
+def test_the_url_of_a_model_is_an_address(addresses, refused):
+    url = f"{addresses['http']}/v1/models/acnn"
+    for end in ("", "/", ":predict", "/metadata", "/versions/2:predict"):
+        with Client(url + end) as client:
+            assert client.metadata()["version"] == 2, end
+    with (
+        Client(f"{url}/versions/7") as seventh,
+        Client(f"{url[:-4]}other:predict") as other,
+    ):
+        for client in (seventh, other):
+            with refused(ServingError, "^NOT_FOUND"):
+                client.metadata()
+    for settings in ({"model": "other"}, {"version": 1}):
+        with refused(ValueError, "names a model: leave out `model`"):
+            Client(f"{url}/versions/2", **settings)
+
+
 def test_errors_of_the_server_are_typed(refused, address):
     with (
         Client(address) as client,
