@@ -69,6 +69,7 @@ flags.DEFINE_bool(
     "damage to the file is told later.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object.")
+flag_help.subject("Data", "split")
 flag_help.subject("Windows", "min_iou", "max_niol")
 flag_help.subject("Output", "write_manifests", "json")
 

@@ -53,7 +53,7 @@ def run(function, other_flags=False):
 
     def main(argv):
         if len(argv) > 1 and not other_flags:
-            raise app.UsageError(f"Not a flag: {argv[1:]}")
+            sys.exit(f"Not a flag: {argv[1:]}. See --help.")
         # TensorFlow tells what it writes, in the middle of progress bars.
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)

@@ -27,7 +27,9 @@ def subject(title, *names):
 
 def is_asked_for(arguments):
     """Whether a command line asks for help."""
-    return not {"--help", "-help", "--helpshort", "-h"}.isdisjoint(arguments)
+    # Those that absl knows, and one that others do.
+    known = {"--help", "-help", "--helpshort", "--helpfull", "-h"}
+    return not known.isdisjoint(arguments)
 
 
 def show(main):
