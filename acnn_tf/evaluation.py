@@ -642,3 +642,31 @@ def attention(model, moment, features, length):
         "kernel_sizes": model.kernel_sizes,
         "weights": weights[: len(windows)][chosen],
     }
+
+
+def score_curve(model, moment, features, sentence_vectors=None):
+    """How well the moments about each time of a video answer its query.
+
+    Args:
+        model: As of `evaluate`.
+        moment: `Moment`: its video is searched by its sentence.
+        features: Mapping from video id to `[T, D]` clip features.
+        sentence_vectors: Mapping from query id to `[E]`, for a model that
+            takes vectors in place of sentences.
+
+    Returns:
+        `(times, scores)`, arrays `[N]`, which `acnn_tf.plots.timeline` takes:
+        the middle of each clip, in seconds, and the score of the best moment
+        that holds it, on the scale of the scores of `evaluate`.
+    """
+    queries = encode_sentences(model, [moment], sentence_vectors)
+    (video,) = search.encode_videos(
+        model,
+        features,
+        {moment.video_id: moment.duration},
+        is_exact=moment.num_annotators is None,
+    )
+    (segments,), (scores,) = search.candidates(model, queries, video)
+    return search.score_curve(
+        segments, scores, moment.duration, model.clip_seconds
+    )

@@ -31,12 +31,15 @@ def timeline(
     predictions: Sequence,
     attention: Mapping | None = None,
     frames: np.ndarray | None = None,
+    curve: tuple | None = None,
+    source: str = "",
+    iou: float | None = None,
 ) -> Path:
     """Draws predictions, and the truth, on the time axis of the video.
 
     Args:
         path: Where to write the picture.
-        query: The sentence.
+        query: The sentence, which is the title.
         duration: Float, seconds of the video.
         truth: `(start, end)` pairs in seconds; may be empty. `None` where it
             is not known: there is no row for it then.
@@ -44,17 +47,49 @@ def timeline(
         attention: `{"centre": [W], "kernel_sizes": [K], "weights": [W, K]}`:
             for the window around each centre, in seconds, how much each width
             of the context counts. Windows of about one centre are averaged.
-        frames: `uint8 [F, H, W, 3]`, the video; a strip of it is shown.
+        frames: `uint8 [F, H, W, 3]`, the video. A strip of frames is shown,
+            as many as there is room for, in their true shape.
+        curve: `(times, scores)`, arrays `[N]`: how well the moments about
+            each time, in seconds, answer the query; see
+            `acnn_tf.evaluation.score_curve`.
+        source: Where the query is from: dataset, split and video. It stands
+            below the query.
+        iou: Float, IoU of the best prediction with the truth, which stands
+            there too.
 
     Returns:
         `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = timeline(
+    ...     tempfile.mkdtemp() + "/door.png",
+    ...     query="the person opens the door",
+    ...     duration=30.0,
+    ...     truth=[(3.0, 8.0)],
+    ...     predictions=[(2.5, 7.0, 1.25), (20.0, 30.0, -0.5)],
+    ...     source="Charades-STA, test",
+    ...     iou=0.73,
+    ... )
+    >>> path.name
+    'door.png'
     """
     title = textwrap.wrap(f"“{query.strip()}”", width=80)
-    heights = {} if frames is None else {"frames": 0.85}
+    notes = [source] if source else []
+    if iou is not None:
+        notes.append(f"IoU of the first answer: {iou:.2f}")
+    heights = {}
+    if frames is not None:
+        frames, heights["frames"] = _choose_frames(np.asarray(frames))
     heights["segments"] = max(0.65 + 0.3 * len(predictions), 1.2)
+    if curve is not None:
+        heights["curve"] = 1.2
     if attention is not None:
         heights["attention"] = 1.5
-    figure = new_figure(9.0, sum(heights.values()) + 1.2 + 0.24 * len(title))
+    notes = textwrap.wrap("   ·   ".join(notes), width=100)
+    num_lines = len(title) + len(notes)
+    figure = new_figure(9.0, sum(heights.values()) + 1.2 + 0.24 * num_lines)
     axes = figure.subplots(
         len(heights),
         sharex=True,
@@ -63,14 +98,25 @@ def timeline(
     )[:, 0]
     axes = dict(zip(heights, axes, strict=True))
     _write_heading(figure, title)
+    if notes:
+        next(iter(axes.values())).set_title(
+            "\n".join(notes),
+            loc="left",
+            pad=6 if frames is not None else 20,  # above the legend
+            fontsize=10,
+            color=GREY,
+            parse_math=False,
+        )
     for axis in axes.values():
         axis.set_xlim(0, duration)
     _draw_segments(axes["segments"], duration, truth, predictions)
-    if frames is not None:
-        _draw_frames(axes["frames"], duration, np.asarray(frames))
+    if curve is not None:
+        _draw_score_curve(axes["curve"], curve, truth)
     if attention is not None:
         _draw_attention(axes["attention"], duration, attention)
     list(axes.values())[-1].set_xlabel("seconds into the video")
+    if frames is not None:  # the last: their shape depends on what is left
+        _draw_frames(axes["frames"], duration, frames)
     return save(figure, path)
 
 
@@ -273,23 +319,56 @@ def _legend_above(axis, num_columns):
     )
 
 
-def _draw_frames(axis, duration, frames):
-    # About as many as keep frames as wide as they are: ten square ones.
-    height, width = frames.shape[1:3]
-    num_shown = min(max(round(10 * height / width), 1), len(frames))
+def _choose_frames(frames):
+    """`(frames of the strip, its height in inches)`, of those of a video."""
+    aspect = frames.shape[2] / frames.shape[1]
+    # The strip is about as wide as this; ten square frames fill it.
+    width, gap = 7.7, 0.05
+    num_shown = round(width / (0.77 * aspect))
+    num_shown = min(max(num_shown, 1), len(frames), 24)
     index = (np.arange(num_shown) + 0.5) / num_shown * len(frames)
-    shown = frames[index.astype(int)]
-    gap = max(1, shown.shape[2] // 16)
-    shown = np.pad(
-        shown, [(0, 0), (0, 0), (0, gap), (0, 0)], constant_values=255
-    )
-    axis.imshow(
-        np.concatenate(list(shown), axis=1),
-        extent=(0, duration, 0, 1),
-        aspect="auto",
-        interpolation="nearest",
-    )
+    height = min((width / num_shown - gap) / aspect, 1.5)
+    return frames[index.astype(int)], height
+
+
+def _draw_frames(axis, duration, frames):
     axis.set_axis_off()
+    axis.set_ylim(0, 1)
+    # Only now it is known how large the strip is.
+    axis.figure.draw_without_rendering()
+    box = axis.get_window_extent()
+    aspect = frames.shape[2] / frames.shape[1]
+    room = duration / len(frames)  # seconds of the axis for each frame
+    width = aspect * box.height / box.width * duration
+    height = min(1.0, 0.97 * room / width)
+    width *= height
+    for index, frame in enumerate(frames):
+        middle = (index + 0.5) * room
+        axis.imshow(
+            frame,
+            extent=(
+                *(middle - width / 2, middle + width / 2),
+                *((1 - height) / 2, (1 + height) / 2),
+            ),
+            aspect="auto",
+            interpolation="nearest" if frame.shape[0] < 64 else "antialiased",
+        )
+    # Each picture has set them to its own.
+    axis.set_xlim(0, duration)
+    axis.set_ylim(0, 1)
+
+
+def _draw_score_curve(axis, curve, truth):
+    times, scores = curve
+    for start, end in truth or ():
+        axis.axvspan(start, end, color=GREEN, alpha=0.12, linewidth=0)
+    axis.plot(times, scores, color=BLUE, linewidth=1.8)
+    if len(scores):
+        low = min(scores)
+        axis.fill_between(times, scores, low, color=BLUE, alpha=0.15, lw=0)
+    axis.set_ylabel("score", fontsize=9)
+    axis.grid(axis="y", alpha=0.3)
+    bare(axis)
 
 
 def _draw_segments(axis, duration, truth, predictions):

@@ -12,7 +12,12 @@ from acnn_tf.calibration import read_calibration
 from acnn_tf.data.extraction import encode_video, file_state, find_videos
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import load_model
-from acnn_tf.search import MomentIndex, encoder_inputs, to_numpy
+from acnn_tf.search import (
+    MomentIndex,
+    encoder_inputs,
+    score_curve,
+    to_numpy,
+)
 from acnn_tf.search.moment_index import FoundMoments
 
 # Of video, after which what was encoded is kept: what a kill can cost.
@@ -244,13 +249,7 @@ class MomentRetriever:
         indexed, segments, scores = scored
         seconds = indexed.duration
         step = max(self.index.model.clip_seconds, seconds / max_points)
-        times = (np.arange(max(round(seconds / step), 1)) + 0.5) * step
-        best = np.full(len(times), scores.min())
-        # The first and the last of the times that each moment holds.
-        rows = np.ceil(segments / step - 0.5).astype(int)
-        for row in np.argsort(scores, kind="stable"):  # the best comes last
-            first, last = rows[row]
-            best[first : max(last, first + 1)] = scores[row]
+        times, best = score_curve(segments, scores, seconds, step)
         if self.calibration is not None:
             best = self.calibration.likelihood(best)
         return times, best

@@ -79,8 +79,7 @@ def test_timeline_shows_frames_and_attention(tmp_path, drawn):
         },
         frames=np.zeros((12, 8, 8, 3), np.uint8),
     )
-    strip, segments, attention = drawn[0].axes
-    assert strip.images[0].get_extent() == [0, 6, 0, 1]
+    _, segments, attention = drawn[0].axes
     assert bars(segments) == [(0, 2), (4, 6), (0, 2)]
     for line, name, weights in zip(
         attention.lines,
@@ -91,6 +90,56 @@ def test_timeline_shows_frames_and_attention(tmp_path, drawn):
     ):
         assert line.get_label() == name
         np.testing.assert_allclose(line.get_ydata(), weights)
+
+
+def test_frames_keep_their_shape_and_their_time(subtests, tmp_path, drawn):
+    for width, height, num_frames in (
+        *((32, 18, 40), (18, 32, 40), (8, 8, 40), (40, 4, 40), (32, 18, 2)),
+    ):
+        with subtests.test(f"{num_frames} of {width} x {height}"):
+            frames = np.zeros((num_frames, height, width, 3), np.uint8)
+            timeline(tmp_path, duration=6.0, frames=frames)
+            strip = drawn[-1].axes[0]
+            box = strip.get_window_extent()
+            shown = [image.get_extent() for image in strip.images]
+            for left, right, bottom, top in shown:
+                drawn_width = (right - left) / 6 * box.width
+                drawn_height = (top - bottom) * box.height
+                # Within a pixel or two of the picture.
+                assert drawn_width / drawn_height == pytest.approx(
+                    width / height, rel=0.03
+                )
+            middles = [(left + right) / 2 for left, right, *_ in shown]
+            count = len(shown)
+            expected = 6 * (np.arange(count) + 0.5) / count
+            np.testing.assert_allclose(middles, expected)
+            edges = np.ravel([extent[:2] for extent in shown])
+            assert (np.diff(edges) > 0).all()  # none covers another
+            assert 0 <= edges[0] < edges[-1] <= 6
+
+
+def test_timeline_shows_where_it_is_from_and_the_score_over_time(
+    tmp_path, drawn
+):
+    for frames in (None, np.zeros((3, 9, 16, 3), np.uint8)):
+        timeline(
+            tmp_path,
+            truth=[(1.0, 2.0)],
+            curve=([0.5, 1.5, 4.5], [0.0, 2.0, 1.0]),
+            source="Charades-STA, test, video $1_x^",
+            iou=0.726,
+            frames=frames,
+        )
+        words = (
+            "Charades-STA, test, video $1_x^ · IoU of the first answer: 0.73"
+        )
+        assert words in [" ".join(t.split()) for t in texts(drawn[-1])]
+        curve = drawn[-1].axes[-1]
+        np.testing.assert_array_equal(
+            curve.lines[0].get_xdata(), [0.5, 1.5, 4.5]
+        )
+        np.testing.assert_array_equal(curve.lines[0].get_ydata(), [0, 2, 1])
+        assert curve.get_xlim() == (0, 5)
 
 
 def test_timeline_without_predictions_says_so(tmp_path, drawn):

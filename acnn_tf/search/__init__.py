@@ -18,7 +18,7 @@ from acnn_tf.search.encoding import (
 from acnn_tf.search.index_files import IndexFileError
 from acnn_tf.search.moment_index import FoundMoment, MomentIndex
 from acnn_tf.search.ranking import candidates, consensus, decay, nms
-from acnn_tf.search.saliency import clip_saliency
+from acnn_tf.search.saliency import clip_saliency, score_curve
 from acnn_tf.search.shards import (
     assign_videos,
     describe_shards,
@@ -42,5 +42,6 @@ __all__ = [
     "encode_videos",
     "encoder_inputs",
     "nms",
+    "score_curve",
     "to_numpy",
 ]

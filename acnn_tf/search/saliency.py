@@ -39,3 +39,34 @@ def clip_saliency(windows, scores, duration, clip_seconds):
     weight = np.exp(scores - scores.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)  # [Q, W]
     return weight @ share
+
+
+def score_curve(segments, scores, duration, step):
+    """How well the moments about each time answer a query.
+
+    Args:
+        segments: `[W, 2]`, seconds: moments of a video.
+        scores: `[W]`, of each with the query.
+        duration: Float, seconds of the video.
+        step: Float, seconds from one time to the next.
+
+    Returns:
+        `(times, scores)`: arrays `[N]`. The times are the middles of steps; a
+        score is that of the best moment that holds the time, and where there
+        is none, the lowest of all.
+
+    Example:
+
+    >>> times, best = score_curve([[0, 3], [2, 4]], [0.5, 2.0], 6.0, step=2.0)
+    >>> times.tolist(), best.tolist()
+    ([1.0, 3.0, 5.0], [0.5, 2.0, 0.5])
+    """
+    segments, scores = np.asarray(segments, float), np.asarray(scores, float)
+    times = (np.arange(max(round(duration / step), 1)) + 0.5) * step
+    best = np.full(len(times), scores.min())
+    # The first and the last of the times that each moment holds.
+    rows = np.ceil(segments / step - 0.5).astype(int)
+    for row in np.argsort(scores, kind="stable"):  # the best comes last
+        first, last = rows[row]
+        best[first : max(last, first + 1)] = scores[row]
+    return times, best
