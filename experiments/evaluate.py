@@ -32,9 +32,14 @@ import sys
 from absl import flags
 
 import acnn_tf
-from acnn_tf.data import scenes
 from acnn_tf.segments import SUPPRESSIONS
-from experiments import evaluation_plots, per_query_csv, splits, strategies
+from experiments import (
+    evaluation_plots,
+    frames,
+    per_query_csv,
+    splits,
+    strategies,
+)
 from export import command, flag_help, run_models
 
 FLAGS = flags.FLAGS
@@ -69,6 +74,12 @@ flags.DEFINE_bool(
 flags.DEFINE_integer("seed", 0, "Seed of the order of --shuffled.")
 flags.DEFINE_bool(
     "allow_missing", False, "Count queries that are not predicted as misses."
+)
+flags.DEFINE_list(
+    "videos",
+    None,
+    "Files, folders and patterns of the videos, whose frames pictures then "
+    "show. Those of built-in scenes are rendered.",
 )
 flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
 flags.DEFINE_string("predictions_out", None, "File to write predictions to.")
@@ -134,8 +145,8 @@ def measure(evaluate, model, split, **options):
     return tables, predictions
 
 
-def evaluate_model(split, strategy, render, with_highlights, **protocol):
-    """Returns tables by their titles, and the predictions."""
+def evaluate_model(split, strategy, with_highlights, **protocol):
+    """Returns the model, tables by their titles, and the predictions."""
     with strategy.scope():
         model = run_models.load_model(
             FLAGS.workdir,
@@ -159,20 +170,17 @@ def evaluate_model(split, strategy, render, with_highlights, **protocol):
         math.prod(variable.shape) for variable in model.trainable_variables
     )
     tables["chance"] = acnn_tf.evaluation.chance(split.moments, model.grid)
-    if strategy.extended.should_checkpoint and FLAGS.workdir:
-        try:
-            evaluation_plots.draw_evaluation(
-                FLAGS.workdir,
-                model,
-                split,
-                results,
-                predictions,
-                render=render,
-                **command.flag_values(evaluation_plots),
-            )
-        except ImportError as error:  # no Matplotlib: the figures are there
-            print(error, file=sys.stderr)
-    return tables, predictions
+    return model, tables, predictions
+
+
+def draw(**given):
+    """Draws what was evaluated, where there is Matplotlib."""
+    try:
+        evaluation_plots.draw_evaluation(
+            FLAGS.workdir, **given, **command.flag_values(evaluation_plots)
+        )
+    except ImportError as error:  # the figures are there
+        print(error, file=sys.stderr)
 
 
 def show(tables, dataset):
@@ -204,6 +212,7 @@ def run():
     )
     options = protocol()
     with_highlights = data["dataset"] == "qvhighlights"
+    model = None
     if FLAGS.predictions:
         predictions = acnn_tf.data.read_predictions(
             FLAGS.predictions, split.moments, FLAGS.allow_missing
@@ -217,12 +226,22 @@ def run():
             )
         tables = {"predictions": results}
     else:
-        render = scenes.render if data["dataset"] == "synthetic" else None
-        tables, predictions = evaluate_model(
-            split, strategy, render, with_highlights, **options
+        model, tables, predictions = evaluate_model(
+            split, strategy, with_highlights, **options
         )
     if not strategy.extended.should_checkpoint:
         return  # The first of the workers says it.
+    title = splits.title(FLAGS.split, **data)
+    frames_of = frames.of_split(data["dataset"], FLAGS.videos)
+    if model is not None and FLAGS.workdir:
+        draw(
+            model=model,
+            split=split,
+            results=tables["model"],
+            predictions=predictions,
+            frames_of=frames_of,
+            title=title,
+        )
     if FLAGS.predictions_out:
         acnn_tf.data.write_predictions(
             FLAGS.predictions_out, split.moments, predictions

@@ -37,7 +37,7 @@ from acnn_tf.data.annotations import SPLITS
 from acnn_tf.data.datasets import qvhighlights
 from acnn_tf.files.names import file_name
 from acnn_tf.files.problems import DataError
-from experiments import moment_lists, queries, splits
+from experiments import frames, moment_lists, queries, splits
 from export import command, flag_help, run_models
 from export.progress import Progress
 from export.protocol.merging import print_answer
@@ -138,7 +138,7 @@ def run():
     if FLAGS.clip_out:
         cut(answers, videos)
     if FLAGS.picture:
-        draw(answers, videos)
+        draw(retriever, answers, videos)
     if problems:
         raise DataError(problems)
     queries.refuse_unknown(unknown)
@@ -261,23 +261,16 @@ def cut(answers, paths):
         print(*notes, f"cut {out}", sep="\n", file=sys.stderr)
 
 
-def draw(answers, paths):
+def draw(retriever, answers, paths):
     """Draws the best video of each sentence."""
-    import numpy as np
-
     stem, ending = os.path.splitext(FLAGS.picture)
     for number, moments in enumerate(answers, start=1):
         if not moments:
             continue
         best = moments[0].video_id
-        video = acnn_tf.data.open_video(paths[best])
-        duration = video.duration or moments[0].end
-        # The beginning and the middle of each tenth, no larger than they show.
-        step = max(video.size[0] // 180, 1)
-        frames = [
-            frame[::step, ::step].copy()
-            for frame in video.frames(20 / duration)
-        ]
+        duration = (
+            acnn_tf.data.open_video(paths[best]).duration or moments[0].end
+        )
         out = FLAGS.picture
         if len(answers) > 1:
             out = f"{stem}-{number}{ending}"
@@ -287,7 +280,9 @@ def draw(answers, paths):
             duration=duration,
             truth=None,
             predictions=[m[1:] for m in moments if m.video_id == best],
-            frames=np.stack(frames),
+            frames=frames.sample(paths[best], duration),
+            curve=retriever.curve(best, moments.query),
+            source=f"video {best}",
         )
         print(f"drew {out}", file=sys.stderr)
 

@@ -143,7 +143,7 @@ def run():
     answers = ask(workdir, video, moments[: 1 if FLAGS.smoke else 3])
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     print(f"\nDone in {minutes} min {seconds} s. Pictures:")
-    for name in ("training.png", "table.png", "timelines"):
+    for name in ("training.png", "pictures"):
         print(f"  {os.path.join(workdir, name)}")
     models = os.path.join(workdir, "models", "acnn")
     words = [

@@ -1,5 +1,6 @@
 """Splits of datasets: the flags that name their files, and how to load them."""
 
+import os
 import sys
 import typing
 
@@ -8,6 +9,15 @@ from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, find_files, read_moments
 from experiments import argument_flags, run_settings
 
+# What datasets are called in titles.
+_TITLES = {
+    "activitynet_captions": "ActivityNet Captions",
+    "charades_sta": "Charades-STA",
+    "didemo": "DiDeMo",
+    "qvhighlights": "QVHighlights",
+    "synthetic": "built-in scenes",
+    "tacos": "TACoS",
+}
 # Arguments of `load_split` that differ from one split to the next.
 FILES = ("annotations", "durations", "num_frames", "features")
 
@@ -112,6 +122,37 @@ argument_flags.define(
     skip_bad="Leave out bad annotations and videos, and go on.",
     num_scenes="Training videos of --dataset=synthetic.",
 )
+
+
+def title(split, *, dataset, data_dir=None, annotations=None, **_):
+    """Dataset and split in words, for the titles of tables and pictures.
+
+    Args:
+        split: `"train"`, `"val"` or `"test"`.
+        dataset: As of `load_split`, whose other arguments may be given, too.
+        data_dir: Likewise. Data of one's own have the name of this folder.
+        annotations: Likewise; or the name of this file, or of its folder,
+            where the file is called as the split is.
+
+    Returns:
+        String.
+
+    Example:
+
+    >>> title("test", dataset="charades_sta", data_dir="data/charades")
+    'Charades-STA, test'
+    >>> title("val", dataset="jsonl", annotations="holidays/val.jsonl")
+    'holidays, val'
+    """
+    if dataset in _TITLES:
+        return f"{_TITLES[dataset]}, {split}"
+    name = data_dir
+    if annotations:
+        name, _ = os.path.splitext(annotations)
+        if split in os.path.basename(name):
+            name = os.path.dirname(os.path.abspath(annotations))
+    name = os.path.basename(os.path.abspath(name)) if name else ""
+    return f"{name or dataset}, {split}"
 
 
 class Preloaded(dict):

@@ -156,7 +156,9 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
         "--shuffled",
     )
     printed = json.loads(run(*arguments, "--json").stdout)
-    assert len(list((workdir / "timelines").glob("*.png"))) == 2
+    folder = workdir / "pictures" / f"{data_dir.name}-val"
+    assert len(list((folder / "timelines").glob("*.png"))) == 2
+    assert (folder / "table.png").exists()
     for results in (printed, printed["shuffled"], printed["chance"]):
         assert 0 <= results["R@1,IoU=0.5"] <= 1
         assert 0 <= results["mIoU"] <= 1
@@ -287,7 +289,7 @@ def test_quickstart_goes_all_the_way(tmp_path):
     assert query == f"  {sentence.query}"
     assert re.fullmatch(r"    found +[\d.]+ to +[\d.]+ s, score .*", found)
     assert re.fullmatch(r"    true +[\d.]+ to +[\d.]+ s", true)
-    for name in ("model.keras", "training.png", "table.png", "timelines"):
+    for name in ("model.keras", "training.png", "pictures"):
         assert (workdir / name).exists()
 
 

@@ -110,6 +110,7 @@ def test_plots_stay_in_their_folder_one_for_each_query(tmp_path, monkeypatch):
         plots, "timeline", lambda path, **_: drawn.append(path) or path
     )
     monkeypatch.setattr(evaluation, "attention", lambda *_: None)
+    monkeypatch.setattr(evaluation, "score_curve", lambda *_: None)
     moments = [Moment(name, "a door", "v", 9.0, ((0.0, 3.0),)) for name in ids]
     evaluation_plots.draw_evaluation(
         str(tmp_path),
@@ -118,6 +119,8 @@ def test_plots_stay_in_their_folder_one_for_each_query(tmp_path, monkeypatch):
         {"protocol": ""},
         [np.array([[0.0, 3.0, 1.0]])] * len(ids),
         timelines=len(ids),
+        title="../../a dataset, test",
     )
     assert len(set(drawn)) == len(ids)
-    assert {Path(path).parent for path in drawn} == {tmp_path / "timelines"}
+    folder = tmp_path / "pictures" / "a-dataset-test"
+    assert {Path(path).parent for path in drawn} == {folder / "timelines"}

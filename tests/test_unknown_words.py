@@ -106,6 +106,7 @@ def test_plots_leave_out_what_found_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "recall_table", lambda *_: "table.png")
     monkeypatch.setattr(plots, "timeline", lambda path, **_: drawn.append(path))
     monkeypatch.setattr(evaluation, "attention", lambda *_: None)
+    monkeypatch.setattr(evaluation, "score_curve", lambda *_: None)
     moments = [
         Moment(name, "a door", "v", 9.0, ((0.0, 3.0),)) for name in "abc"
     ]
