@@ -175,14 +175,77 @@ def recall_curves(
     ):
         _draw_curves(axis, steps, series, title, ylabel)
         if chance is not None:
-            axis.axhline(
-                chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
-            )
-        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+            _draw_chance(axis, chance)
+        _show_percent(axis)
         axis.label_outer()
     axes[0, 0].set_ylim(bottom=0)  # once all are drawn: it fixes the top too
     for axis in axes[:, 0]:
         axis.legend(loc="best", frameon=True)
+    return save(figure, path)
+
+
+def training(
+    path,
+    steps: Sequence,
+    recalls: Mapping,
+    losses: Mapping,
+    *,
+    best: int | None = None,
+    chance: float | None = None,
+    title: str = "",
+    ylabel: str = "R@1, IoU=0.5",
+) -> Path:
+    """Draws how a training went: recall and, beside it, the losses.
+
+    Args:
+        path: Where to write the picture.
+        steps: `[N]` training steps, at the ends of epochs.
+        recalls: Name of a line -> `[N]` fractions; NaN where there is none.
+        losses: Name of a loss -> `[N]` values; NaN where there is none.
+        best: Int, index of the best epoch, which is marked in both.
+        chance: Fraction that guessing gets, drawn as a level.
+        title: Heading.
+        ylabel: What the fractions are.
+
+    Returns:
+        `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = training(
+    ...     tempfile.mkdtemp() + "/training.png",
+    ...     [100, 200, 300],
+    ...     {"validation": [0.1, 0.3, 0.2]},
+    ...     {"alignment": [3.0, 2.0, 1.5], "offset": [0.5, 0.4, 0.4]},
+    ...     best=1,
+    ... )
+    >>> path.name
+    'training.png'
+    """
+    heading = textwrap.wrap(title, width=110)
+    figure = new_figure(12.0, 4.2 + 0.24 * len(heading))
+    left, right = figure.subplots(1, 2)
+    _draw_curves(left, steps, recalls, "", ylabel)
+    _draw_losses(right, steps, losses, "")
+    if chance is not None:
+        _draw_chance(left, chance)
+    _show_percent(left)
+    left.set_ylim(bottom=0)
+    if right.get_yscale() == "linear":
+        right.set_ylim(bottom=0)
+    if best is not None:
+        for axis in (left, right):
+            axis.axvline(
+                steps[best],
+                color=GREY,
+                linewidth=1.2,
+                label=f"best epoch: {best + 1} of {len(steps)}",
+            )
+    for axis in (left, right):
+        if axis.lines:
+            axis.legend(loc="best", frameon=True)
+    _write_heading(figure, heading)
     return save(figure, path)
 
 
@@ -200,12 +263,7 @@ def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
     """
     figure = new_figure(7.0, 4.2)
     axis = figure.add_subplot()
-    _draw_curves(axis, steps, series, title, "loss")
-    values = np.concatenate([np.ravel(v) for v in series.values()])
-    values = values[np.isfinite(values)]
-    if len(values) and 0 < values.min() < values.max() / 30:
-        axis.set_yscale("log")
-        axis.set_ylabel("loss (logarithmic)")
+    _draw_losses(axis, steps, series, title)
     axis.legend(loc="best", frameon=True)
     return save(figure, path)
 
@@ -469,6 +527,25 @@ def _draw_curves(axis, steps, series, title, ylabel):
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.grid(alpha=0.3)
     bare(axis)
+
+
+def _draw_losses(axis, steps, series, title):
+    _draw_curves(axis, steps, series, title, "loss")
+    values = np.array([value for v in series.values() for value in np.ravel(v)])
+    values = values[np.isfinite(values)]
+    if len(values) and 0 < values.min() < values.max() / 30:
+        axis.set_yscale("log")
+        axis.set_ylabel("loss (logarithmic)")
+
+
+def _draw_chance(axis, chance):
+    axis.axhline(
+        chance, color=GREY, linewidth=1.2, dashes=(2, 2), label="chance"
+    )
+
+
+def _show_percent(axis):
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 def dots(

@@ -17,11 +17,11 @@ the best model; at the end it finds out what that model's scores are worth.
 Started again with the same --workdir, it continues where it was stopped, at
 whatever step, and ends with the same model. WORKDIR then holds model.keras (the
 best), calibration.json (how likely a moment is right, by its score),
-history.csv, training.png (the paper's Figure 5), tensorboard/, checkpoints/,
-and flags.txt, which as a --flagfile repeats the run, whatever becomes of
-defaults. With --strategy it trains the same model on several devices or
-machines, which share --workdir. Bad input is named with file and line, and ends
-the run with exit code 2.
+history.csv, training.png (recall and losses), tensorboard/, checkpoints/, and
+flags.txt, which as a --flagfile repeats the run, whatever becomes of defaults.
+With --strategy it trains the same model on several devices or machines, which
+share --workdir. Bad input is named with file and line, and ends the run with
+exit code 2.
 """
 
 import os
@@ -256,7 +256,10 @@ def train(strategy):
             in_workdir("training.png"),
             [*resume.history, logs],
             batches.steps_per_epoch,
-            chance,
+            monitor=FLAGS.monitor,
+            chance=chance,
+            title=f"{splits.title('val', **val_data)}, "
+            f"{len(val.moments)} queries; best epoch by {FLAGS.monitor}",
         )
 
     def save_flags(_):

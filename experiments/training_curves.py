@@ -1,4 +1,4 @@
-"""Curves of R@1, IoU=0.5 over training steps, as the paper's Figure 5."""
+"""Curves over training steps: R@1, IoU=0.5, as the paper's Figure 5, losses."""
 
 import csv
 import math
@@ -13,6 +13,12 @@ import acnn_tf
 CURVES = {
     "training": "train_R@1_IoU=0.5",
     "validation": "val_R@1_IoU=0.5",
+}
+# Loss -> its column.
+LOSSES = {
+    "total": "loss",
+    "alignment": "score_loss",
+    "offset": "offset_loss",
 }
 
 
@@ -44,29 +50,48 @@ def draw(path, histories, chance=None):
     `histories` are by the titles of the panels, as of `read_history`.
     """
     panels = {
-        title: (
-            [row["step"] for row in rows],
-            {
-                name: [row.get(column, math.nan) for row in rows]
-                for name, column in CURVES.items()
-                if any(column in row for row in rows)
-            },
-        )
+        title: ([row["step"] for row in rows], _lines(rows, CURVES))
         for title, rows in histories.items()
     }
     acnn_tf.plots.recall_curves(path, panels, chance=chance)
 
 
-def draw_epochs(path, history, steps_per_epoch, chance):
-    """Draws the logs of all epochs so far, where there is Matplotlib."""
-    rows = [
-        {"step": (epoch + 1) * steps_per_epoch, **logs}
-        for epoch, logs in enumerate(history)
-    ]
+def draw_epochs(path, history, steps_per_epoch, *, monitor, chance, title):
+    """Draws the logs of all epochs so far, where there is Matplotlib.
+
+    Args:
+        path: Where to write the picture.
+        history: List of the logs of each epoch.
+        steps_per_epoch: Int.
+        monitor: Name in the logs that decides on the best epoch.
+        chance: Fraction of R@1, IoU=0.5 that guessing gets.
+        title: Heading.
+
+    Returns:
+        `path`, or `None` without Matplotlib.
+    """
     try:
-        draw(path, {"": rows}, chance=chance)
+        return acnn_tf.plots.training(
+            path,
+            [(epoch + 1) * steps_per_epoch for epoch in range(len(history))],
+            _lines(history, CURVES),
+            _lines(history, LOSSES),
+            best=int(np.argmax([logs[monitor] for logs in history])),
+            chance=chance,
+            title=title,
+        )
     except ImportError as error:  # no reason to stop
         logging.log_first_n(logging.WARNING, "No curve: %s", 1, error)
+        return None
+
+
+def _lines(rows, columns):
+    """Name of a line -> its value in each row, of those columns there are."""
+    return {
+        name: [row.get(column, math.nan) for row in rows]
+        for name, column in columns.items()
+        if any(column in row for row in rows)
+    }
 
 
 def watch_training_queries(split, count, seed):

@@ -92,7 +92,10 @@ def test_timeline_shows_frames_and_attention(tmp_path, drawn):
         np.testing.assert_allclose(line.get_ydata(), weights)
 
 
-def test_frames_keep_their_shape_and_their_time(subtests, tmp_path, drawn):
+def test_frames_keep_their_shape_and_their_time(
+    subtests, tmp_path, drawn, monkeypatch
+):
+    monkeypatch.setattr(plots, "save", lambda *_: None)  # seconds
     for width, height, num_frames in (
         *((32, 18, 40), (18, 32, 40), (8, 8, 40), (40, 4, 40), (32, 18, 2)),
     ):
@@ -233,6 +236,34 @@ def test_losses_far_apart_are_drawn_logarithmically(tmp_path, drawn):
         series = {"loss": [4.0, 2.0], "offset": offsets}
         plots.loss_curve(tmp_path / "loss.png", [1, 2], series)
         assert drawn[-1].axes[0].get_yscale() == scale, offsets
+
+
+def test_training_shows_losses_beside_recall_and_the_best_epoch(
+    tmp_path, drawn
+):
+    path = plots.training(
+        tmp_path / "training.png",
+        [62, 124, 186],
+        {"validation": [0.1, 0.4, 0.3]},
+        {"alignment": [3.0, 2.0, 1.0], "offset": [0.5, 0.4, 0.3]},
+        best=1,
+        chance=0.05,
+        title="TACoS, val",
+    )
+    assert path.exists()
+    recall, loss = drawn[0].axes
+    np.testing.assert_array_equal(recall.lines[0].get_ydata(), [0.1, 0.4, 0.3])
+    assert [line.get_label() for line in loss.lines[:2]] == [
+        "alignment",
+        "offset",
+    ]
+    for axis in (recall, loss):
+        mark = axis.lines[-1]
+        assert mark.get_label() == "best epoch: 2 of 3"
+        assert set(mark.get_xdata()) == {124}
+        assert axis.get_ylim()[0] == 0
+    assert {"TACoS, val", "chance"} < {*texts(drawn[0])}
+    plots.training(tmp_path / "none_yet.png", [], {}, {})
 
 
 def test_recall_table_has_the_rows_and_columns_of_the_paper(tmp_path, drawn):
