@@ -6,7 +6,7 @@ r"""Evaluates a model on a split, or scores a file of predictions.
       --annotations=charades_sta_val.txt --durations=durations_val.json \
       --features=clip_val.hdf5 --sentence_vectors=clip_sentences.hdf5
   python -m experiments.evaluate --predictions=predictions.jsonl \
-      --dataset=jsonl --annotations=val.jsonl
+      --dataset=jsonl --annotations=val.jsonl --report=report.html
 
 A run's dataset is that of its training unless you name another. The file of
 predictions may be anybody's: a line for each query, {"qid": ..., "query": ...,
@@ -35,6 +35,7 @@ import acnn_tf
 from acnn_tf.segments import SUPPRESSIONS
 from experiments import (
     evaluation_plots,
+    evaluation_report,
     frames,
     per_query_csv,
     splits,
@@ -84,6 +85,12 @@ flags.DEFINE_list(
 flags.DEFINE_bool("json", False, "Print one JSON object, with fractions.")
 flags.DEFINE_string("predictions_out", None, "File to write predictions to.")
 flags.DEFINE_string(
+    "report",
+    None,
+    "HTML file to write a page to: the tables, curves of recall, and the best "
+    "and the worst queries. It needs no network.",
+)
+flags.DEFINE_string(
     "per_query_out", None, "CSV file to write each query's IoU and hits to."
 )
 flag_help.subject(
@@ -121,11 +128,6 @@ def protocol():
     """
     default = {} if FLAGS.predictions else {"suppression": "fixed"}
     return default | command.given("suppression", "nms_threshold")
-
-
-def data_name(dataset):
-    """What the queries are of: the dataset, and the split or its file."""
-    return f"{dataset} {os.path.basename(FLAGS.annotations or FLAGS.split)}"
 
 
 def measure(evaluate, model, split, **options):
@@ -183,14 +185,45 @@ def draw(**given):
         print(error, file=sys.stderr)
 
 
-def show(tables, dataset):
+def report(model, split, tables, predictions, **given):
+    """Writes the page about an evaluation of a model, or of predictions."""
+    facts, curve_of = {"predictions": FLAGS.predictions}, None
+    if model is not None:
+        facts = {
+            "model": FLAGS.workdir or FLAGS.model,
+            "parameters": f"{tables['model']['num_parameters']:,}",
+        }
+
+        def curve_of(moment):
+            return acnn_tf.evaluation.score_curve(
+                model, moment, split.features, split.sentence_vectors
+            )
+
+    evaluation_report.write(
+        FLAGS.report,
+        facts=facts,
+        tables=tables,
+        moments=split.moments,
+        predictions=predictions,
+        curve_of=curve_of,
+        texts=[
+            acnn_tf.qvhighlights.format_table(results, title=name)
+            for name, results in tables.items()
+            if "R1,IoU=0.5" in results
+        ],
+        **given,
+    )
+    print(f"wrote {FLAGS.report}", file=sys.stderr)
+
+
+def show(tables, data_name):
     """Prints tables by their titles, of which the first is the main one."""
     if FLAGS.json:
         results = tables.pop(next(iter(tables)))
         print(json.dumps(results | tables))
         return
     for title, results in tables.items():
-        title = f"{title} on {data_name(dataset)}"
+        title = f"{title} on {data_name}"
         table = acnn_tf.evaluation.format_table(results, title=title)
         print(table, end="\n\n")
         if "R1,IoU=0.5" in results:
@@ -242,6 +275,16 @@ def run():
             frames_of=frames_of,
             title=title,
         )
+    if FLAGS.report:
+        report(
+            model,
+            split,
+            tables,
+            predictions,
+            title=title,
+            protocol=protocol,
+            frames_of=frames_of,
+        )
     if FLAGS.predictions_out:
         acnn_tf.data.write_predictions(
             FLAGS.predictions_out, split.moments, predictions
@@ -256,7 +299,7 @@ def run():
             **options,
         )
         per_query_csv.write_per_query(FLAGS.per_query_out, split.moments, hits)
-    show(tables, data["dataset"])
+    show(tables, title)
 
 
 if __name__ == "__main__":

@@ -154,11 +154,15 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
         f"--predictions_out={out}",
         "--timelines=2",
         "--shuffled",
+        f"--report={tmp_path / 'report.html'}",
     )
     printed = json.loads(run(*arguments, "--json").stdout)
     folder = workdir / "pictures" / f"{data_dir.name}-val"
     assert len(list((folder / "timelines").glob("*.png"))) == 2
     assert (folder / "table.png").exists()
+    page = (tmp_path / "report.html").read_text()
+    for words in (f"{data_dir.name}, val", "shuffled", 'class="curve"'):
+        assert words in page
     for results in (printed, printed["shuffled"], printed["chance"]):
         assert 0 <= results["R@1,IoU=0.5"] <= 1
         assert 0 <= results["mIoU"] <= 1
