@@ -246,19 +246,54 @@ def test_public_classes_show_an_example():
     )
 
 
-def test_map_of_the_tree_is_true():
-    """Its rooms, not their files: a file's name says what it holds."""
-    block = re.search(
-        r"```text\n(acnn_tf/.*?)```", text_of(ROOT / "README.md"), re.DOTALL
-    )[1]
-    listed = {line.split()[0].rstrip("/") for line in block.splitlines()}
-    there = {
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors_of(path):
+    """The anchors of a document's headings, as GitHub names them."""
+    for heading in re.findall(r"^#+ (.*)", text_of(path), re.M):
+        words = re.sub(r"[^\w\- ]", "", heading.lower())
+        yield words.replace(" ", "-")
+
+
+def broken_links():
+    for path in DOCUMENTS:
+        for link in LINK.findall(text_of(path)):
+            if re.match(r"https?://", link):
+                continue
+            file, _, anchor = link.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            if not target.exists():
+                yield f"{name_of(path)}: {link} is not there"
+            elif anchor and anchor not in anchors_of(target):
+                yield f"{name_of(path)}: {link} has no such heading"
+
+
+def test_links_of_documents_lead_somewhere():
+    assert_none(broken_links())
+
+
+def test_readme_stays_short():
+    size = (ROOT / "README.md").stat().st_size
+    assert size < 7000, f"README.md has {size} bytes: move some of it to docs/"
+
+
+def test_rooms_of_the_tree_are_those_of_contributing():
+    """Each folder of sources lies in a room; those of the package are rooms."""
+    text = text_of(ROOT / "CONTRIBUTING.md")
+    rows = text.split("| room | what it holds |")[1].split("\n\n")[0]
+    rooms = set(re.findall(r"^\| `([\w/]+)`", rows, re.M))
+    gone = {room for room in rooms if not (ROOT / room).is_dir()}
+    assert not gone, f"listed, but not there: {gone}"
+    folders = {
         name_of(path.parent)
         for package in ("acnn_tf", "experiments", "export", "demo", "notebooks")
         for path in (ROOT / package).rglob("*.[pi]*")
         if path.suffix in (".py", ".ipynb")
-    } | {name_of(path.parent) for path in [*FLAGFILES, *GRIDS, *DOCUMENTS]}
-    there -= {"."}
-    assert listed >= there, f"not listed: {there - listed}"
-    gone = {name for name in listed if not (ROOT / name).exists()}
-    assert not gone, f"listed, but not there: {gone}"
+    } | {name_of(path.parent) for path in DOCUMENTS} - {"."}
+    # A room within another is told by the other, but in the package itself.
+    needed = {
+        "/".join(folder.split("/")[: 1 + folder.startswith("acnn_tf")])
+        for folder in folders
+    }
+    assert rooms == needed

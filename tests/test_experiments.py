@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbclient
@@ -14,7 +16,7 @@ import pytest
 
 from acnn_tf.data import annotations, synthetic
 from acnn_tf.files.locks import locked
-from tests.processes import run_module
+from tests.processes import Started, run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -278,10 +280,19 @@ def test_a_second_training_is_refused_before_its_data_is_read(tmp_path):
     assert "Traceback" not in error
 
 
-@pytest.mark.slow
-def test_quickstart_goes_all_the_way(tmp_path):
-    workdir = tmp_path / "quick"
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A folder in which a small quick start has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("quick")
+    workdir = folder / "runs" / "quickstart"
     printed = run("quickstart", "--smoke", f"--workdir={workdir}").stdout
+    return folder, printed
+
+
+@pytest.mark.slow
+def test_quickstart_goes_all_the_way(quickstart):
+    folder, printed = quickstart
+    workdir = folder / "runs" / "quickstart"
     for words in ("R@10", "shuffled", "chance", "Pictures:", "To ask"):
         assert words in printed
     # It ends with what was asked for.
@@ -295,6 +306,60 @@ def test_quickstart_goes_all_the_way(tmp_path):
     assert re.fullmatch(r"    true +[\d.]+ to +[\d.]+ s", true)
     for name in ("model.keras", "training.png", "pictures"):
         assert (workdir / name).exists()
+
+
+def blocks_of(document, language):
+    """The fenced blocks of a document in a language."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.soak
+def test_readme_python_prints_what_it_says(quickstart, monkeypatch, capsys):
+    monkeypatch.chdir(quickstart[0])
+    (code,) = blocks_of("README.md", "python")
+    (said,) = blocks_of("README.md", "text")
+    exec(compile(code, "README.md", "exec"), {})
+    form = re.sub(r"[\d.]+", "N", said)
+    assert re.sub(r"[\d.]+", "N", capsys.readouterr().out) == form
+
+
+def recipe(target):
+    """The commands of a target of the Makefile, as lists of words."""
+    command = ["make", "-n", "-o", ".venv/ready", target, "DEMO_ARGS=--port=0"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    found = [
+        re.search(r"\.venv/bin/python -m ([^;]*);? ?}?$", x) for x in lines
+    ]
+    return [shlex.split(match[1]) for match in found if match]
+
+
+@pytest.mark.soak
+def test_readme_commands_run(quickstart):
+    folder, _ = quickstart
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for block in blocks_of("README.md", "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            if words == ["make", "quickstart"]:
+                # The fixture has run it.
+                assert recipe("quickstart") == [["experiments.quickstart"]]
+            elif words == ["make", "demo"]:
+                # The first is for those who had no quick start.
+                page = Started(*recipe("demo")[-1], cwd=folder)
+                assert page.first_line().startswith("The page is at http")
+                page.kill()
+                page.finish()
+            elif words[:2] == ["pip", "install"]:
+                for extra in re.findall(r"\w+", words[-1]):
+                    assert f'"{extra}"' in setup, line
+            else:
+                assert words[:2] == ["python", "-m"], f"not tried: {line}"
+                printed = run_module(*words[2:], cwd=folder).stdout
+                assert re.match(r"\d+:[\d.]+ - \d+:[\d.]+ ", printed), printed
 
 
 def small_notebook():

@@ -354,4 +354,10 @@ def test_wheel_holds_the_package_alone(tmp_path):
     }
     assert any(name.endswith("/LICENSE") for name in held)
     assert f"\nVersion: {VERSION}\n" in metadata
-    assert "\nRequires-Dist: keras" in metadata
+    for field in (
+        "Requires-Dist: keras",
+        "License: Apache-2.0\n",
+        "Keywords: ",
+    ):
+        assert f"\n{field}" in metadata
+    assert "\nClassifier: Programming Language :: Python :: 3.13\n" in metadata
