@@ -71,6 +71,8 @@ EXTRAS["test"] = [
     "ipykernel>=6.29",
     "nbclient>=0.10",
     "nbformat>=5.10",
+    # They read the files for Docker and Kubernetes.
+    "pyyaml>=6",
     # The tests build a wheel without a network; older ones cannot alone.
     "setuptools>=77",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
 from acnn_tf import servable
 from acnn_tf.data.features import open_features, write_features
@@ -242,6 +243,44 @@ def test_the_configuration_of_models_parses():
     )
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path) == ("acnn", "/models/acnn")
+
+
+def test_all_ways_to_start_a_stock_server_say_the_same():
+    folder = ROOT / "export" / "tf_serving"
+    compose, manifest, kustomization = (
+        list(yaml.safe_load_all((folder / f"{name}.yaml").read_text()))
+        for name in ("compose", "kubernetes", "kustomization")
+    )
+    served = compose[0]["services"]["acnn"]
+    deployment, service = manifest
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert served["image"] == container["image"] == "tensorflow/serving"
+    # The flags are those of the line in BUILD.md.
+    line = (ROOT / "BUILD.md").read_text(encoding="utf-8")
+    line = line.split("    tensorflow/serving \\\n")[1].split("\ncurl")[0]
+    flags = line.replace("\\\n", " ").split()
+    assert served["command"] == container["args"] == flags
+    # Each file that they name is mounted, and is there.
+    (generated,) = kustomization[0]["configMapGenerator"]
+    names = {flag.split("=/config/")[1] for flag in flags if "=" in flag}
+    assert set(generated["files"]) == names
+    assert all((folder / name).is_file() for name in names)
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["config"]["configMap"]["name"] == generated["name"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"/models", "/config"}
+    assert {volume.split(":")[-2] for volume in served["volumes"]} == mounts
+    # The service finds the pods, and its ports are theirs.
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == labels
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": 8500, "rest": 8501}
+    for port in service["spec"]["ports"]:
+        assert port["port"] == ports[port["targetPort"]]
+    assert [p.split(":")[-1] for p in served["ports"]] == ["8500", "8501"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/acnn"
 
 
 def test_a_model_name_that_leaves_the_folder_is_told(tmp_path):
