@@ -139,6 +139,7 @@ def run():
         f"--workdir={workdir}",
         f"--export_dir={workdir}/models",
         f"--corpus={data}/features_test.hdf5",
+        f"--example_query={moments[0].query}",
     )
     answers = ask(workdir, video, moments[: 1 if FLAGS.smoke else 3])
     minutes, seconds = divmod(round(time.monotonic() - started), 60)

@@ -59,6 +59,12 @@ flags.DEFINE_float(
     None,
     "IoU that two moments of one video may have at most. Default: 0.5.",
 )
+flags.DEFINE_string(
+    "example_query",
+    None,
+    "Sentence for the requests in the README of the folder. Default: frequent "
+    "words of the model.",
+)
 flag_help.subject("Data", "corpus", "index")
 flag_help.subject("Answers", "top_n", "nms_threshold")
 
@@ -154,7 +160,7 @@ def export(folder):
         target,
         index=index,
         assets_extra=assets_extra,
-        **command.given("top_n", "nms_threshold"),
+        **command.given("top_n", "nms_threshold", "example_query"),
     )
     name = FLAGS.model or os.path.join(FLAGS.workdir, "model.keras")
     print(f"{target}: the same numbers as {name}, but for rounding:")

@@ -3,6 +3,9 @@
 import contextlib
 import json
 import os
+import re
+import shlex
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +81,9 @@ def test_the_folder_is_complete_and_describes_itself(exported):
         assert f"| `{name}` |" in text
     assert "numbers for every\n  1 seconds" in text
     assert f"    {json.dumps(TOLD)}\n" in text
-    assert "were made by what" in text
+    assert "were made by the encoder `mine`" in text
+    assert "the 9 words" in text
+    assert 'for example "a person opens the"' in text
 
 
 def test_the_default_is_localize_where_there_are_no_videos(without_videos):
@@ -180,6 +185,25 @@ def addresses(exported):
     server = Server(exported[2].parent)
     yield {"grpc": f"grpc://{server.grpc}", "http": server.rest}
     server.close()
+
+
+def test_requests_of_its_readme_run_as_they_stand(exported, addresses, capsys):
+    text = (exported[2] / "README.md").read_text(encoding="utf-8")
+    text = text.replace("http://localhost:8501", addresses["http"])
+    text = text.replace("localhost:8500", addresses["grpc"][len("grpc://") :])
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, "README.md", "exec"), {})
+    localized, *searched = capsys.readouterr().out.splitlines()
+    assert len(json.loads(localized)) == 4
+    assert any(line.startswith("video_id [[b'v") for line in searched)
+    answers = []
+    for line in re.findall(r"    (curl .*\n.*)\n", text):
+        _, url, _, body = shlex.split(line.replace("\\\n", " "))
+        with urllib.request.urlopen(url, body.encode()) as answer:
+            answers.append(json.load(answer))
+    (row,), columns = answers[0]["predictions"], answers[1]["outputs"]
+    assert {name: [value] for name, value in row.items()} == columns
+    assert row["unknown_words"] == ""
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

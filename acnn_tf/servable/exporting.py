@@ -15,7 +15,14 @@ _FULL = (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError)
 
 
 def export(
-    model, path, *, index=None, top_n=10, nms_threshold=0.5, assets_extra=None
+    model,
+    path,
+    *,
+    index=None,
+    top_n=10,
+    nms_threshold=0.5,
+    assets_extra=None,
+    example_query=None,
 ):
     """Writes a model as a SavedModel that answers sentences with moments.
 
@@ -36,6 +43,8 @@ def export(
         nms_threshold: Float, IoU that two moments of one video may have.
         assets_extra: Dictionary from names of files to bytes, for the folder
             `assets.extra`.
+        example_query: String: a sentence for the requests in the README.
+            Default: frequent words of the vocabulary.
 
     Returns:
         Dictionary from the names of the signatures to the largest error
@@ -75,7 +84,14 @@ def export(
         ) as file:
             file.write(
                 readme(
-                    model, signatures, functions, index, top_n, nms_threshold
+                    model,
+                    signatures,
+                    functions,
+                    index,
+                    top_n,
+                    nms_threshold,
+                    os.path.basename(os.path.dirname(path)),
+                    example_query,
                 )
             )
         errors = verify(partial, model, index, top_n, nms_threshold)

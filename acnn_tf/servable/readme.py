@@ -1,16 +1,81 @@
 """The text that lies beside a SavedModel."""
 
+import json
+import re
+import shlex
+import textwrap
+
 from acnn_tf.files.text import MAX_CHARACTERS
 from acnn_tf.servable.signatures import describe_model, takes_sentences
+
+# Of a vocabulary, how many words are told.
+_MOST_WORDS = 12
 
 _TEXT = """\
 # A servable for video moment retrieval
 
-A sentence in; start, end and score of moments in videos out. Any program that
-runs a TensorFlow SavedModel can serve this folder; it needs core operations
-only.
+You send a sentence, and get starts, ends and scores of moments in videos. Any
+program that runs a TensorFlow SavedModel can serve this folder; it needs core
+operations only.
 
 {corpus}
+{domain}
+## Serve it
+
+In the folder that holds `{name}`, with Docker:
+
+    docker run --rm -p 8500:8500 -p 8501:8501 \\
+        -v "$PWD/{name}:/models/{name}" -e MODEL_NAME={name} tensorflow/serving
+
+{search}## Ask about one video
+
+`localize` finds each query in the video of its row. You send the features of
+the video. In Python, with made-up features of 8 clips:
+
+```python
+import json
+import urllib.request
+
+clip = [[0.1] * {clip_dim}] * 8
+row = {{"clip": clip, "num_clips": 8, "duration": 0, "query": {query_code}}}
+body = {{"signature_name": "localize", "instances": [row]}}
+answer = urllib.request.urlopen(
+    "http://localhost:8501/v1/models/{name}:predict", json.dumps(body).encode()
+)
+print(json.load(answer)["predictions"][0]["start"])
+```
+
+The same in columns, `...` standing for more of the kind:
+
+    {{"signature_name": "localize", "inputs": {{"clip": [[[0.1, ...], ...]],
+     "num_clips": [8], "duration": [0], "query": [{query_text}]}}}}
+
+One video may come with several queries, or one query with several videos. If
+the server batches requests (`--enable_batching`), send equally many rows of
+each input. A server may pad the `clip`s of a batch to one length: a row gives
+the same answer alone.
+
+## Ask by gRPC
+
+With `pip install grpcio tensorflow-serving-api`:
+
+```python
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+request = predict_pb2.PredictRequest()
+request.model_spec.name = "{name}"
+request.model_spec.signature_name = "{called}"
+query = tf.make_tensor_proto([{query_code}])
+request.inputs["query"].CopyFrom(query)
+channel = grpc.insecure_channel("localhost:8500")
+stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+response = stub.Predict(request, timeout=10)
+for name, value in response.outputs.items():
+    print(name, tf.make_ndarray(value))
+```
 
 ## Signatures
 
@@ -29,49 +94,70 @@ is `serving_default` as well.
   {top_n} moments first. Two moments of one video overlap by an IoU of at most
   {nms_threshold:g}. Where there are fewer than {top_n}, the row ends on
   moments with `start = end = 0`: leave those out.
-- `score`: higher is better. Scores compare the moments of one query; they are
-  no probabilities, and those of two queries do not compare.{unknown_words}
+- `score`: higher is better. Scores compare the moments of one query. They are
+  not probabilities, and scores of two queries do not compare.{unknown_words}
 - `window`, `segment`, `num_windows`: the encoded windows of a video, their
-  start and end in seconds, and how many of the row are real. With `query` of
-  `encode_queries` they are what a larger index is made of.
-
-`localize` finds each query in the video of its row; one video may come with
-several queries, or one query with several videos.
+  start and end in seconds, and how many of the row are real. With the output
+  `query` of `encode_queries` you can make a larger index of them.
 
 ## What made the features
 
 {encoder}
 
-The signature `describe` tells it, too, so that a program can compare before it
-sends: to any number as `row` it answers `description`, this text.
+The signature `describe` returns the same text as `description`, one for each
+`row`, which is any number. A program can compare before it sends features.
 
     {description}
+"""
 
-A server may batch requests, and pad their `clip`s to one length: a row gives
-the same answer alone.
+_SEARCH = """\
+## Ask by REST
 
-## By REST
+In rows, one for each sentence:
 
-    curl http://localhost:8501/v1/models/acnn:predict \\
-        -d '{request}'
+    curl http://localhost:8501/v1/models/{name}:predict \\
+        -d {row}
+
+The answer has rows too: `{{"predictions": [{{"video_id": [...], "start": [...],
+"end": [...], "score": [...], ...}}]}}`. In columns, one for each input:
+
+    curl http://localhost:8501/v1/models/{name}:predict \\
+        -d {column}
+
+The answer has columns too: `{{"outputs": {{"video_id": [[...]], "start":
+[[...]], ...}}}}`.
+
 """
 
 
-def readme(model, signatures, functions, index, top_n, nms_threshold):
+def readme(
+    model,
+    signatures,
+    functions,
+    index,
+    top_n,
+    nms_threshold,
+    name,
+    example_query=None,
+):
     """Describes the folder that `export` writes, as Markdown.
 
     The arguments are those of `export`, with `Signatures` and their
-    `concrete_functions`.
+    `concrete_functions`, and the `name` by which a server knows the model.
     """
-    query, sentence, unknown_words = _about_queries(model)
+    if not re.fullmatch(r"[\w.-]+", name):
+        name = "NAME"  # of a server, as it stands in no command
+    query, unknown_words = _about_queries(model)
+    sentence = example_query or _example_query(model)
+    # As JSON, which is Python too, and as Python that can be run.
+    query_text = query_code = json.dumps(sentence)
+    if sentence is None:
+        query_text, query_code = "[0.1, ...]", f"[0.1] * {model.query_dim}"
+    search = ""
     if index is None:
         corpus = (
             "It holds no videos: `localize`, which is the default, takes their "
             "features\nwith every request."
-        )
-        request = (
-            '{"inputs": {"clip": [[[0.1, ...], ...]], "num_clips": [30], '
-            f'"duration": [0], "query": [{sentence}]}}}}'
         )
     else:
         corpus = (
@@ -79,33 +165,75 @@ def readme(model, signatures, functions, index, top_n, nms_threshold):
             "windows, and `search`, which\nis the default, looks through all "
             "of them."
         )
-        request = f'{{"instances": [{sentence}]}}'
+        values = f"[{query_text}]"
+        search = _SEARCH.format(
+            name=name,
+            row=_shell('{"signature_name": "search", "instances": %s}', values),
+            column=_shell(
+                '{"signature_name": "search", "inputs": {"query": %s}}', values
+            ),
+        )
     encoder = (
         "It is not known what made the features that the model learned from: "
         "give it\nthe same."
     )
-    if getattr(model, "encoder", None) is not None:
+    described = getattr(model, "encoder", None)
+    if described is not None:
         encoder = (
-            "The features that the model learned from were made by what "
-            "`encoder` describes.\nOthers give wrong answers, and no error."
+            "The features that the model learned from were made by the encoder "
+            f"`{_quoted(described['name'])}`.\nThe text below describes it. "
+            "Features of another encoder give wrong answers, and\nno error."
         )
     return _TEXT.format(
         encoder=encoder,
         description=describe_model(model),
         corpus=corpus,
+        domain=_about_domain(model, sentence),
+        name=name,
+        search=search,
+        called="encode_queries" if index is None else "search",
         signatures="\n".join(_lines(signatures.inputs(), functions)),
         query=query,
+        query_text=query_text,
+        query_code=query_code,
         unknown_words=unknown_words,
         clip_seconds=model.clip_seconds,
         clip_dim=model.clip_dim,
         top_n=top_n,
         nms_threshold=nms_threshold,
-        request=request,
     )
 
 
+def _shell(body, values):
+    """The body of a request, as a word of a shell."""
+    return shlex.quote(body % values)
+
+
+def _example_query(model):
+    """A sentence that the model knows, or `None` where it takes vectors."""
+    if not takes_sentences(model):
+        return None
+    if model.vocabulary is None:
+        return "a person opens the door"
+    return " ".join(model.vocabulary[:4])
+
+
+def _about_domain(model, sentence):
+    """Which words the model knows, and a sentence of its own."""
+    if model.vocabulary is None:
+        return ""
+    # The most frequent come first, if training has found them.
+    words = ", ".join(f"`{_quoted(w)}`" for w in model.vocabulary[:_MOST_WORDS])
+    text = (
+        f"It knows the {len(model.vocabulary):,} words of the sentences that "
+        f"it learned from, such as {words}. Ask it in these words, for example "
+        f"{json.dumps(sentence)}."
+    )
+    return f"\n{textwrap.fill(text, 80, break_on_hyphens=False)}\n"
+
+
 def _about_queries(model):
-    """What `query` is, an example of it, and what `unknown_words` are."""
+    """What `query` is, and what `unknown_words` are."""
     if not takes_sentences(model):
         by = "an\n  encoder that the model does not name."
         if model.query_description is not None:
@@ -115,7 +243,7 @@ def _about_queries(model):
                 "this\n  folder, which so takes no sentences."
             )
         vector = f"a vector of {model.query_dim} numbers for each sentence, of "
-        return vector + by, "[0.1, ...]", ""
+        return vector + by, ""
     if model.vocabulary is not None:
         read_by = (
             "Case,\n  punctuation and the way accents are encoded make no "
@@ -143,16 +271,12 @@ def _about_queries(model):
         f"a sentence each, UTF-8 text of at most {MAX_CHARACTERS:,} "
         f"characters. {read_by}"
     )
-    return (
-        text,
-        '"a person opens the door"',
-        f"\n- `unknown_words`: {unknown}",
-    )
+    return text, f"\n- `unknown_words`: {unknown}"
 
 
 def _quoted(name):
     """A name that anybody may have written."""
-    return ascii(name)[1:-1][:80]
+    return ascii(name)[1:-1][:80].replace("`", "'")
 
 
 def _lines(inputs, functions):
