@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart demo test test-oldest soak a11y format clean
+.PHONY: help quickstart demo test test-oldest soak a11y docs format clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -42,6 +42,10 @@ a11y: .venv/ready ## Look for what hinders people on the page
 	@.venv/bin/python -m tests.accessibility \
 		build/axe/node_modules/axe-core/axe.min.js
 
+docs: .venv/ready ## Build the documents and a reference of the API
+	@.venv/bin/python -m mkdocs build --strict
+	@echo "Open build/site/index.html in a browser."
+
 format: .venv/ready ## Lay out the sources and mend what ruff can mend
 	@.venv/bin/python -m ruff check --fix
 	@.venv/bin/python -m ruff format
@@ -54,7 +58,7 @@ clean: ## Remove the environments and everything built
 # `tfio` is what brings the old TensorFlow: see setup.py. The tests of `beam` and
 # `dask` are slow ones, which `test-oldest` leaves out; `clip` needs the newest
 # TensorFlow.
-.venv/ready: EXTRAS := test,beam,dask,clip
+.venv/ready: EXTRAS := test,beam,dask,clip,docs
 .venv-oldest/ready: EXTRAS := test,tfio
 
 .venv/ready .venv-oldest/ready: setup.py pyproject.toml

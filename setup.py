@@ -52,6 +52,8 @@ EXTRAS["video"] = ["av>=18,<19", "pillow>=12"]
 EXTRAS["clip"] = [*EXTRAS["video"], "keras-hub>=0.32,<0.33"]
 # The page. `serving` as well, to search in a model on a server by gRPC.
 EXTRAS["demo"] = [*EXTRAS["video"], *EXTRAS["serving"]]
+# The reference of the API. Neither needs TensorFlow to read the docstrings.
+EXTRAS["docs"] = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1,<2"]
 EXTRAS["test"] = [
     *EXTRAS["plots"],
     *EXTRAS["demo"],

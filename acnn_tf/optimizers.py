@@ -14,11 +14,8 @@ class FusedAdam(keras.optimizers.Adam):
     all weights; with 11 million weights that takes longer than the forward
     pass. This class calls TensorFlow's one operation for all of it. Arguments,
     state and results are those of Keras. Other backends, sparse gradients
-    (those of word vectors) and `amsgrad` take Keras's own update.
-
-    Args:
-        **kwargs: Arguments of `keras.optimizers.Adam`. With `weight_decay`
-            this is AdamW.
+    (those of word vectors) and `amsgrad` take Keras's own update. With
+    `weight_decay` this is AdamW.
 
     Example:
 

@@ -10,10 +10,14 @@ import importlib
 import io
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import keras_tuner
+import pytest
 
+import acnn_tf
 from experiments.sweeps.grid import read_grid
 from experiments.sweeps.spaces import check_space, load_space
 from tests.processes import run_script
@@ -246,7 +250,7 @@ def test_public_classes_show_an_example():
     )
 
 
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"\]\(\s*([^)\s]+)\)")
 
 
 def anchors_of(path):
@@ -271,6 +275,30 @@ def broken_links():
 
 def test_links_of_documents_lead_somewhere():
     assert_none(broken_links())
+
+
+@pytest.mark.soak
+def test_docs_are_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    pytest.importorskip(
+        "mkdocstrings", reason="the extra docs is not installed"
+    )
+    # With --quiet MkDocs counts no warning.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    done = subprocess.run(
+        [*command, f"--site-dir={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = text_of(tmp_path / "reference" / "retriever.html")
+    assert "acnn_tf.retriever.MomentRetriever.search" in text
+    built = {path.stem for path in (tmp_path / "reference").glob("*.html")}
+    assert built == set(acnn_tf.__all__) - {"__version__", "MomentRetriever"}
+    for name in ("BUILD", "docs/results", "notebooks/model_fit"):
+        assert (tmp_path / f"{name}.html").is_file()
 
 
 def test_readme_stays_short():
