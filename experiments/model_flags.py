@@ -20,11 +20,19 @@ MODELS = {
     "acnn": ("ACNN", {}),
     "acnn_mean": (
         "ACNN",
-        {"context_pooling": "mean", "scorer_activation": None},
+        {
+            "context_pooling": "mean",
+            "scorer_activation": None,
+            "own_scorers": False,
+        },
     ),
     "acnn_concat": (
         "ACNN",
-        {"context_pooling": "concat", "scorer_activation": None},
+        {
+            "context_pooling": "concat",
+            "scorer_activation": None,
+            "own_scorers": False,
+        },
     ),
     "acrn": ("ACRN", {}),
     "ctrl": ("CTRL", {}),
@@ -41,6 +49,13 @@ def several(kind):
 def or_none(kind):
     """A kind of value that may also be `None`, or `none` as text."""
     return lambda value: None if str(value).lower() == "none" else kind(value)
+
+
+def activations(names):
+    """Names of activations: one, `None`, or several with commas between."""
+    names = [names] if names is None else several(str)(names)
+    names = tuple(map(or_none(str), names))
+    return names[0] if len(names) == 1 else names
 
 
 ints, floats = several(int), several(float)
@@ -70,12 +85,37 @@ _TABLE = {
             True,
             "Keep the query's vector in the cross feature; the paper does not.",
         ),
+        "project_first": (
+            bool,
+            False,
+            "Project windows before the convolutions, as in the authors' code, "
+            "rather than after the pooling; --filters is then --embedding_dim.",
+        ),
+        "unit_length": (
+            bool,
+            False,
+            "Scale window and query vectors to unit length, as in the authors' "
+            "code.",
+        ),
+        "cross_pool_size": (
+            int,
+            1,
+            "Numbers of a vector that are averaged into one in the outer "
+            "product; 16 in the authors' code.",
+        ),
     },
     ("acnn",): {
         "scorer_activation": (
-            or_none(str),
+            activations,
             "tanh",
-            "Activation of the attention, or none; the paper's is relu.",
+            "Activation of the attention, several with commas, or none; the "
+            "paper's is relu, that of the authors' code relu,tanh.",
+        ),
+        "own_scorers": (
+            bool,
+            False,
+            "Give each width of context a scorer of its own, as in the "
+            "authors' code.",
         ),
     },
     ("acrn", "ctrl"): {

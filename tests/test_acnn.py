@@ -25,6 +25,14 @@ VARIANTS = [
     {"position_features": False, "scorer_activation": "relu"},
     {"window_lengths": (16, 32), "frame_rate": 8.0, "offset_unit": "frames"},
     {"dtype": "mixed_bfloat16"},
+    {
+        "embedding_dim": 6,
+        "project_first": True,
+        "own_scorers": True,
+        "scorer_activation": ("relu", "tanh"),
+        "unit_length": True,
+        "cross_pool_size": 3,
+    },
 ]
 
 
@@ -155,6 +163,69 @@ def test_equations_by_hand():
     np.testing.assert_allclose(outputs["batch_score"], [[89.75]], rtol=1e-5)
 
 
+def test_equations_of_the_authors_code_by_hand():
+    model, inputs = by_hand(
+        ACNN,
+        kernel_sizes=(1, 3),
+        filters=2,
+        embedding_dim=2,
+        hidden_dim=1,
+        context_activation="relu",
+        scorer_activation=("relu", "tanh"),
+        own_scorers=True,
+        project_first=True,
+        unit_length=True,
+        cross_pool_size=2,
+    )
+    eye, zero = np.eye(2), np.zeros((2, 2))
+    model.window_projection.set_weights([np.array([[1.0, -1.0]]), np.ones(2)])
+    model.context.set_weights(
+        [eye, zero, zero, eye, np.zeros(2), np.array([0.0, 7.0])]
+    )
+    model.pooling.set_weights(
+        [np.array([[1 / 6, 0.0], [0.0, -1.0]]), np.zeros(2)]
+    )
+    model.query_projection.set_weights(
+        [np.array([[1.5, 1.5]]), np.array([0.0, 1.0])]
+    )
+    model.head.set_weights(
+        [
+            np.array([[[10.0]]]),  # cross
+            np.array([[1.0], [2.0]]),  # window
+            np.array([[1.0], [1.0]]),  # query
+            np.array([0.25]),
+            np.array([[1.0, 0.5, -0.5]]),
+            np.array([0.0, 1.0, 2.0]),
+        ]
+    )
+    # Windows pool to 2 and 4, projected to [3, -1] and [5, -3]. Context of the
+    # first: ReLU [3, 0] and, of its neighbour, ReLU [5, 4]. Their own scorers:
+    # tanh ReLU .5 and tanh ReLU -4 = 0.
+    share = np.exp(np.tanh(0.5)) / (1 + np.exp(np.tanh(0.5)))
+    window = share * np.array([3, 0]) + (1 - share) * np.array([5, 4])
+    window /= np.linalg.norm(window)
+    # m_q = [3, 4], of unit length [.6, .8]: mean .7, sum 1.4.
+    hidden = 10 * window.mean() * 0.7 + window @ [1, 2] + 1.4 + 0.25
+    outputs = model(inputs)
+    np.testing.assert_allclose(outputs["score"][0, 0], hidden, rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs["offset"][0, 0], [hidden / 2 + 1, 2 - hidden / 2], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        model.encode_windows(
+            {
+                "window": np.float32([[[0, 2, 4], [2, 4, 6], [4, 6, 0]]])[
+                    ..., None
+                ],
+                "segment": inputs["segment"],
+                "duration": inputs["duration"],
+            }
+        ),
+        model.encode_windows(inputs),
+        rtol=1e-5,
+    )
+
+
 def test_scores_follow_a_permutation_of_the_windows():
     model = ACNN(**SMALL)
     inputs, _ = training_batch(model)
@@ -245,6 +316,12 @@ def test_a_name_is_short_for_a_layer(subtests):
 def test_a_layer_must_pool():
     model = ACNN(**SMALL, context_pooling=keras.layers.Dense(3))
     with pytest.raises(ValueError, match=r"must make \[\.\.\., F'\]"):
+        model.build({"clip": (None, None, 4), "query": (None, 8)})
+
+
+def test_nothing_makes_the_context_narrower_after_an_early_projection():
+    model = ACNN(**SMALL, project_first=True)  # 6 filters, 5 numbers
+    with pytest.raises(ValueError, match=r"`embedding_dim` = 5.*Received: 6"):
         model.build({"clip": (None, None, 4), "query": (None, 8)})
 
 

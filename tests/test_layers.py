@@ -33,6 +33,11 @@ CASES = [
     ),
     (layers.AttentionPooling, {"activation": "relu"}, [normal(2, 5, 3, 4)]),
     (layers.AttentionPooling, {"activation": None}, [normal(5, 3, 4)]),
+    (
+        layers.AttentionPooling,
+        {"activation": ("relu", "tanh"), "own_scorers": True},
+        [normal(2, 5, 3, 4)],
+    ),
     (layers.MeanPooling, {}, [normal(2, 5, 3, 4)]),
     (layers.ConcatPooling, {}, [normal(2, 5, 3, 4)]),
     (layers.ClipNormalization, {"per_feature": False}, [normal(2, 5, 4)]),
@@ -42,6 +47,11 @@ CASES = [
     (
         layers.LocalizationHead,
         {"hidden_dim": None, "first_order_query": False},
+        BATCHED_PAIRS,
+    ),
+    (
+        layers.LocalizationHead,
+        {"hidden_dim": 7, "pool_size": 2},
         BATCHED_PAIRS,
     ),
     (layers.ElementwiseHead, {"hidden_dim": 7, "dropout": 0.5}, PAIRS),
@@ -92,6 +102,18 @@ def test_negative_scores_get_equal_weights_under_relu_but_not_tanh():
     _, tanh = attention("tanh", [-1.0])(inputs, return_weights=True)
     np.testing.assert_allclose(relu, [1 / 3] * 3, rtol=1e-6)
     assert tanh[0] > tanh[1] > tanh[2]
+
+
+def test_own_scorers_and_several_activations_by_hand():
+    layer = layers.AttentionPooling(("relu", "tanh"), own_scorers=True)
+    layer.build((None, 3, 2))
+    kernel = np.array([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])  # a column a scorer
+    layer.set_weights([kernel, np.array([0.0, -1.0, -9.0])])
+    inputs = np.array([[0.25, 9.0], [9.0, 0.5], [1.0, 1.0]], "float32")
+    _, weights = layer(inputs, return_weights=True)
+    # 2 * .25 = .5; 3 * .5 - 1 = .5; 1 + 1 - 9 = -7, of which ReLU makes 0.
+    score = np.exp(np.tanh([0.5, 0.5, 0.0]))
+    np.testing.assert_allclose(weights, score / score.sum(), rtol=1e-6)
 
 
 def test_masked_vectors_get_no_attention():
@@ -146,6 +168,13 @@ def test_cross_feature_by_hand():
     )
 
 
+def means_of_every(size, vectors):
+    pieces = ops.split(vectors, vectors.shape[-1] // size, axis=-1)
+    return ops.concatenate(
+        [ops.mean(piece, axis=-1, keepdims=True) for piece in pieces], axis=-1
+    )
+
+
 def literal_head(head, query, window):
     """The head on the cross feature that it never makes."""
     cross = ops.transpose(head.cross_kernel, (0, 2, 1))
@@ -154,9 +183,20 @@ def literal_head(head, query, window):
         parts.append(head.query_kernel)
     parts.append(ops.reshape(cross, (-1, cross.shape[-1])))
     parts.append(head.bias[None])
-    feature = layers.CrossFeature(
-        head.first_order_query, dtype=head.dtype_policy
-    )(query, window)
+    dtype = head.dtype_policy
+    feature = layers.CrossFeature(head.first_order_query, dtype=dtype)(
+        query, window
+    )
+    if head.pool_size > 1:
+        first_order = window.shape[-1]
+        if head.first_order_query:
+            first_order += query.shape[-1]
+        pooled = layers.CrossFeature(False, dtype=dtype)(
+            means_of_every(head.pool_size, query),
+            means_of_every(head.pool_size, window),
+        )
+        cross = pooled[..., window.shape[-1] // head.pool_size :]
+        feature = ops.concatenate([feature[..., :first_order], cross], -1)
     outputs = ops.matmul(feature, ops.concatenate(parts, axis=0))
     if head.hidden_dim is not None:
         outputs = ops.matmul(ops.relu(outputs), head.output_kernel)
@@ -165,15 +205,22 @@ def literal_head(head, query, window):
 
 
 @pytest.mark.parametrize(
-    "hidden_dim, first_order_query, batch",
-    [(None, True, (3,)), (32, True, ()), (32, False, (3,)), (None, False, ())],
+    "hidden_dim, first_order_query, pool_size, batch",
+    [
+        (None, True, 1, (3,)),
+        (32, True, 1, ()),
+        (32, False, 1, (3,)),
+        (None, False, 1, ()),
+        (32, True, 8, (3,)),
+        (None, False, 4, ()),
+    ],
 )
 def test_head_equals_the_literal_outer_product(
-    hidden_dim, first_order_query, batch
+    hidden_dim, first_order_query, pool_size, batch
 ):
     # In float64, where no ReLU can flip by rounding.
     head = layers.LocalizationHead(
-        hidden_dim, first_order_query, dtype="float64"
+        hidden_dim, first_order_query, pool_size=pool_size, dtype="float64"
     )
     query = tf.Variable(RNG.normal(size=(*batch, 5, 24)))
     window = tf.Variable(RNG.normal(size=(*batch, 9, 16)))
@@ -183,6 +230,28 @@ def test_head_equals_the_literal_outer_product(
     assert_same_gradients(
         head, lambda q, w: literal_head(head, q, w), query, window
     )
+
+
+def test_pooled_outer_product_by_hand():
+    head = layers.LocalizationHead(hidden_dim=None, pool_size=2)
+    query = np.array([[2.0, 4.0]], "float32")
+    window = np.array([[5.0, 7.0, 1.0, 3.0]], "float32")
+    head.build(query.shape, window.shape)
+    head.set_weights(
+        [
+            np.array([[[10.0], [0.0], [0.0]], [[100.0], [0.0], [0.0]]]),
+            np.array([[1.0, 0, 0], [0.1, 0, 0], [0, 0, 0], [0, 0, 0]]),
+            np.array([[1.0, 0, 0], [0.1, 0, 0]]),
+            np.array([0.5, 1.0, 2.0]),
+        ]
+    )
+    # Means are 3 of the query, 6 and 2 of the window; the others stay whole:
+    # 10 * 18 + 100 * 6 + (5 + .7) + (2 + .4) + .5 = 788.6.
+    outputs = head(query, window)
+    np.testing.assert_allclose(outputs["score"], [[788.6]], rtol=1e-6)
+    np.testing.assert_allclose(outputs["offset"], [[[1.0, 2.0]]], rtol=1e-6)
+    score = head.score(head.fold(query), window)
+    np.testing.assert_allclose(score, [[788.6]], rtol=1e-6)
 
 
 def assert_same_gradients(layer, literal, *inputs):
@@ -311,7 +380,9 @@ def test_config_rebuilds_every_layer(subtests, built):
             for name, value in arguments.items():
                 kept = getattr(layer, name)
                 if name == "activation":
-                    value = keras.activations.get(value)
+                    get = keras.activations.get
+                    several = isinstance(value, tuple)
+                    value = tuple(map(get, value)) if several else get(value)
                 assert kept == value
 
 

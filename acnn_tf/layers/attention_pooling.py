@@ -14,7 +14,11 @@ class AttentionPooling(keras.layers.Layer):
     weights and no gradient once every score is negative; `"tanh"` does not.
 
     Args:
-        activation: Activation of the scorer. Defaults to `"tanh"`.
+        activation: Activation of the scorer, or several, which are applied one
+            after the other. Defaults to `"tanh"`.
+        own_scorers: Give each of the K vectors a scorer with weights of its
+            own, `w_i` and `b_i`, as the code of the paper does. Defaults to
+            `False`.
 
     Call arguments:
         inputs: `[..., K, D]`.
@@ -35,21 +39,30 @@ class AttentionPooling(keras.layers.Layer):
     Reference: paper, Eq. 2 to 4.
     """
 
-    def __init__(self, activation="tanh", **kwargs):
+    def __init__(self, activation="tanh", own_scorers=False, **kwargs):
         super().__init__(**kwargs)
-        self.activation = keras.activations.get(activation)
+        self.activation = _each(keras.activations.get, activation)
+        self.own_scorers = own_scorers
         self.supports_masking = True
         self.softmax = keras.layers.Softmax(axis=-1, dtype=self.dtype_policy)
 
     def build(self, input_shape):
-        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], 1))
+        *_, num_vectors, width = input_shape
+        num_scorers = num_vectors if self.own_scorers else 1
+        self.kernel = self.add_weight(name="kernel", shape=(width, num_scorers))
         self.bias = self.add_weight(
-            name="bias", shape=(1,), initializer="zeros"
+            name="bias", shape=(num_scorers,), initializer="zeros"
         )
 
     def call(self, inputs, mask=None, return_weights=False):
-        score = ops.matmul(inputs, self.kernel) + self.bias
-        score = self.activation(ops.squeeze(score, -1))  # [..., K]
+        if self.own_scorers:
+            score = ops.sum(inputs * ops.transpose(self.kernel), axis=-1)
+        else:
+            score = ops.squeeze(ops.matmul(inputs, self.kernel), -1)
+        score = score + self.bias  # [..., K]
+        several = isinstance(self.activation, tuple)
+        for activation in self.activation if several else [self.activation]:
+            score = activation(score)
         weights = self.softmax(score, mask=mask)
         if mask is not None:
             weights = weights * ops.cast(mask, weights.dtype)
@@ -67,5 +80,13 @@ class AttentionPooling(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "activation": keras.activations.serialize(self.activation),
+            "activation": _each(keras.activations.serialize, self.activation),
+            "own_scorers": self.own_scorers,
         }
+
+
+def _each(function, activation):
+    """The function of an activation, or a tuple of it for each of several."""
+    if isinstance(activation, (list, tuple)):
+        return tuple(map(function, activation))
+    return function(activation)

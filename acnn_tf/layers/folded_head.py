@@ -70,12 +70,23 @@ class FoldedHead(keras.layers.Layer):
         """`[..., Q, t]` -> `([..., Q, t, H], [..., Q, H])`."""
         raise NotImplementedError
 
+    def _of_windows(self, window):
+        """What the matrix multiplies, and what all queries have in common.
+
+        That is `[..., W, t']`, and `[..., W, H]` or `None`, of windows
+        `[..., W, t]`.
+        """
+        return window, None
+
     def meet(self, folded, window, training=None):
         """`call` for folded queries."""
         matrix, bias = folded
         window = ops.cast(window, self.compute_dtype)
-        hidden = ops.matmul(ops.expand_dims(window, -3), matrix)
+        factor, term = self._of_windows(window)
+        hidden = ops.matmul(ops.expand_dims(factor, -3), matrix)
         hidden = hidden + ops.expand_dims(bias, -2)  # [..., Q, W, H]
+        if term is not None:
+            hidden = hidden + ops.expand_dims(term, -3)
         if self.hidden_dim is not None:
             hidden = self._drop(ops.relu(hidden), training=training)
             hidden = ops.matmul(hidden, self._cast(self.output_kernel))
@@ -90,13 +101,16 @@ class FoldedHead(keras.layers.Layer):
         in float32 or less. Gives `[W, Q]` in their precision.
         """
         scores = []
+        factor, term = self._of_windows(window)
         output_kernel = output_bias = None
         if self.hidden_dim is not None:
             output_kernel = ops.cast(self.output_kernel[:, :1], window.dtype)
             output_bias = ops.cast(self.output_bias[:1], window.dtype)
         for matrix, bias in zip(*map(ops.unstack, folded)):
-            hidden = ops.matmul(window, ops.cast(matrix, window.dtype))
+            hidden = ops.matmul(factor, ops.cast(matrix, window.dtype))
             hidden = hidden + ops.cast(bias, window.dtype)  # [W, H]
+            if term is not None:
+                hidden = hidden + term
             if self.hidden_dim is None:
                 scores.append(hidden[:, :1])
             else:

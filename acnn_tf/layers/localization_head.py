@@ -16,13 +16,17 @@ class LocalizationHead(FoldedHead):
 
     The outer product is never made. That takes `t^2 H` operations for each
     query and `t H` for each pair, in place of `t^2 H` for each pair, and gives
-    the same numbers.
+    the same numbers. With a `pool_size` of p the product is one of shorter
+    vectors, the means of every p numbers, and a pair takes `t H / p`.
 
     Args:
         hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
             from `f` to the outputs, as the paper does. Defaults to 256.
         first_order_query: Keep the term in `m_q`. Defaults to `True`.
         dropout: Rate on the hidden layer. Defaults to 0.
+        pool_size: p, numbers of `m_c` and of `m_q` that become one, their
+            mean, before the outer product; the terms of first order stay as
+            they are. 16 in the code of the paper. Defaults to 1.
 
     Call arguments:
         query: `[..., Q, t]`.
@@ -45,13 +49,26 @@ class LocalizationHead(FoldedHead):
     """
 
     def __init__(
-        self, hidden_dim=256, first_order_query=True, dropout=0.0, **kwargs
+        self,
+        hidden_dim=256,
+        first_order_query=True,
+        dropout=0.0,
+        pool_size=1,
+        **kwargs,
     ):
         super().__init__(hidden_dim, dropout, **kwargs)
         self.first_order_query = first_order_query
+        self.pool_size = pool_size
 
     def _add_kernels(self, query_dim, window_dim, width):
-        fan_in = query_dim * window_dim + window_dim + 1
+        size = self.pool_size
+        if size < 1 or query_dim % size or window_dim % size:
+            raise ValueError(
+                "`pool_size` must divide the widths of query and window, "
+                f"{query_dim} and {window_dim}. Received: {size}"
+            )
+        cross_shape = window_dim // size, width, query_dim // size
+        fan_in = cross_shape[0] * cross_shape[2] + window_dim + 1
         fan_in += query_dim if self.first_order_query else 0
 
         def kernel(name, *shape):
@@ -60,7 +77,7 @@ class LocalizationHead(FoldedHead):
         # Separate variables, since slices of one large variable cost time. The
         # query's axis comes last: its gradient is then a plain product, and
         # takes a half to a quarter of the time that it takes with it first.
-        self.cross_kernel = kernel("cross_kernel", window_dim, width, query_dim)
+        self.cross_kernel = kernel("cross_kernel", *cross_shape)
         self.window_kernel = kernel("window_kernel", window_dim, width)
         if self.first_order_query:
             self.query_kernel = kernel("query_kernel", query_dim, width)
@@ -71,7 +88,7 @@ class LocalizationHead(FoldedHead):
         query = ops.cast(query, self.compute_dtype)
         matrix = ops.einsum(
             "qi,jhi->qjh",
-            ops.reshape(query, (-1, query_dim)),
+            ops.reshape(entry_means(query, self.pool_size), (-1, query_dim)),
             self._cast(self.cross_kernel),
         )
         matrix = ops.reshape(
@@ -82,10 +99,34 @@ class LocalizationHead(FoldedHead):
             bias = bias + ops.matmul(query, self._cast(self.query_kernel))
         else:
             bias = ops.broadcast_to(bias, (*ops.shape(query)[:-1], width))
+        if self.pool_size > 1:  # the windows' own term is in `_of_windows`
+            return matrix, bias
         return matrix + self._cast(self.window_kernel), bias
+
+    def _of_windows(self, window):
+        if self.pool_size == 1:
+            return window, None
+        term = ops.matmul(window, ops.cast(self.window_kernel, window.dtype))
+        return entry_means(window, self.pool_size), term
 
     def get_config(self):
         return {
             **super().get_config(),
             "first_order_query": self.first_order_query,
+            "pool_size": self.pool_size,
         }
+
+
+def entry_means(vector, size):
+    """Means of every `size` entries of vectors `[..., t]`.
+
+    Example:
+
+    >>> entry_means(keras.ops.array([1.0, 3.0, 5.0, 9.0]), 2).numpy().tolist()
+    [2.0, 7.0]
+    """
+    if size == 1:
+        return vector
+    *rows, width = ops.shape(vector)
+    means = ops.mean(ops.reshape(vector, (-1, size)), axis=-1)
+    return ops.reshape(means, (*rows, width // size))

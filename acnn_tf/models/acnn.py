@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.models.window_model import WindowModel, build
@@ -22,6 +23,9 @@ class ACNN(WindowModel):
     widths -> `AttentionPooling` -> `m_c`. Queries: words -> `QueryEncoder` ->
     `m_q`. Pairs: `LocalizationHead` on `[m_c, m_q, m_c (x) m_q, 1]`.
 
+    The paper's equations and its authors' code differ. Both can be set;
+    docs/paper.md says where they part.
+
     Args:
         kernel_sizes: Odd widths of the context, in windows.
         filters: F, width of the context vectors.
@@ -31,10 +35,21 @@ class ACNN(WindowModel):
             `[..., F']`.
         context_activation: Activation of the context vectors; default none,
             as in the paper.
-        scorer_activation: Activation of the scorer of `"attention"`; the
-            paper's is `"relu"`.
+        scorer_activation: Activation of the scorer of `"attention"`, or
+            several, one after the other; the paper's is `"relu"`, that of its
+            authors' code `("relu", "tanh")`.
         first_order_query: Keep `m_q` in the cross feature; `False` is the
             paper's printed form.
+        own_scorers: Whether `"attention"` has a scorer for each kernel, as in
+            the authors' code, or one for all, as in the paper.
+        project_first: Whether the linear layer to `embedding_dim` comes before
+            the convolutions, as in the authors' code, or after the pooling, as
+            in the paper. Nothing follows the pooling then, so that its result
+            must have `embedding_dim` numbers: set `filters` to it.
+        unit_length: Whether `m_c` and `m_q` are divided by their length, as in
+            the authors' code.
+        cross_pool_size: Numbers of `m_c` and of `m_q` that become one, their
+            mean, in the outer product; 16 in the authors' code.
         **kwargs: Arguments of `WindowModel`, such as `window_lengths`. The
             paper's `hidden_dim` is `None`.
 
@@ -73,6 +88,10 @@ class ACNN(WindowModel):
         context_activation=None,
         scorer_activation="tanh",
         first_order_query=True,
+        own_scorers=False,
+        project_first=False,
+        unit_length=False,
+        cross_pool_size=1,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -81,7 +100,13 @@ class ACNN(WindowModel):
         self.context_pooling = context_pooling
         self.context_activation = context_activation
         self.scorer_activation = scorer_activation
+        if isinstance(scorer_activation, (list, tuple)):
+            self.scorer_activation = tuple(scorer_activation)
         self.first_order_query = first_order_query
+        self.own_scorers = own_scorers
+        self.project_first = project_first
+        self.unit_length = unit_length
+        self.cross_pool_size = cross_pool_size
 
         common = {"dtype": self.dtype_policy}
         self.context = layers.TemporalContext(
@@ -98,9 +123,14 @@ class ACNN(WindowModel):
                     "`context_pooling` must be a layer or one of "
                     f"{tuple(POOLINGS)}. Received: {context_pooling}"
                 )
-            own = (scorer_activation,) * (context_pooling == "attention")
+            own = {}
+            if context_pooling == "attention":
+                own = {
+                    "activation": scorer_activation,
+                    "own_scorers": own_scorers,
+                }
             make = POOLINGS[context_pooling]
-            self.pooling = make(*own, name="pooling", **common)
+            self.pooling = make(**own, name="pooling", **common)
         self.window_projection = keras.layers.Dense(
             self.embedding_dim, name="window_projection", **common
         )
@@ -109,6 +139,7 @@ class ACNN(WindowModel):
             self.hidden_dim,
             first_order_query,
             self.dropout,
+            cross_pool_size,
             name="head",
             **common,
         )
@@ -121,9 +152,17 @@ class ACNN(WindowModel):
     def encode_windows(self, inputs, training=None):
         """Encodes the windows of videos as vectors `[B, W, t]`."""
         window = self.pooling(self._context(inputs, training))
-        window = self.window_projection(self.drop(window, training=training))
+        window = self.drop(window, training=training)
+        if not self.project_first:
+            window = self.window_projection(window)
         own = inputs["segment"][:, :, self.context_size // 2]
-        return self._placed(window, own, inputs["duration"])
+        return self._scaled(self._placed(window, own, inputs["duration"]))
+
+    def encode_queries(self, query, training=None):
+        return self._scaled(super().encode_queries(query, training))
+
+    def _scaled(self, vector):
+        return ops.normalize(vector) if self.unit_length else vector
 
     def attention_weights(self, inputs):
         """Weights of the widths of the context, `[B, W, K]`.
@@ -138,9 +177,14 @@ class ACNN(WindowModel):
     def _context(self, inputs, training=None):
         """Context vectors of all widths, `[B, W, K, F]`."""
         features, mask, share = self._features(inputs, training)
+        if self.project_first:
+            features = self.window_projection(features)
         return self.context(features, mask=mask, pooling=share)
 
     def _build_windows(self, clip_dim):
+        if self.project_first:
+            build(self.window_projection, (None, None, clip_dim))
+            clip_dim = self.embedding_dim
         build(self.context, (None, None, clip_dim))
         shape = (None, None, len(self.kernel_sizes), self.filters)
         # A call, since a layer of somebody else may have no `build`.
@@ -150,5 +194,11 @@ class ACNN(WindowModel):
                 "`context_pooling` must make [..., F'] of [..., K, F]. "
                 f"Received: {self.context_pooling}, which makes {pooled.shape} "
                 f"of {shape}"
+            )
+        if self.project_first and pooled.shape[-1] != self.embedding_dim:
+            raise ValueError(
+                "With `project_first` the pooled context must have "
+                f"`embedding_dim` = {self.embedding_dim} numbers, as many as "
+                f"`filters`. Received: {pooled.shape[-1]}"
             )
         build(self.window_projection, pooled.shape)

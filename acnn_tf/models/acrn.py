@@ -5,6 +5,7 @@ from keras import ops
 
 from acnn_tf import layers
 from acnn_tf.data.windows import odd_size
+from acnn_tf.layers.localization_head import entry_means
 from acnn_tf.models.window_model import WindowModel, build
 
 
@@ -127,15 +128,7 @@ class ACRN(WindowModel):
         return self.head.locate(folded, row, read)
 
     def _pool(self, vector):
-        """Means of every `pool_size` entries."""
-        if self.pool_size == 1:
-            return vector
-        shape = (-1, self.pool_size)
-        *rows, _ = ops.shape(vector)
-        width = self.embedding_dim // self.pool_size
-        return ops.reshape(
-            ops.mean(ops.reshape(vector, shape), axis=-1), (*rows, width)
-        )
+        return entry_means(vector, self.pool_size)
 
     def _build_windows(self, clip_dim):
         build(self.window_projection, (None, None, clip_dim))
