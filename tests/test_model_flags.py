@@ -78,6 +78,12 @@ def test_each_model_is_made_of_its_own_flags():
             {"window_lengths": (64, 128), "frame_rate": 25.0},
         ),
         ("acrn", "--window_seconds=3,4.5", {"window_lengths": (3.0, 4.5)}),
+        (
+            "acnn",
+            "--scorer_activation=relu,tanh",
+            {"scorer_activation": ("relu", "tanh")},
+        ),
+        ("acnn", "--scorer_activation=none", {"scorer_activation": None}),
     ):
         values = given(f"--model={name}", *flag.split(), "--hidden_dim=none")
         arguments = model_flags.constructor_arguments(**values)
