@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.windows import check_clips
 from experiments import argument_flags
 from export import flag_help
 
@@ -232,13 +233,15 @@ def make_model(
     model: typing.Literal[*MODELS] = "acnn",
     members=1,
     word_vectors=None,
+    trained=None,
     **settings,
 ):
     """Makes the model that fits the clips and the words of a `Split`.
 
     The arguments are explained by the flags of their names, and checked by
     `constructor_arguments`. Where an encoder makes vectors of sentences, they
-    must be in the `Split`: see `splits.encode_sentences`.
+    must be in the `Split`: see `splits.encode_sentences`. With a `trained`
+    model it starts from that one, see `acnn_tf.models.start_from`.
     """
     arguments = constructor_arguments(model, **settings)
     if encodes_sentences(arguments.get("query_encoder")):
@@ -248,6 +251,9 @@ def make_model(
         make = functools.partial(acnn_tf.models.Ensemble, make, members)
     arguments["clip_seconds"] = split.features.clip_seconds
     arguments["encoder"] = split.features.encoder
+    if trained is not None:
+        of_flags = model, members, word_vectors, arguments
+        return _start_from(trained, split, *of_flags)
     if split.sentence_vectors is not None:
         if word_vectors:
             raise ValueError(
@@ -262,21 +268,36 @@ def make_model(
     if not word_vectors:
         return make(vocabulary=words, **arguments)
     # Common words besides: others will ask with words that these do not.
-    known, vectors = acnn_tf.data.read_glove(word_vectors, words)
+    words, named, vectors = _words_with_vectors(word_vectors, words)
+    arguments["word_dim"] = vectors.shape[1]
+    network = make(vocabulary=words, **arguments)
+    network.set_word_vectors(named, vectors)
+    return network
+
+
+def _words_with_vectors(path, words, known=frozenset()):
+    """New words, those of sentences and common ones, with their vectors.
+
+    Others will ask with words that these sentences do not have. Words that a
+    model has `known` before are left out.
+
+    Returns `(new, named, vectors)`: the new words; those of them that the file
+    has; and the vectors of these.
+    """
+    asked, vectors = acnn_tf.data.read_glove(path, words)
+    new = [word for word in words if word not in known]
     print(
-        f"{word_vectors} has {len(known):,} of the {len(words):,} words of the "
-        "sentences; the others start at random.",
+        f"{path} has {len({*asked} - known):,} of the {len(new):,} words of "
+        "the sentences; the others start at random.",
         file=sys.stderr,
     )
-    common = acnn_tf.data.read_glove(word_vectors, max_words=20_000)
-    there = set(words)
-    new = [i for i, word in enumerate(common[0]) if word not in there]
-    new_words = [common[0][i] for i in new]
-    vectors = np.concatenate([vectors, common[1][new]])
-    arguments["word_dim"] = vectors.shape[1]
-    network = make(vocabulary=words + new_words, **arguments)
-    network.set_word_vectors(known + new_words, vectors)
-    return network
+    common, more = acnn_tf.data.read_glove(path, max_words=20_000)
+    table = dict(zip(common, more)) | dict(zip(asked, vectors))
+    there = {*words, *known}
+    new += [word for word in common if word not in there]
+    named = [word for word in new if word in table]
+    vectors = np.reshape([table[w] for w in named], (-1, vectors.shape[1]))
+    return new, named, vectors
 
 
 argument_flags.define(
@@ -339,6 +360,86 @@ def constructor_arguments(
     return arguments
 
 
+def _start_from(trained, split, model, members, word_vectors, arguments):
+    """`make_model`, from a trained model."""
+    own = _name_of(trained), _members_of(trained)
+    if own != (model, members):
+        raise ValueError(
+            "The model of --init_from is of --model={} and --members={}, not "
+            "of --model={} and --members={}: leave these flags out.".format(
+                *own, model, members
+            )
+        )
+    for argument in MODELS[model][1]:  # they are as they are in `trained`
+        del arguments[argument]
+    if "window_lengths" in arguments:  # seconds, unless there is a frame rate
+        arguments.setdefault("frame_rate", None)
+    path = split.features.path
+    acnn_tf.encoders.check(arguments["encoder"], trained.encoder, path)
+    if trained.encoder is not None:
+        del arguments["encoder"]
+    video = split.moments[0].video_id
+    clips = split.features[video]
+    check_clips(trained, clips, video, path=path)
+    if split.sentence_vectors is not None or trained.vocabulary is None:
+        _check_sentence_vectors(trained, split, word_vectors)
+        return acnn_tf.models.start_from(trained, **arguments)
+    known = set(trained.vocabulary)
+    sentences = [moment.query for moment in split.moments]
+    words = acnn_tf.data.Vocabulary.from_sentences(sentences).words
+    new = [word for word in words if word not in known]
+    print(
+        f"The model of --init_from has {len(words) - len(new):,} of the "
+        f"{len(words):,} words of the sentences; {len(new):,} are added.",
+        file=sys.stderr,
+    )
+    if not word_vectors:
+        return acnn_tf.models.start_from(trained, new, **arguments)
+    new, named, vectors = _words_with_vectors(word_vectors, words, known)
+    if vectors.shape[1] != trained.word_dim:
+        raise ValueError(
+            f"{word_vectors} has {vectors.shape[1]} numbers for a word, the "
+            f"model of --init_from {trained.word_dim}: leave --word_vectors "
+            "out, and new words start at random."
+        )
+    network = acnn_tf.models.start_from(trained, new, **arguments)
+    network.set_word_vectors(named, vectors)
+    return network
+
+
+def _check_sentence_vectors(trained, split, word_vectors):
+    """Refuses vectors of sentences that are not as a trained model's were."""
+    vectors, described = split.sentence_vectors, trained.query_description
+    name = (described or {}).get("name", "an encoder that it does not name")
+    if trained.vocabulary is not None or vectors is None:
+        takes = f"vectors of sentences of {trained.query_dim} numbers by {name}"
+        gives = "sentences come as words"
+        if trained.vocabulary is not None:
+            takes, gives = "words", "sentences come as vectors"
+        raise ValueError(
+            f"The model of --init_from takes {takes}, but {gives}: give "
+            "--sentence_vectors or --query_encoder as that model was trained."
+        )
+    if word_vectors:
+        raise ValueError(
+            "--word_vectors are for words, but the model of --init_from takes "
+            "vectors of sentences: leave it out."
+        )
+    width = len(vectors[split.moments[0].query_id])
+    made_by = getattr(vectors, "description", None)
+    differs = None
+    if None not in (made_by, described):
+        between = "those that the model of --init_from learned from"
+        differs = acnn_tf.encoders.difference(made_by, described, between)
+    if width != trained.query_dim and not differs:
+        differs = (
+            f"have {width} numbers, those that the model of --init_from "
+            f"learned from {trained.query_dim}"
+        )
+    if differs:
+        raise ValueError(f"The vectors of sentences: {differs}.")
+
+
 argument_flags.define(
     constructor_arguments,
     "Windows",
@@ -350,17 +451,49 @@ argument_flags.define(
 )
 
 
-def defaults(model=None, window_frames=None):
-    """What flags leave where they are not given, by their names."""
-    model = model or "acnn"
-    known = {n: a.default for n, a in ARGUMENTS.items() if model in a.models}
+def defaults(model=None, window_frames=None, trained=None):
+    """What flags leave where they are not given, by their names.
+
+    With a `trained` model to start from, they leave its settings.
+    """
+    named = argument_flags.defaults(make_model)
+    if trained is not None:
+        named |= {"model": _name_of(trained), "members": _members_of(trained)}
+    model = named["model"] = model or named["model"]
     own = getattr(acnn_tf.models, MODELS[model][0]).arguments()
+    known = {n: a.default for n, a in ARGUMENTS.items() if model in a.models}
+    if trained is not None:
+        own |= {n: getattr(trained, n) for n in own if hasattr(trained, n)}
+        known = {name: own[name] for name in known}
     windows = {"window_seconds": own["window_lengths"]}
-    if window_frames:
+    if own["frame_rate"] is not None:
+        frames = tuple(map(int, own["window_lengths"]))
+        windows = {"window_frames": frames, "frame_rate": own["frame_rate"]}
+    elif window_frames:
         windows = argument_flags.defaults(constructor_arguments)
     windows["overlap"] = own["window_overlap"]
-    named = argument_flags.defaults(make_model) | {"model": model}
     return windows | named | known
+
+
+def _name_of(trained):
+    """The value of --model for a model of `acnn_tf.models`."""
+    network = getattr(trained, "networks", [trained])[0]
+    for name, (cls, settled) in MODELS.items():
+        if type(network).__name__ == cls:
+            arguments = network.arguments() | settled
+            pooling = "context_pooling"
+            if getattr(network, pooling, None) == arguments.get(pooling):
+                return name
+    raise ValueError(
+        f"The model of --init_from, {type(network).__name__}, is none of "
+        f"--model, which are {', '.join(MODELS)}. In Python, "
+        "acnn_tf.models.start_from takes models with layers of your own."
+    )
+
+
+def _members_of(trained):
+    """The value of --members for a model of `acnn_tf.models`."""
+    return getattr(trained, "members", 1)
 
 
 def _converted(name, kind, value):

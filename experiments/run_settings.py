@@ -21,7 +21,7 @@ NAME = "flags.txt"
 _FREE = ("workdir", "checkpoint_steps", "strategy", "num_replicas", "data_dir")
 _FILES = ("annotations", "durations", "num_frames", "features")
 _FILES += tuple(f"val_{name}" for name in _FILES)
-_FILES += ("sentence_vectors", "word_vectors")
+_FILES += ("sentence_vectors", "word_vectors", "init_from")
 _SHA256, _ENCODER = "# sha256 of ", "# encoder: "
 
 

@@ -9,6 +9,10 @@ r"""Trains a model: from annotations and features to WORKDIR/model.keras.
       --features=clips.hdf5 --val_annotations=val.jsonl \
       --val_features=clips.hdf5 --workdir=runs/mine
 
+With --init_from it starts from the model of another run, or from a .keras
+file: words that it does not know are added, and settings of the model that are
+not given are its own.
+
 With --videos their features are extracted first, into WORKDIR/features.hdf5,
 and without --val_annotations a fifth of the videos is held out.
 
@@ -76,6 +80,13 @@ flags.DEFINE_float(
     None,
     "Frames of a second of --videos to encode. Default: the encoder's own.",
 )
+flags.DEFINE_string(
+    "init_from",
+    None,
+    "Run, or .keras file, whose model the training starts from. Words that it "
+    "does not know are added; settings of the model that are not given are its "
+    "own.",
+)
 flags.DEFINE_integer("epochs", 12, "Number of epochs.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of weights, order, crops and dropout.")
 flags.DEFINE_integer(
@@ -117,9 +128,25 @@ flag_help.subject(
 )
 
 
-def fill_in_flags():
+def initial_model():
+    """The path of the model of --init_from."""
+    path = FLAGS.init_from
+    if os.path.isdir(path):
+        path = os.path.join(path, "model.keras")
+    own = os.path.join(FLAGS.workdir, "model.keras")
+    if os.path.realpath(path) == os.path.realpath(own):
+        raise ValueError(
+            f"--init_from={FLAGS.init_from} is what --workdir itself writes: "
+            "choose another --workdir. Without --init_from, its run goes on."
+        )
+    return path
+
+
+def fill_in_flags(trained):
     """Gives each flag that was not given the default that it leaves."""
-    defaults = model_flags.defaults(FLAGS.model, FLAGS.window_frames)
+    defaults = model_flags.defaults(FLAGS.model, FLAGS.window_frames, trained)
+    if FLAGS.window_seconds:  # in place of frames
+        defaults.pop("window_frames", None)
     for function in (
         strategies.make_strategy,
         splits.load_split,
@@ -155,7 +182,6 @@ def use_videos():
 def run():
     if not FLAGS.videos and (FLAGS.encoder or FLAGS.fps):
         raise ValueError("--encoder and --fps go with --videos.")
-    fill_in_flags()
     strategy = strategies.make_strategy(**command.flag_values(strategies))
     with acnn_tf.training.alone(strategy, FLAGS.workdir):
         if FLAGS.videos:
@@ -175,9 +201,15 @@ def train(strategy):
     def in_workdir(name):
         return os.path.join(FLAGS.workdir, name)
 
+    files, trained = {}, None
+    if FLAGS.init_from:
+        files["init_from"] = initial_model()
+        trained = acnn_tf.models.load_model(files["init_from"])
+    fill_in_flags(trained)
+
     # Data.
     data = command.flag_values(splits)
-    files = splits.files_of("train", **data)
+    files |= splits.files_of("train", **data)
     for name in ("sentence_vectors", "word_vectors"):
         if FLAGS[name].value:
             files[name] = FLAGS[name].value
@@ -212,11 +244,12 @@ def train(strategy):
     with strategy.scope():
         # Model. The file of features may hold other videos as well.
         model = model_flags.make_model(
-            split, **command.flag_values(model_flags)
+            split, trained=trained, **command.flag_values(model_flags)
         )
         check_features(model, val.features)
-        videos = dict.fromkeys(moment.video_id for moment in split.moments)
-        model.adapt(split.features[video] for video in videos)
+        if trained is None:  # or else it has the scale that it learned with
+            videos = dict.fromkeys(moment.video_id for moment in split.moments)
+            model.adapt(split.features[video] for video in videos)
 
         # Batches.
         def make_batches(epoch):

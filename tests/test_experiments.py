@@ -1,6 +1,7 @@
 """The mains, run as a user runs them, and the notebook."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from acnn_tf.data import annotations, synthetic
 from acnn_tf.files.locks import locked
+from acnn_tf.models import load_model
 from tests.processes import Started, run_module
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +138,7 @@ def test_flags_txt_holds_every_setting_as_it_was(workdir):
     assert defined - names == {
         *("flagfile", "verbosity", "help"),
         *("annotations", "durations", "num_frames", "features"),
-        *("videos", "encoder", "fps"),
+        *("videos", "encoder", "fps", "init_from"),
         *(f"val_{name}" for name in ("annotations", "durations")),
         *("val_num_frames", "val_features", "sentence_vectors"),
         *("word_vectors", "clip_seconds", "window_frames", "frame_rate"),
@@ -144,6 +146,36 @@ def test_flags_txt_holds_every_setting_as_it_was(workdir):
         *("num_replicas", "videos_in_memory", "checkpoint_steps"),
         *("positive_weight", "negative_weight"),
     }
+
+
+@pytest.mark.soak
+def test_a_training_from_a_trained_model_goes_on_where_it_stopped(
+    data_dir, workdir, tmp_path
+):
+    moments = annotations.read_moments(data_dir / "train.jsonl", "jsonl")
+    moments[0] = dataclasses.replace(moments[0], query="an okapi rises")
+    annotations.write_jsonl(moments, tmp_path / "okapi.jsonl")
+    folder = tmp_path / "run"
+    begun = run(
+        *("train", "--dataset=jsonl", f"--data_dir={data_dir}"),
+        *(f"--annotations={tmp_path / 'okapi.jsonl'}", f"--workdir={folder}"),
+        *(f"--init_from={workdir}", "--epochs=2", "--dropout=0.1"),
+    )
+    assert re.search(
+        r"of the \d+ words of the sentences; 3 are added", begun.stderr
+    )
+    lines = (folder / "flags.txt").read_text().splitlines()
+    assert {f"--init_from={workdir}", "--filters=4", "--dropout=0.1"} < {*lines}
+    assert any(line.startswith("# sha256 of init_from: ") for line in lines)
+    assert load_model(folder / "model.keras").vocabulary == [
+        *load_model(workdir / "model.keras").vocabulary,
+        *("an", "okapi", "rises"),
+    ]
+    done = history(folder)
+    max((folder / "checkpoints").glob("*.index")).unlink()
+    (folder / "history.csv").unlink()
+    run("train", f"--flagfile={folder / 'flags.txt'}")
+    assert history(folder) == done
 
 
 def test_evaluation_prints_table_json_predictions_and_pictures(

@@ -8,6 +8,7 @@ from acnn_tf.models.acnn import ACNN
 from acnn_tf.models.acrn import ACRN
 from acnn_tf.models.ctrl import CTRL
 from acnn_tf.models.ensemble import Ensemble
+from acnn_tf.models.fine_tuning import start_from
 from acnn_tf.models.model_files import ModelFileError, load_model, save_model
 from acnn_tf.models.zero_shot import ZeroShot
 
@@ -20,4 +21,5 @@ __all__ = [
     "ZeroShot",
     "load_model",
     "save_model",
+    "start_from",
 ]
