@@ -26,7 +26,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import sys
 
 from absl import flags
@@ -222,8 +221,8 @@ def show(tables, data_name):
         results = tables.pop(next(iter(tables)))
         print(json.dumps(results | tables))
         return
-    for title, results in tables.items():
-        title = f"{title} on {data_name}"
+    for name, results in tables.items():
+        title = f"{name} on {data_name}"
         table = acnn_tf.evaluation.format_table(results, title=title)
         print(table, end="\n\n")
         if "R1,IoU=0.5" in results:

@@ -90,8 +90,9 @@ def run():
     if FLAGS.json:
         print(json.dumps(tables))
         return
-    for title, results in tables.items():
-        title = f"{title} on {evaluate.data_name(data['dataset'])}"
+    data_name = splits.title(FLAGS.split, **data)
+    for name, results in tables.items():
+        title = f"{name} on {data_name}"
         print(acnn_tf.didemo.format_table(results, title), end="\n\n")
 
 
