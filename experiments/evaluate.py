@@ -281,7 +281,7 @@ def run():
             tables,
             predictions,
             title=title,
-            protocol=protocol,
+            protocol=options,
             frames_of=frames_of,
         )
     if FLAGS.predictions_out:

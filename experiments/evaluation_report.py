@@ -10,7 +10,6 @@ import html
 import numpy as np
 
 import acnn_tf
-from acnn_tf import evaluation
 from acnn_tf.files.atomic import write_text
 
 # Answers of a query, and queries of each kind, that are shown.
@@ -55,8 +54,8 @@ def write(
             `acnn_tf.evaluation.score_curve`.
         texts: List of further tables, as text.
     """
-    ious = sorted({*evaluation.IOUS, *evaluation.MAP_IOUS})
-    hits = evaluation.query_hits(
+    ious = sorted({*acnn_tf.evaluation.IOUS, *acnn_tf.evaluation.MAP_IOUS})
+    hits = acnn_tf.evaluation.query_hits(
         moments, predictions, ns=_KS, ious=ious, **protocol
     )
     videos = {moment.video_id for moment in moments}
@@ -176,7 +175,7 @@ def _percent(fraction):
 
 
 def _tables(tables):
-    ious = evaluation.IOUS
+    ious = acnn_tf.evaluation.IOUS
     heading = "".join(f'<th scope="col">{m:g}</th>' for m in ious)
     groups = []
     for name, results in tables.items():
@@ -185,7 +184,7 @@ def _tables(tables):
             f'<tbody><tr><th colspan="{len(ious) + 1}" scope="rowgroup">'
             f"{_escape(_NAMES.get(name, name))}, {miou}</th></tr>"
         )
-        for n in evaluation.NS:
+        for n in acnn_tf.evaluation.NS:
             cells = "".join(
                 f"<td>{_percent(results[f'R@{n},IoU={m:g}'])}</td>"
                 for m in ious
@@ -201,11 +200,11 @@ def _tables(tables):
 def _recall_over_iou(hits, ious, chance):
     series = {
         f"R@{n}": [(m, hits[f"R@{n},IoU={m:g}"].mean()) for m in ious]
-        for n in evaluation.NS
+        for n in acnn_tf.evaluation.NS
     }
     if chance:
         series["R@1 at random"] = [
-            (m, chance[f"R@1,IoU={m:g}"]) for m in evaluation.IOUS
+            (m, chance[f"R@1,IoU={m:g}"]) for m in acnn_tf.evaluation.IOUS
         ]
     return _chart(
         "Recall over IoU",

@@ -3,7 +3,6 @@
 import numpy as np
 
 import acnn_tf
-from acnn_tf.data import scenes
 
 # So many, and no higher: more than a strip of them shows.
 _NUM_FRAMES, _HEIGHT = 24, 180
@@ -49,5 +48,7 @@ def of_split(dataset, patterns=None):
             else None
         )
     if dataset == "synthetic":
+        from acnn_tf.data import scenes
+
         return lambda moment: scenes.render(moment.video_id)
     return lambda moment: None

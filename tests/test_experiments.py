@@ -224,7 +224,7 @@ def test_evaluation_prints_table_json_predictions_and_pictures(
     table = run(*scoring[:-1]).stdout
     count = len(moments)
     assert table.startswith(
-        f"predictions on jsonl val.jsonl: {count} queries, none: no suppression"
+        f"predictions on data0, val: {count} queries, none: no suppression"
     )
     assert re.search(r"R@1 +[\d. ]+", table)
     window = lines[0] | {"pred_relevant_windows": [[0, np.nan, 1]]}

@@ -183,7 +183,11 @@ def test_package_reads_neither_flags_nor_environment():
 
 def test_only_mains_read_flags():
     # How mains read them; the second checks those of other processes.
-    own = ("export/command.py", "experiments/sweeps/training_flags.py")
+    own = (
+        "export/command.py",
+        "export/flag_help.py",
+        "experiments/sweeps/training_flags.py",
+    )
     assert_none(
         name
         for name in map(name_of, SOURCES)
