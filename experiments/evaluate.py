@@ -26,6 +26,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import sys
 
 from absl import flags
@@ -39,6 +40,7 @@ from experiments import (
     per_query_csv,
     splits,
     strategies,
+    tensorboard_log,
 )
 from export import command, flag_help, run_models
 
@@ -177,11 +179,20 @@ def evaluate_model(split, strategy, with_highlights, **protocol):
 def draw(**given):
     """Draws what was evaluated, where there is Matplotlib."""
     try:
-        evaluation_plots.draw_evaluation(
+        drawn = evaluation_plots.draw_evaluation(
             FLAGS.workdir, **given, **command.flag_values(evaluation_plots)
         )
     except ImportError as error:  # the figures are there
         print(error, file=sys.stderr)
+        return
+    folder = os.path.join(FLAGS.workdir, "pictures")
+    tensorboard_log.write_pictures(
+        os.path.join(FLAGS.workdir, "tensorboard", "pictures"),
+        {
+            os.path.splitext(os.path.relpath(path, folder))[0]: path
+            for path in drawn
+        },
+    )
 
 
 def report(model, split, tables, predictions, **given):

@@ -43,6 +43,7 @@ from experiments import (
     run_settings,
     splits,
     strategies,
+    tensorboard_log,
     training_batches,
     training_curves,
     training_log,
@@ -334,6 +335,17 @@ def train(strategy):
         raise FileNotFoundError(
             f"{in_workdir('model.keras')} is gone, and with it the weights of "
             "the best epoch. Bring it back, or train in an empty --workdir."
+        )
+    if is_chief:
+        tensorboard_log.write_pictures(
+            in_workdir("tensorboard/pictures"),
+            {"training": in_workdir("training.png")},
+            step=epochs,
+        )
+        tensorboard_log.write_settings(
+            in_workdir("tensorboard/settings"),
+            run_settings.read_flags(FLAGS.workdir),
+            {f"best/{FLAGS.monitor}": validation.best},
         )
     print(
         f"Best {FLAGS.monitor}: {validation.best:.4f}. "
