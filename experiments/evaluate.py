@@ -121,7 +121,7 @@ def data_settings():
     return data
 
 
-def protocol():
+def suppression():
     """The arguments that say how results are suppressed.
 
     The ten best windows of a model are nearly one moment, and R@10 little more
@@ -232,13 +232,14 @@ def show(tables, data_name):
         results = tables.pop(next(iter(tables)))
         print(json.dumps(results | tables))
         return
+    printed = []
     for name, results in tables.items():
         title = f"{name} on {data_name}"
-        table = acnn_tf.evaluation.format_table(results, title=title)
-        print(table, end="\n\n")
+        printed.append(acnn_tf.evaluation.format_table(results, title=title))
         if "R1,IoU=0.5" in results:
             table = acnn_tf.qvhighlights.format_table(results, title=title)
-            print(table, end="\n\n")
+            printed.append(table)
+    print(*printed, sep="\n\n")
 
 
 def run():
@@ -253,7 +254,7 @@ def run():
     split = splits.load_split(
         FLAGS.split, **data, with_features=not FLAGS.predictions
     )
-    options = protocol()
+    protocol = suppression()
     with_highlights = data["dataset"] == "qvhighlights"
     model = None
     if FLAGS.predictions:
@@ -261,16 +262,16 @@ def run():
             FLAGS.predictions, split.moments, FLAGS.allow_missing
         )
         results = acnn_tf.evaluation.score_predictions(
-            split.moments, predictions, **options
+            split.moments, predictions, **protocol
         )
         if with_highlights:
             results |= acnn_tf.qvhighlights.score_predictions(
-                split.moments, predictions, **options
+                split.moments, predictions, **protocol
             )
         tables = {"predictions": results}
     else:
         model, tables, predictions = evaluate_model(
-            split, strategy, with_highlights, **options
+            split, strategy, with_highlights, **protocol
         )
     if not strategy.extended.should_checkpoint:
         return  # The first of the workers says it.
@@ -292,7 +293,7 @@ def run():
             tables,
             predictions,
             title=title,
-            protocol=options,
+            protocol=protocol,
             frames_of=frames_of,
         )
     if FLAGS.predictions_out:
@@ -306,7 +307,7 @@ def run():
             predictions,
             ns=evaluation.NS,
             ious=evaluation.IOUS,
-            **options,
+            **protocol,
         )
         per_query_csv.write_per_query(FLAGS.per_query_out, split.moments, hits)
     show(tables, title)

@@ -67,7 +67,7 @@ def run(beam_arguments):
     model = shard_work.load_model(workdir, lengths)
     check_features(model, split.features)
     command.tell_unknown(split.features, model)
-    protocol = evaluate.protocol()
+    protocol = evaluate.suppression()
     moments = split.moments
     durations = {moment.video_id: moment.duration for moment in moments}
     num_shards = min(FLAGS.num_shards, len(durations))

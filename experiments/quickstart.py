@@ -75,17 +75,17 @@ def make_videos(folder, num_videos):
 def ask(workdir, video, moments):
     """Asks for moments of a video: a list of lines."""
     lines = [f"{video}, which it has not seen:"]
-    for moment in moments:
-        printed = step(
-            "experiments.predict",
-            f"--workdir={workdir}",
-            f"--video={video}",
-            f"--query={moment.query}",
-            "--top=2",
-            "--json",
-        )
+    printed = step(
+        "experiments.predict",
+        f"--workdir={workdir}",
+        f"--video={video}",
+        *(f"--query={moment.query}" for moment in moments),
+        "--top=2",
+        "--json",
+    )
+    for moment, line in zip(moments, printed.splitlines()):
         lines.append(f"  {moment.query}")
-        for found in json.loads(printed)["moments"]:
+        for found in json.loads(line)["moments"]:
             lines.append(
                 f"    found {found['start']:5.1f} to {found['end']:5.1f} s, "
                 f"score {found['score']:.2f}"

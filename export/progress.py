@@ -45,13 +45,12 @@ class Progress:
         self._told, self._is_over = now, is_over
         text = f"{self._title}{done:,} of {self.total:,} {self._things}"
         passed = now - self._start
-        text += (
-            f" in {_clock(passed)}"
-            if is_over
-            else (f", {_clock(passed)} so far")
-        )
-        if not is_over and share > 0:
-            text += f", {_clock(passed / share - passed)} left"
+        if is_over:
+            text += f" in {_clock(passed)}"
+        else:
+            text += f", {_clock(passed)} so far"
+            if share > 0:
+                text += f", {_clock(passed / share - passed)} left"
         if not self._is_terminal:
             print(text, file=sys.stderr, flush=True)
             return

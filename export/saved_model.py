@@ -163,9 +163,9 @@ def export(folder):
         **command.given("top_n", "nms_threshold", "example_query"),
     )
     name = FLAGS.model or os.path.join(FLAGS.workdir, "model.keras")
-    print(f"{target}: the same numbers as {name}, but for rounding:")
-    for signature, error in errors.items():
-        print(f"  {signature:<15} {error:.1e} of the largest number")
+    print(f"{target}: the same numbers as {name}, but for rounding,")
+    shares = (f"{error:.0e} in {name}" for name, error in errors.items())
+    print(f"  as a share of the largest: {', '.join(shares)}")
     command.say_next(
         "export.server",
         f"--model_name={FLAGS.name}",

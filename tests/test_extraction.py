@@ -452,7 +452,7 @@ def test_the_command_tells_what_it_made_and_what_it_left_out(moved, tmp_path):
         f"{out}: 5 of 5 videos by pixels at 5 fps, 130 numbers for every "
         "0.4 s\n"
     )
-    assert "5 of 5 videos, 0:0" in done.stderr
+    assert "5 of 5 videos in 0:0" in done.stderr
     extract_all(moved, tmp_path / "b" / "a.hdf5")
     assert bytes_of(out) == bytes_of(tmp_path / "b" / "a.hdf5")
     (moved / "empty.mp4").touch()
