@@ -182,12 +182,9 @@ def test_package_reads_neither_flags_nor_environment():
 
 
 def test_only_mains_read_flags():
-    # How mains read them; the second checks those of other processes.
-    own = (
-        "export/command.py",
-        "export/flag_help.py",
-        "experiments/sweeps/training_flags.py",
-    )
+    # How mains read and explain them; the last checks those of other processes.
+    own = "export/command.py", "export/flag_help.py"
+    own += ("experiments/sweeps/training_flags.py",)
     assert_none(
         name
         for name in map(name_of, SOURCES)
