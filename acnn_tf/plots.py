@@ -337,11 +337,15 @@ def save(figure, path):
     """Writes a figure, and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    smaller = {}
+    if path.suffix == ".png" and any(axis.images for axis in figure.axes):
+        # Frames make it large: a twentieth less, for a fifth of a second.
+        smaller["pil_kwargs"] = {"optimize": True}
     with warnings.catch_warnings():
         # A sentence in a script that the font lacks is drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         warnings.filterwarnings("ignore", message="Matplotlib currently does")
-        figure.savefig(path, dpi=150, facecolor="white")
+        figure.savefig(path, dpi=150, facecolor="white", **smaller)
     return path
 
 
