@@ -195,7 +195,9 @@ def broken_grids():
             unknown |= unknown_flags("experiments.train", words)
 
         if is_grid:
-            read_grid(path, check)
+            for row in read_grid(path, check):
+                if re.search(r"_|--|=", row.name):
+                    yield f"{name_of(path)}: {row.name!r} is no name in words"
         else:
             check_space(keras_tuner, path, load_space(path), check)
         for name in unknown:

@@ -25,7 +25,7 @@ from absl import flags
 
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.locks import locked
-from experiments import per_query_csv, train
+from experiments import per_query_csv, splits, train
 from experiments.sweeps import ablation_table, grid, runs, training_flags
 from export import command, flag_help
 
@@ -194,9 +194,11 @@ def run():
 
 def compare(rows, todo):
     """Trains, evaluates and writes the tables; returns the failed, and all."""
+    data = command.flag_values(splits)
+    where = splits.title(FLAGS.split, **data) if FLAGS.dataset else FLAGS.split
     heading = (
-        f"{os.path.basename(FLAGS.grid)}: {len(rows)} rows, seeds "
-        f"{', '.join(FLAGS.seeds)}, judged on {FLAGS.split}"
+        f"{where}: {len(rows)} rows of {os.path.basename(FLAGS.grid)}, "
+        f"seeds {', '.join(FLAGS.seeds)}"
     )
     by_videos = FLAGS.resample == "videos"
     outcomes = collections.defaultdict(list)
