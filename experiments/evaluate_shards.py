@@ -53,7 +53,7 @@ def run(beam_arguments):
 
     if not FLAGS.workdir:
         raise ValueError("Give --workdir.")
-    for name in ("predictions", "shuffled", "timelines"):
+    for name in ("predictions", "shuffled", "timelines", "report", "videos"):
         if FLAGS[name].present:
             raise ValueError(f"--{name} is for experiments.evaluate.")
     options = shard_work.beam_options(beam_arguments)
