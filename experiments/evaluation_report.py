@@ -469,5 +469,11 @@ i { position: absolute; top: .15rem; bottom: .15rem; min-width: 2px;
 .axis { position: relative; height: 1.2rem; }
 .axis span { position: absolute; transform: translateX(-50%); }
 .axis span:first-child { transform: none; }
+@media (max-width: 30rem) {
+  table { font-size: .8rem; }
+  th, td { padding: .3rem .15rem; }
+  .row { grid-template-columns: 2.2rem minmax(0, 1fr) 2.4rem; gap: .3rem; }
+  /* Every other one, so that they can be made out. */
+  .frames img:nth-child(even) { display: none; } }
 footer { margin-top: 2.5rem; color: var(--pale); font-size: .85rem; }
 """
