@@ -16,6 +16,7 @@ from pathlib import Path
 
 import keras_tuner
 import pytest
+import yaml
 
 import acnn_tf
 from experiments.sweeps.grid import read_grid
@@ -277,6 +278,16 @@ def broken_links():
 
 def test_links_of_documents_lead_somewhere():
     assert_none(broken_links())
+
+
+def test_readme_names_the_papers_of_the_citation():
+    citation = yaml.safe_load(text_of(ROOT / "CITATION.cff"))
+    readme = " ".join(text_of(ROOT / "README.md").split())
+    assert len(citation["references"]) == 3
+    for paper in citation["references"]:
+        where = {"doi", "url", "repository-code"} & set(paper)
+        for fact in (paper["title"], *(paper[key] for key in where)):
+            assert fact in readme
 
 
 @pytest.mark.soak
