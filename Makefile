@@ -8,7 +8,8 @@ DEMO_ARGS ?=
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart demo test test-oldest soak a11y docs format clean
+.PHONY: help quickstart demo notebooks test test-oldest soak a11y docs format \
+	clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -25,6 +26,10 @@ demo: .venv/ready ## Open the page over built-in scenes
 	@.venv/bin/python -m demo --workdir=runs/quickstart \
 		--videos=runs/quickstart/data/test \
 		--annotations=runs/quickstart/data/test.jsonl $(DEMO_ARGS)
+
+# In their places, with what they print and draw: some five minutes.
+notebooks: .venv/ready ## Run the notebooks, and keep their outputs
+	@.venv/bin/jupyter execute --inplace notebooks/*.ipynb
 
 test: .venv/ready ## Run the test suite, for every change
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)

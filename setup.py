@@ -17,7 +17,6 @@ EXTRAS = {
         "setuptools<81",
     ],
     "plots": ["matplotlib>=3.8"],
-    "notebook": ["notebook>=7", "matplotlib>=3.8"],
 }
 # `bayesian` brings scikit-learn and SciPy, for one of two algorithms.
 EXTRAS["tune"] = ["keras-tuner[bayesian]>=1.4.8,<2"]
@@ -47,6 +46,7 @@ EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
 EXTRAS["dask"] = ["apache-beam[dask]>=2.77,<3"]
 # Frames to the bit, and HDR, need PyAV 18; nothing newer has been tried.
 EXTRAS["video"] = ["av>=18,<19", "pillow>=12"]
+EXTRAS["notebook"] = ["notebook>=7", *EXTRAS["plots"], *EXTRAS["video"]]
 # The one that is tested. It needs Keras 3.15 and tensorflow-text, so that it is
 # for the newest TensorFlow only.
 EXTRAS["clip"] = [*EXTRAS["video"], "keras-hub>=0.32,<0.33"]
@@ -69,7 +69,7 @@ EXTRAS["test"] = [
     "hypothesis>=6.100",
     # One series: what counts as laid out changes from one to the next.
     "ruff==0.17.*",
-    # The tests execute the notebook.
+    # The tests and `make notebooks` execute the notebooks.
     "ipykernel>=6.29",
     "nbclient>=0.10",
     "nbformat>=5.10",
