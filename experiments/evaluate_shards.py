@@ -100,7 +100,8 @@ def run(beam_arguments):
     is_known = acnn_tf.evaluation.known_sentences(model, moments)
     results["num_unknown"] = int((~is_known).sum())
     chance = acnn_tf.evaluation.chance(moments, model.grid)
-    evaluate.show({"model": results, "chance": chance}, data["dataset"])
+    title = splits.title(FLAGS.split, **data)
+    evaluate.show({"model": results, "chance": chance}, title)
 
 
 if __name__ == "__main__":
