@@ -103,7 +103,9 @@ flag_help.subject(
     "seed",
     "allow_missing",
 )
-flag_help.subject("Output", "json", "predictions_out", "per_query_out")
+flag_help.subject(
+    "Output", "videos", "json", "predictions_out", "report", "per_query_out"
+)
 
 
 def data_settings():

@@ -66,7 +66,7 @@ flags.DEFINE_string(
     "words of the model.",
 )
 flag_help.subject("Data", "corpus", "index")
-flag_help.subject("Answers", "top_n", "nms_threshold")
+flag_help.subject("Answers", "top_n", "nms_threshold", "example_query")
 
 
 def make_index(model):
