@@ -248,6 +248,9 @@ PLACES = {
     "evaluation.predict": lambda model, features, _: evaluation.predict(
         model, MOMENTS, features
     ),
+    "evaluation.score_curve": lambda model, features, _: evaluation.score_curve(
+        model, MOMENTS[0], features
+    ),
     "qvhighlights.evaluate": lambda model, features, _: qvhighlights.evaluate(
         model, MOMENTS, features
     ),

@@ -59,7 +59,8 @@ def test_a_help_names_the_default_that_a_flag_leaves():
 
 def given(*words):
     with flagsaver.flagsaver():
-        flags.FLAGS(["train", *words], known_only=True)
+        # The main is there if another test has imported it.
+        flags.FLAGS(["train", "--workdir=run", *words], known_only=True)
         return command.flag_values(model_flags)
 
 
@@ -125,7 +126,9 @@ def test_a_flag_that_does_not_fit_is_refused_by_name():
 def test_the_benchmark_times_the_papers_settings():
     path = ROOT / "experiments" / "flags" / "tacos_paper.flags"
     with flagsaver.flagsaver():
-        flags.FLAGS(["train", f"--flagfile={path}"], known_only=True)
+        flags.FLAGS(
+            ["train", "--workdir=run", f"--flagfile={path}"], known_only=True
+        )
         network = model_flags.constructor_arguments(
             **command.flag_values(model_flags)
         )

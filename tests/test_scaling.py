@@ -62,7 +62,7 @@ def test_formula_of_flops_in_numbers_is_that_of_the_step(model):
         batch = replicas * BATCH
         expected = 46_694_400 * BATCH + 50_304 * BATCH * (batch + 1)
         assert flops(model, replicas) == expected
-    assert f"at B = {46_694_400 / 50_304:.0f} pairs" in words()
+    assert f"at B = {46_694_400 / 50_304:.0f}, the pairs" in words()
 
 
 def table_row(model, replicas):
