@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import math
 import os
+from collections.abc import Iterable, Mapping, Sequence
 
 from acnn_tf.data.datasets import DATASETS, jsonl
 from acnn_tf.data.datasets.records import SPLITS
@@ -47,21 +48,30 @@ class Moment:
     """A sentence and where in its video it is true: an annotation.
 
     Args:
-        query_id: Id of the query, one of its kind in its file: text, or a
-            whole number where the file has numbers.
+        query_id: Id of the query: text, or a whole number where the file has
+            numbers. No other query of the file has the same id.
         query: The sentence.
         video_id: Id of the video.
-        duration: Of the video, seconds.
-        segments: Tuple of (start, end), seconds: the moment, or several that
-            answer the query equally well. Within `[0, duration]`. Empty where
-            they are hidden, as in the test split of QVHighlights.
-        frames: The same in frames, where the annotation counts in frames.
-        source: `"path:line"` of the annotation.
+        duration: Duration of the video in seconds.
+        segments: Tuple of (start, end) in seconds: one moment, or several
+            moments that answer the query equally well. All lie within
+            `[0, duration]`. The tuple is empty where the moments are hidden,
+            as in the test split of QVHighlights.
+        frames: The same segments in frames, where the annotation counts
+            frames.
+        source: Where the annotation stands: `"path:line"`.
         num_annotators: How many annotators chose each of `segments`, where
-            several were asked (DiDeMo).
+            several annotators were asked (DiDeMo).
         saliency: How well each two seconds of the video show what the query
-            asks for, from 0 to 4 by each of three annotators (QVHighlights):
-            a tuple of their scores for each.
+            asks for (QVHighlights): for each two seconds a tuple of the three
+            annotators' scores, from 0 to 4.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment
+    >>> moment = Moment("1", "a dog runs", "v", 30.0, ((3.0, 9.0),))
+    >>> moment.query, moment.segments
+    ('a dog runs', ((3.0, 9.0),))
     """
 
     query_id: str | int
@@ -76,35 +86,37 @@ class Moment:
 
 
 def find_files(
-    dataset,
-    data_dir,
-    split,
+    dataset: str,
+    data_dir: str | os.PathLike | None,
+    split: str,
     *,
-    annotations=None,
-    durations=None,
-    num_frames=None,
-    features=None,
-):
+    annotations: str | os.PathLike | None = None,
+    durations: str | os.PathLike | None = None,
+    num_frames: str | os.PathLike | None = None,
+    features: str | os.PathLike | None = None,
+) -> dict[str, str | os.PathLike]:
     """Finds the files of one split, by their usual names unless given.
 
     Args:
         dataset: Name of the dataset, one of `DATASETS`.
-        data_dir: Folder, or `None` if all files are given.
+        data_dir: Folder of the files, or `None` if all files are given.
         split: `"train"`, `"val"` or `"test"`.
-        annotations: Path of the annotations, if it is known.
-        durations: Path of the seconds of each video, if it is known.
-        num_frames: Path of the frames of each video, if it is known.
-        features: Path of the clip features, if it is known.
+        annotations: File of annotations, if it has an unusual name.
+        durations: File of the seconds of each video, if it has an unusual
+            name.
+        num_frames: File of the number of frames of each video, if it has an
+            unusual name.
+        features: File of clip features, if it has an unusual name.
 
     Returns:
-        Dictionary with the path of `"annotations"`, and of those of
-        `"durations"` or `"num_frames"` and `"features"` that are there. The
-        durations may be those beside the features, as
-        `experiments.extract_features` leaves them.
+        Dictionary with the path of `"annotations"`, and with the paths of
+        `"durations"` or `"num_frames"` and of `"features"`, as far as these
+        files exist. The durations may be the file beside the features that
+        `experiments.extract_features` writes.
 
     Raises:
-        FileNotFoundError: If there are no annotations; says what was looked
-            for.
+        FileNotFoundError: If there are no annotations. The message says which
+            files were looked for.
 
     Example:
 
@@ -159,14 +171,14 @@ def _with_durations(files, form):
 
 
 def read_moments(
-    path,
-    dataset,
+    path: str | os.PathLike,
+    dataset: str,
     *,
-    durations=None,
-    num_frames=None,
-    frame_rate=None,
-    problems=None,
-):
+    durations: Mapping[str, float] | str | os.PathLike | None = None,
+    num_frames: Mapping[str, int] | str | os.PathLike | None = None,
+    frame_rate: float | None = None,
+    problems: list[Problem] | None = None,
+) -> list[Moment]:
     """Reads the moments of an annotation file.
 
     A moment that ends after its video is cut at the video's end and kept. One
@@ -178,23 +190,25 @@ def read_moments(
     Args:
         path: Annotation file.
         dataset: Name of its format, one of `DATASETS`.
-        durations: Seconds of each video: a mapping, a JSON file of one, or a
-            CSV file with the columns `id` and `length`. Needed where the
-            annotations do not say. For DiDeMo, the end of the last piece;
-            what comes after it was not shown to its annotators.
+        durations: Seconds of each video: a mapping from video id, a JSON file
+            of such a mapping, or a CSV file with the columns `id` and
+            `length`. It is needed where the annotations do not tell the
+            durations. For DiDeMo it is the end of the last piece, because the
+            annotators did not see what comes after it.
         num_frames: Number of frames of each video, in the same forms, for
             TACoS.
-        frame_rate: Frames per second of TACoS, unless its file says. Default:
-            29.4.
-        problems: List that takes every `Problem`, in which case none is
-            raised.
+        frame_rate: Frames per second of TACoS, where its file does not tell
+            them. Default: 29.4.
+        problems: A list to which every `Problem` is added. With it, no
+            problem raises an error.
 
     Returns:
-        List of `Moment`, in the order of the file.
+        The moments, in the order of the file.
 
     Raises:
-        DataError: Lists every record that would have been dropped.
-        FileNotFoundError: If a file is not there.
+        DataError: If records would be dropped and there is no list
+            `problems`. The message lists these records.
+        FileNotFoundError: If a file does not exist.
         ValueError: If neither the file nor an argument says how long any
             video is.
 
@@ -269,16 +283,18 @@ def read_moments(
     return moments
 
 
-def check_moments(moments):
-    """Refuses a list of moments that is empty, or has one outside its video.
+def check_moments(moments: Sequence[Moment]) -> None:
+    """Refuses an empty list, and a moment that lies outside its video.
 
-    Those of files are checked as they are read; these may be made by hand.
+    Moments of a file are checked when they are read; these may be made by
+    hand.
 
     Args:
-        moments: List of `Moment`.
+        moments: The moments.
 
     Raises:
-        ValueError: Says which.
+        ValueError: If the list is empty, or a moment is not in its video. The
+            message names the moment.
     """
     if not len(moments):
         raise ValueError("`moments` must not be empty. Received: []")
@@ -294,14 +310,15 @@ def check_moments(moments):
             )
 
 
-def check_not_hidden(moments):
-    """Refuses moments of which it is not known where they are.
+def check_not_hidden(moments: Sequence[Moment]) -> None:
+    """Refuses moments whose segments are hidden.
 
     Args:
-        moments: List of `Moment`.
+        moments: The moments.
 
     Raises:
-        ValueError: Names the first such query.
+        ValueError: If a moment has no segments. The message names the first
+            such query.
     """
     for moment in moments:
         if not len(moment.segments):
@@ -313,19 +330,31 @@ def check_not_hidden(moments):
             )
 
 
-def write_jsonl(moments, path):
+def write_jsonl(moments: Iterable[Moment], path: str | os.PathLike) -> None:
     """Writes moments in the `jsonl` format.
 
-    With saliency, or without segments, that of QVHighlights.
+    Moments that have saliency, or whose segments are hidden, are written in
+    the format of QVHighlights.
 
     Args:
-        moments: Iterable of `Moment`. Their frames and annotators are not
-            kept.
-        path: File to write; it appears only once it is complete, and a
-            manifest beside it.
+        moments: The moments. Their frames and the numbers of their annotators
+            are not written.
+        path: The file to write. It appears only when it is complete, together
+            with a manifest beside it.
 
     Raises:
-        WriteError: If it could not be written; the old file stays.
+        WriteError: If the file could not be written. An older file of this
+            name then stays as it was.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.data import Moment, read_moments, write_jsonl
+    >>> path = tempfile.mkdtemp() + "/test.jsonl"
+    >>> moment = Moment("1", "a dog runs", "v", 30.0, ((3.0, 9.0),))
+    >>> write_jsonl([moment], path)
+    >>> read_moments(path, "jsonl")[0].segments
+    ((3.0, 9.0),)
     """
     moments = list(moments)
     with replacing_with_manifest(path, len(moments)) as partial:

@@ -5,15 +5,20 @@ each other's negatives. `acnn_tf.data.pair_batches` makes the other kind, with
 the same keys, so that one model and one set of losses take both.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.annotations import check_moments
+from acnn_tf.data.annotations import Moment, check_moments
 from acnn_tf.data.windows import (
     VideoWindows,
     check_clips,
@@ -45,11 +50,11 @@ class Batches:
     num_examples: int
     steps_per_epoch: int
 
-    def skip(self, steps):
+    def skip(self, steps: int) -> Batches:
         """The same batches without the first few: `Batches`."""
         return dataclasses.replace(self, dataset=self.dataset.skip(steps))
 
-    def distribute(self, strategy):
+    def distribute(self, strategy: tf.distribute.Strategy) -> Batches:
         """The same batches for several replicas, each with rows of its own.
 
         Every worker assembles whole batches and takes the rows of its replicas,
@@ -82,7 +87,7 @@ def _rows(batch, part, count):
     return tf.nest.map_structure(lambda tensor: tensor[first:last], batch)
 
 
-def moment_ids(moments):
+def moment_ids(moments: Sequence[Moment]) -> np.ndarray:
     """One id for each distinct (video, segments), `int32 [N]`.
 
     They are equal for the sentences of a moment, in whatever order its
@@ -93,7 +98,7 @@ def moment_ids(moments):
     return np.array([ids.setdefault(key, len(ids)) for key in keys], np.int32)
 
 
-def pad(arrays, value=0):
+def pad(arrays: Sequence[np.ndarray], value: float = 0) -> np.ndarray:
     """Stacks arrays of one rank, each padded to the largest of them."""
     shape = np.max([array.shape for array in arrays], axis=0)
     stacked = np.full((len(arrays), *shape), value, arrays[0].dtype)
@@ -102,21 +107,28 @@ def pad(arrays, value=0):
     return stacked
 
 
-def window_targets(windows, moment_segments, offset_unit, frame_rate, min_iou):
+def window_targets(
+    windows: np.ndarray,
+    moment_segments: ArrayLike,
+    offset_unit: str,
+    frame_rate: float | None,
+    min_iou: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """What each window should answer for one query.
 
     Args:
         windows: `[..., W, 2]` seconds: windows of one query, or of many.
         moment_segments: `[..., M, 2]` seconds: the query's moment, or several;
             a segment without length is padding.
-        offset_unit: See `acnn_tf.segments.encode_offsets`.
-        frame_rate: Likewise.
+        offset_unit: Unit of the offsets, see
+            `acnn_tf.segments.encode_offsets`.
+        frame_rate: Frames per second, where the unit is `"frames"`.
         min_iou: Windows above this IoU carry offsets to learn.
 
     Returns:
         `(iou [..., W], offset [..., W, 3])`, float32; the last column of
-        `offset` is 1 where the window has offsets to learn. Each query has
-        always one: the best.
+        `offset` is 1 where the window has offsets to learn. The best window of
+        a query always has.
     """
     moment_segments = np.asarray(moment_segments)
     overlap = segments_lib.iou(
@@ -136,25 +148,36 @@ def window_targets(windows, moment_segments, offset_unit, frame_rate, min_iou):
     return overlap.astype(np.float32), offset.astype(np.float32)
 
 
-def check_examples(moments, queries, features, model, batch_size):
-    """Refuses what could not be trained on, before anything is trained.
+def check_examples(
+    moments: Sequence[Moment],
+    queries: ArrayLike,
+    features: Mapping[str, np.ndarray],
+    model: keras.Model,
+    batch_size: int,
+) -> np.ndarray:
+    """Refuses examples on which a model cannot be trained.
+
+    It is called before the training starts. `training_videos` explains the
+    arguments.
 
     Args:
-        moments: See `training_videos`, as the others.
-        queries: Likewise.
-        features: Likewise. Those in memory, in a dictionary, are looked at; a
-            reader of files looks itself.
-        model: Likewise.
-        batch_size: Likewise.
+        moments: The moments.
+        queries: What `model.encode_queries` takes, a row for each moment.
+        features: Mapping from video id to `[T, D]` clip features. Features in
+            memory, in a dictionary, are checked here; a reader of files checks
+            them when it reads them.
+        model: The model to train.
+        batch_size: Queries in a batch.
 
     Returns:
         `queries` as an array.
 
     Raises:
-        DataError: If the features were made otherwise than those of the model.
-        UnknownIdError: If videos have no features.
-        ValueError: If a number, width, length or type does not fit; says what
-            was received.
+        DataError: If another encoder made the features than those that the
+            model learned from.
+        UnknownIdError: If a video has no features.
+        ValueError: If a number, width, length or type does not fit. The
+            message says what was received.
     """
     check_moments(moments)
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
@@ -186,7 +209,7 @@ def check_examples(moments, queries, features, model, batch_size):
     return queries
 
 
-def known_duration(moment):
+def known_duration(moment: Moment) -> float | None:
     """Seconds of the video of a `Moment`; `None` if they are of pieces."""
     return moment.duration if moment.num_annotators is None else None
 
@@ -211,28 +234,28 @@ def _check_memory(moments, model, batch_size):
 
 
 def training_videos(
-    moments,
-    queries,
-    features,
-    model,
+    moments: Sequence[Moment],
+    queries: ArrayLike,
+    features: Mapping[str, np.ndarray],
+    model: keras.Model,
     *,
-    batch_size=32,
-    crop=0.5,
-    min_iou=0.5,
-    seed=0,
-    first_epoch=0,
-):
+    batch_size: int = 32,
+    crop: float = 0.5,
+    min_iou: float = 0.5,
+    seed: int = 0,
+    first_epoch: int = 0,
+) -> Batches:
     """Every query with all windows of its video, shuffled, without end.
 
     Args:
-        moments: List of `Moment`.
+        moments: The moments to learn.
         queries: What `model.encode_queries` takes, a row for each moment.
         features: Mapping from video id to `[T, D]` clip features.
-        model: Its `grid`, `context_size`, `clip_seconds` and `offset_unit`
-            decide the windows and targets.
-        batch_size: Queries in a batch; one of an epoch may be smaller. Videos
-            with like numbers of windows are batched together, which saves
-            padding.
+        model: The model to train. Its `grid`, `context_size`, `clip_seconds`
+            and `offset_unit` decide the windows and the targets.
+        batch_size: Queries in a batch. One batch of an epoch may be smaller.
+            Videos with similar numbers of windows are batched together, which
+            saves padding.
         crop: Share of the examples in which the video is cut at random, at
             clip boundaries, somewhere before and somewhere after the moment.
         min_iou: Windows above this IoU learn offsets.
@@ -246,6 +269,24 @@ def training_videos(
         `"positive"` `[B]`, the window of highest IoU. Targets: `"score"`
         `[B, W]` (IoU, -1 for padding), `"offset"` `[B, W, 3]` and
         `"batch_score"` `[B]` (moment ids).
+
+    Example:
+
+    >>> import acnn_tf
+    >>> scenes = acnn_tf.data.make_scenes(num_videos=1)
+    >>> words = acnn_tf.data.Vocabulary.from_sentences(
+    ...     moment.query for moment in scenes.moments
+    ... ).words
+    >>> model = acnn_tf.models.ACNN(
+    ...     vocabulary=words, clip_seconds=scenes.clip_seconds
+    ... )
+    >>> queries = acnn_tf.data.query_inputs(scenes.moments, words)
+    >>> batches = acnn_tf.data.training_videos(
+    ...     scenes.moments, queries, scenes.features, model, batch_size=2
+    ... )
+    >>> inputs, targets = next(iter(batches.dataset))
+    >>> inputs["clip"].shape[0], inputs["query"].shape[0]
+    (2, 2)
     """
     if not 0 <= crop <= 1:
         raise ValueError(f"`crop` must be in [0, 1]. Received: {crop}")

@@ -41,8 +41,8 @@ def cut_video(
 
     Args:
         path: Video file, see `acnn_tf.data.open_video`.
-        start: Float: seconds.
-        end: Float: seconds.
+        start: Where the part starts, in seconds.
+        end: Where the part ends, in seconds.
         out: `.mp4` file, which is replaced if there is one.
 
     Returns:
@@ -50,7 +50,7 @@ def cut_video(
         may then be there. The pictures are.
 
     Raises:
-        VideoError: If it is no video, or has no frame there.
+        VideoError: If the file is no video, or has no frame in this part.
         WriteError: If the new file could not be written.
         ValueError: If the end is not behind the start.
 

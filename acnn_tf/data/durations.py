@@ -1,17 +1,41 @@
 """How long videos last, from a file or from their clips."""
 
+from __future__ import annotations
+
 import os
+import typing
+from collections.abc import Mapping
 
 from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import DataError
 from acnn_tf.files.text import read_numbers
 
+if typing.TYPE_CHECKING:
+    import numpy as np
 
-def read_durations(path):
-    """Reads how long videos last: dictionary from video id to seconds.
 
-    Of JSON `{video: seconds}`, or CSV with the columns `id` and `length`; a
-    `DataError` lists what is wrong in it.
+def read_durations(path: str | os.PathLike) -> dict[str, float]:
+    """Reads a file of the durations of videos.
+
+    Args:
+        path: JSON file `{video: seconds}`, or CSV file with the columns `id`
+            and `length`.
+
+    Returns:
+        Dictionary from video id to seconds.
+
+    Raises:
+        DataError: If the file is malformed. The message lists what is wrong.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.data.durations import read_durations
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    ...     _ = file.write('{"cat": 12.5}')
+    ...     file.flush()
+    ...     read_durations(file.name)
+    {'cat': 12.5}
     """
     problems = []
     seconds = read_numbers(path, problems)
@@ -20,22 +44,25 @@ def read_durations(path):
     return seconds
 
 
-def videos_path(path):
-    """Where `acnn_tf.data.extraction` says how long videos last.
+def videos_path(path: str | os.PathLike) -> str:
+    """The file in which `acnn_tf.data.extraction` writes durations.
 
-    It is a file beside that of their features, of several beside the first,
-    which `read_durations` reads.
+    It lies beside the file of features, or beside the first of several, and
+    `read_durations` reads it.
     """
     return f"{paths_of(path)[0]}.videos.csv"
 
 
-def known_seconds(features, path=None):
-    """How long videos last, as far as a file says it.
+def known_seconds(
+    features: Mapping[str, np.ndarray], path: str | os.PathLike | None = None
+) -> dict[str, float]:
+    """The durations of videos, as far as a file tells them.
 
     Args:
-        features: Clip features, perhaps with a `path`.
-        path: File, see `read_durations`. Default: the one beside the features,
-            if there is one, see `videos_path`.
+        features: Clip features. Their `path`, if they have one, says where the
+            file may be.
+        path: File that `read_durations` reads. Default: the file beside the
+            features, if it exists; see `videos_path`.
 
     Returns:
         Dictionary from video id to seconds.
@@ -46,20 +73,24 @@ def known_seconds(features, path=None):
     return {} if path is None else read_durations(path)
 
 
-def video_seconds(features, path=None):
-    """How long videos last.
+def video_seconds(
+    features: Mapping[str, np.ndarray], path: str | os.PathLike | None = None
+) -> dict[str, float]:
+    """The durations of all videos that have features.
 
     Args:
         features: Mapping from video id to `[T, D]` clip features, with
             `clip_seconds`, as `acnn_tf.data.open_features` returns it.
-        path: File, see `known_seconds`. A video that it leaves out lasts as
-            long as its clips, which are read for that.
+        path: JSON file `{video: seconds}`, or CSV file with the columns `id`
+            and `length`. Default: the file beside the features, if it exists.
+            A video that is not in the file lasts as long as its clips, which
+            are read to count them.
 
     Returns:
         Dictionary from video id to seconds.
 
     Raises:
-        DataError: If the file is malformed; lists what is wrong in it.
+        DataError: If the file is malformed. The message lists what is wrong.
 
     Example:
 

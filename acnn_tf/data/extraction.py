@@ -6,6 +6,8 @@ killed goes on with what is missing. Beside the features, `FEATURES.videos.csv`
 says of each video how long it is, what its file was, and what is wrong with it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import functools
@@ -18,7 +20,7 @@ import shutil
 import typing
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -260,7 +262,9 @@ def extract(
 
 
 @contextlib.contextmanager
-def extracting(videos, encoder, path):
+def extracting(
+    videos: Mapping[str, str], encoder: Encoder, path: str | os.PathLike
+) -> Iterator[Extraction]:
     """`extract` in parts: others may do what is in between.
 
     Yields an `Extraction`, whose `missing` videos become parts in its `folder`
@@ -290,7 +294,12 @@ class Extraction:
         problems: List of `Problem`, see `extract`; once all is done.
     """
 
-    def __init__(self, videos, encoder, path):
+    def __init__(
+        self,
+        videos: Mapping[str, str],
+        encoder: Encoder,
+        path: str | os.PathLike,
+    ):
         self.folder = f"{path}.parts"
         self.missing, self.problems = {}, []
         self._encoder_path = os.path.join(self.folder, "encoder.json")
@@ -333,7 +342,7 @@ class Extraction:
         if self.missing:
             self._begin()
 
-    def done(self):
+    def done(self) -> set[str]:
         """Set of the videos that are encoded by now."""
         there = set(os.listdir(self.folder))
         return {v for v in self._videos if file_name(v, ".npz") in there}
@@ -403,8 +412,13 @@ class Extraction:
 
 
 def encode_part(
-    folder, video_id, video, encoder, batch_size=None, progress=None
-):
+    folder: str,
+    video_id: str,
+    video: str,
+    encoder: Encoder,
+    batch_size: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> None:
     """Encodes a video into a part, unless it is there.
 
     A video that cannot be encoded makes a part that says why. The arguments are
@@ -485,7 +499,7 @@ class _Parts(Mapping):
         return len(self._videos)
 
 
-def file_state(path):
+def file_state(path: str | os.PathLike) -> list[int] | None:
     """What tells a file from a later one of its name, or `None`.
 
     Its size and when it was written: it is not read.

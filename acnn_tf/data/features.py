@@ -1,5 +1,7 @@
 """Features: video id -> clips `[T, D]`, or windows, from files of anybody."""
 
+from __future__ import annotations
+
 import collections
 import collections.abc
 import contextlib
@@ -7,12 +9,13 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from acnn_tf.data.datasets import DATASETS
 from acnn_tf.data.joined_features import JoinedFeatures
-from acnn_tf.data.windows import VideoWindows, clips_problem
+from acnn_tf.data.windows import VideoWindows, WindowGrid, clips_problem
 from acnn_tf.encoders import descriptions
 from acnn_tf.files.arrays import (
     Arrays,
@@ -44,11 +47,16 @@ _WINDOW = re.compile(r"(.+?)(?:\.avi)?_(\d{1,9})_(\d{1,9})", re.ASCII)
 _FRAME_RATE = DATASETS["tacos"].frame_rate
 
 
-def open_features(path, *, clip_seconds=None, reader="auto"):
+def open_features(
+    path: str | os.PathLike,
+    *,
+    clip_seconds: float | None = None,
+    reader: str = "auto",
+) -> ClipFeatures | WindowFeatures | JoinedFeatures:
     """Opens the clip features of many videos.
 
-    Nothing is read before it is asked for, save that TFRecord files are gone
-    through once.
+    Features are read when they are asked for. Only TFRecord files are read
+    through once when they are opened.
 
     Args:
         path: One of
@@ -56,33 +64,42 @@ def open_features(path, *, clip_seconds=None, reader="auto"):
               with one such dataset; root attributes `clip_seconds` and, if it
               is known what made the features, `encoder`.
             - folder of `VIDEO.npy`, with `clip_seconds.txt`, `encoder.json`.
-            - folder of `VIDEO.npz` or `VIDEO.pt`, likewise; `FOLDER:NAME` if
-              each holds several arrays. Or one such file of all videos. Of
-              `.pt`, what `torch.save` has written, nothing is run.
+            - folder of `VIDEO.npz` or `VIDEO.pt`, with the same two files;
+              `FOLDER:NAME` if each file holds several arrays. Or one such file
+              of all videos. A `.pt` is what `torch.save` has written; no code
+              in it is run.
             - `.tfrecord`, or a folder of them: see `TFRecordFiles`.
             - any of these with one `[D]` per window, `VIDEO_START_END`, in
               place of one `[T, D]` per video, or what `pack_windows` has
               made of them: see `WindowFeatures`.
-        clip_seconds: Float, seconds from one clip to the next; needed where
-            the file does not say. Of windows, seconds of a frame; default:
-            those of TACoS, 1 / 29.4.
-        reader: `"h5py"` or `"tfio"` (tensorflow-io, where its ops load), for
-            HDF5. Default `"auto"`: h5py.
+        clip_seconds: Seconds from one clip to the next. It is needed where the
+            file does not tell it. For features of windows it is the seconds of
+            a frame, by default those of TACoS, 1 / 29.4.
+        reader: What reads HDF5: `"h5py"`, or `"tfio"` (tensorflow-io, where
+            its operations load). Default: `"auto"`, which is h5py.
 
     Several paths, with commas between, are joined: `"clip.hdf5,slowfast"`.
 
     Returns:
-        `ClipFeatures`, `WindowFeatures` or `JoinedFeatures`.
+        `ClipFeatures`, `WindowFeatures` or `JoinedFeatures`: a mapping from
+        video id to features, to be closed, or used in a `with`.
 
     Raises:
         FeatureError: If the file is damaged or empty, or does not agree with
             `clip_seconds`.
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If the file does not exist.
 
     Example:
 
-    >>> with open_features("features.hdf5") as features:  # doctest: +SKIP
-    ...     clips = features["3MSZA"]
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import open_features, write_features
+    >>> path = tempfile.mkdtemp() + "/features.hdf5"
+    >>> clips = np.ones((3, 2), np.float32)
+    >>> write_features(path, {"3MSZA": clips}, clip_seconds=2.0)
+    >>> with open_features(path) as features:
+    ...     features["3MSZA"].shape, features.clip_seconds
+    ((3, 2), 2.0)
     """
     if clip_seconds is not None and not 0 < clip_seconds < float("inf"):
         raise ValueError(
@@ -119,7 +136,8 @@ class ClipFeatures(collections.abc.Mapping):
 
     Args:
         arrays: What `open_arrays` returns.
-        clip_seconds: See `open_features`.
+        clip_seconds: Seconds from one clip to the next, where the file does
+            not tell it.
 
     Attributes:
         path: Where the features lie.
@@ -127,9 +145,20 @@ class ClipFeatures(collections.abc.Mapping):
         encoder: What made the features, see `acnn_tf.encoders.descriptions`:
             a dictionary, or `None` if the file does not say.
         dim: D.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import open_features
+    >>> folder = tempfile.mkdtemp()
+    >>> np.save(folder + "/cat.npy", np.ones((3, 2), np.float32))
+    >>> features = open_features(folder, clip_seconds=2.0)
+    >>> list(features), features.dim
+    (['cat'], 2)
     """
 
-    def __init__(self, arrays, clip_seconds=None):
+    def __init__(self, arrays: Arrays, clip_seconds: float | None = None):
         self._arrays = arrays
         self._known = frozenset(arrays.names)
         self._dim = None
@@ -164,7 +193,7 @@ class ClipFeatures(collections.abc.Mapping):
                 )
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """D, as most of the first few videos have it."""
         if self._dim is None:
             dims = []
@@ -177,7 +206,7 @@ class ClipFeatures(collections.abc.Mapping):
             self._dim = collections.Counter(dims).most_common(1)[0][0]
         return self._dim
 
-    def __getitem__(self, video_id):
+    def __getitem__(self, video_id: str) -> np.ndarray:
         if video_id not in self._known:
             raise UnknownIdError(
                 f"{self.path} has no video {video_id!r} among its {len(self)}; "
@@ -190,7 +219,7 @@ class ClipFeatures(collections.abc.Mapping):
     def __contains__(self, video_id):
         return video_id in self._known
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._arrays.names)
 
     def __len__(self):
@@ -214,7 +243,11 @@ class ClipFeatures(collections.abc.Mapping):
                 "extract all of them alike",
             )
 
-    def problems(self, durations=None, grid=None):
+    def problems(
+        self,
+        durations: Mapping[str, float] | None = None,
+        grid: WindowGrid | None = None,
+    ) -> dict[str, Problem]:
         """Reads everything and returns all that is wrong with it.
 
         Args:
@@ -261,7 +294,7 @@ class ClipFeatures(collections.abc.Mapping):
                 problems[video_id] = error.problems[0]
         return problems
 
-    def save_manifest(self):
+    def save_manifest(self) -> str | None:
         """Writes a manifest of the files as they are, unless there is one.
 
         Returns:
@@ -274,7 +307,7 @@ class ClipFeatures(collections.abc.Mapping):
             return None
         return save_manifest(self.path, self._arrays.records())
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         self._arrays.close()
 
@@ -298,10 +331,22 @@ class WindowFeatures(ClipFeatures):
         clip_seconds: Seconds of a frame. Default: those of TACoS.
 
     Raises:
-        FeatureError: Lists the names that are none of windows.
+        FeatureError: If a name is not that of a window. The message lists such
+            names.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import open_features
+    >>> folder = tempfile.mkdtemp()
+    >>> np.save(folder + "/s13-d21_1_65.npy", np.ones(4, np.float32))
+    >>> features = open_features(folder)
+    >>> list(features), features["s13-d21"].frames.tolist()
+    (['s13-d21'], [[1, 65]])
     """
 
-    def __init__(self, arrays, clip_seconds=None):
+    def __init__(self, arrays: Arrays, clip_seconds: float | None = None):
         if arrays.clip_seconds is None and clip_seconds is None:
             clip_seconds = 1 / _FRAME_RATE
         super().__init__(arrays, clip_seconds)
@@ -329,7 +374,7 @@ class WindowFeatures(ClipFeatures):
             raise FeatureError(problems)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """D, as most of the first few windows have it."""
         if self._dim is None:
             dims = []
@@ -341,7 +386,7 @@ class WindowFeatures(ClipFeatures):
             self._dim = collections.Counter(dims).most_common(1)[0][0]
         return self._dim
 
-    def __getitem__(self, video_id):
+    def __getitem__(self, video_id: str) -> VideoWindows:
         if video_id not in self._videos:
             raise UnknownIdError(
                 f"{self.path} has no window of video {video_id!r}; extract "
@@ -372,13 +417,13 @@ class WindowFeatures(ClipFeatures):
     def __contains__(self, video_id):
         return video_id in self._videos
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._videos)
 
     def __len__(self):
         return len(self._videos)
 
-    def windows(self):
+    def windows(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yields `(name, vector)` of all windows, as float32 `[D]`.
 
         Names are `VIDEO_START_END`, by video, and by name within it.
@@ -387,7 +432,11 @@ class WindowFeatures(ClipFeatures):
             for (start, end), name in windows.items():
                 yield f"{video_id}_{start}_{end}", self._vector(name)
 
-    def problems(self, durations=None, grid=None):
+    def problems(
+        self,
+        durations: Mapping[str, float] | None = None,
+        grid: WindowGrid | None = None,
+    ) -> dict[str, Problem]:
         """Reads everything and returns what is wrong, by video id.
 
         See `ClipFeatures.problems`. Of each video it is the first.
@@ -425,20 +474,24 @@ class WindowFeatures(ClipFeatures):
         return {video_id: Problem(self.path, None, message, dropped=False)}
 
 
-def pack_windows(features, path, progress=None):
+def pack_windows(
+    features: WindowFeatures,
+    path: str | os.PathLike,
+    progress: Callable[[float, int], None] | None = None,
+) -> None:
     """Writes features of windows in one file, which is opened at once.
 
-    Of its windows, 161,396 of TACoS, only those are read that are asked for.
+    Only the windows that are asked for are then read. TACoS has 161,396.
 
     Args:
         features: `WindowFeatures`.
-        path: Folder that is not there yet. `open_features` reads it.
-        progress: Function that is called with the share and the number of
-            windows that are done.
+        path: Folder that does not exist yet. `open_features` reads it.
+        progress: Function that is called with the share and the number of the
+            windows that are written.
 
     Raises:
-        FeatureError: If a window cannot be used; the folder is not made.
-        WriteError: If it could not be written, as on a full disk.
+        FeatureError: If a window cannot be used. The folder is then not made.
+        WriteError: If the folder could not be written, as on a full disk.
 
     Example:
 
@@ -476,26 +529,31 @@ def pack_windows(features, path, progress=None):
         )
 
 
-def write_features(path, features, clip_seconds, encoder=None):
+def write_features(
+    path: str | os.PathLike,
+    features: Mapping[str, np.ndarray],
+    clip_seconds: float,
+    encoder: dict | None = None,
+) -> None:
     """Writes features in a form that `open_features` reads.
 
-    What is there before stays until the new file is complete, which gets a
-    manifest, see `acnn_tf.files.manifests`.
+    An older file stays until the new one is complete. The new file gets a
+    manifest; see `acnn_tf.files.manifests`.
 
     Args:
-        path: `.hdf5`, `.h5` or `.tfrecord` file, or, without such a suffix, a
-            folder of `.npy` files that is not there yet.
+        path: `.hdf5`, `.h5` or `.tfrecord` file. Without such a suffix it is a
+            folder of `.npy` files, which must not exist yet.
         features: Mapping from video id to floats `[T, D]`. HDF5 and `.npy`
             keep their dtype, TFRecord is float32.
-        clip_seconds: Float, seconds from one clip to the next.
-        encoder: What made the features, a dictionary: `Encoder.description`.
-            Models, indexes and servables that are made of the features then
-            know, and refuse those that were made otherwise.
+        clip_seconds: Seconds from one clip to the next.
+        encoder: What made the features: `Encoder.description`. Models, indexes
+            and servables that are made with these features keep it, and refuse
+            features that another encoder made.
 
     Raises:
         FeatureError: If the features are not what `ClipFeatures` takes, or not
             as wide as `encoder` says.
-        WriteError: If they could not be written, as on a full disk.
+        WriteError: If the file could not be written, as on a full disk.
 
     Example:
 

@@ -1,7 +1,11 @@
 """Checks and counts of a dataset before training, and its files' manifests."""
 
+from __future__ import annotations
+
 import functools
 import os
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,11 +16,19 @@ from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import Problem
 from acnn_tf.files.text import read_numbers
 
+if typing.TYPE_CHECKING:
+    from acnn_tf.data.annotations import Moment
+    from acnn_tf.data.features import ClipFeatures
+
 # That lengths of windows are suggested by: those are as good as all.
 _MOST_QUERIES = 2000
 
 
-def with_usable_features(moments, features, grid=None):
+def with_usable_features(
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
+    grid: WindowGrid | None = None,
+) -> tuple[list[Moment], list[Problem]]:
     """Keeps the moments whose videos have features that can be used.
 
     Those of windows should have all windows of the `WindowGrid`, if one is
@@ -45,7 +57,9 @@ def with_usable_features(moments, features, grid=None):
     return usable, problems
 
 
-def count_pairs(moments, grid, **thresholds):
+def count_pairs(
+    moments: Sequence[Moment], grid: WindowGrid, **thresholds: float
+) -> dict[str, int]:
     """Counts windows, and the pairs that they make with sentences.
 
     A window makes a pair with each sentence whose moment it shows, by the
@@ -63,7 +77,7 @@ def count_pairs(moments, grid, **thresholds):
     return counts
 
 
-def best_ious(moments, grid):
+def best_ious(moments: Sequence[Moment], grid: WindowGrid) -> np.ndarray:
     """IoU of each query's moment with the window that fits it best.
 
     A share of them above 0.7 is the R@1, IoU=0.7 that no ranking of these
@@ -92,7 +106,9 @@ def best_ious(moments, grid):
     )
 
 
-def suggest_lengths(moments, overlap=WindowGrid.overlap):
+def suggest_lengths(
+    moments: Sequence[Moment], overlap: float = WindowGrid.overlap
+) -> tuple[float, ...]:
     """Lengths of windows that fit the moments of a training split.
 
     Of lengths from the shortest to the longest moments, each a quarter longer
@@ -132,7 +148,13 @@ def suggest_lengths(moments, overlap=WindowGrid.overlap):
         best = np.maximum(best, ious[means.argmax()])
 
 
-def save_manifests(moments, problems, paths, features=None, skip_bad=False):
+def save_manifests(
+    moments: Sequence[Moment],
+    problems: Sequence[Problem],
+    paths: Iterable[str | os.PathLike | None],
+    features: ClipFeatures | None = None,
+    skip_bad: bool = False,
+) -> list[str]:
     """Writes a manifest beside each file in which nothing is wrong.
 
     A manifest holds the file's digest, by which damage to it is told later.

@@ -1,10 +1,11 @@
 """Clip features of several encoders, joined clip by clip."""
 
 import collections.abc
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from acnn_tf.data.windows import VideoWindows
+from acnn_tf.data.windows import VideoWindows, WindowGrid
 from acnn_tf.files.problems import FeatureError, Problem, fail
 
 # A clip without length stays without.
@@ -32,7 +33,7 @@ class JoinedFeatures(collections.abc.Mapping):
             in place of clips.
     """
 
-    def __init__(self, sources):
+    def __init__(self, sources: Sequence[Mapping[str, np.ndarray]]):
         self._sources = list(sources)
         self.path = ",".join(str(source.path) for source in self._sources)
         first = self._sources[0]
@@ -60,11 +61,11 @@ class JoinedFeatures(collections.abc.Mapping):
         ]
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """D, as the first videos have it."""
         return sum(source.dim for source in self._sources)
 
-    def __getitem__(self, video_id):
+    def __getitem__(self, video_id: str) -> np.ndarray:
         parts = [source[video_id] for source in self._sources]
         lengths = [len(part) for part in parts]
         shortest = min(lengths)
@@ -83,13 +84,17 @@ class JoinedFeatures(collections.abc.Mapping):
     def __contains__(self, video_id):
         return all(video_id in source for source in self._sources)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._videos)
 
     def __len__(self):
         return len(self._videos)
 
-    def problems(self, durations=None, grid=None):
+    def problems(
+        self,
+        durations: Mapping[str, float] | None = None,
+        grid: WindowGrid | None = None,
+    ) -> dict[str, Problem]:
         """See `ClipFeatures.problems`: those of all sources, by video id."""
         problems = {}
         for source in self._sources:
@@ -114,12 +119,12 @@ class JoinedFeatures(collections.abc.Mapping):
                     )
         return problems
 
-    def save_manifest(self):
+    def save_manifest(self) -> str | None:
         """Writes those of the sources; see `ClipFeatures.save_manifest`."""
         written = [source.save_manifest() for source in self._sources]
         return next(filter(None, written), None)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the files."""
         for source in self._sources:
             source.close()

@@ -8,11 +8,15 @@ import atexit
 import functools
 import threading
 import time
+from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from acnn_tf import segments as segments_lib
+from acnn_tf.data.annotations import Moment
 from acnn_tf.data.batches import (
     Batches,
     check_examples,
@@ -30,21 +34,21 @@ from acnn_tf.data.windows import (
 
 
 def training_pairs(
-    moments,
-    queries,
-    features,
-    model,
+    moments: Sequence[Moment],
+    queries: ArrayLike,
+    features: Mapping[str, np.ndarray],
+    model: keras.Model,
     *,
-    batch_size=64,
-    min_iou=0.5,
-    max_niol=0.15,
-    video_negatives=0,
-    negative_iou=0.3,
-    videos_in_memory=None,
-    shuffle=True,
-    seed=0,
-    first_epoch=0,
-):
+    batch_size: int = 64,
+    min_iou: float = 0.5,
+    max_niol: float = 0.15,
+    video_negatives: int = 0,
+    negative_iou: float = 0.3,
+    videos_in_memory: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    first_epoch: int = 0,
+) -> Batches:
     """Every sentence with every window that shows its moment, without end.
 
     Windows are pooled into a table, each one that occurs once, and batches
@@ -52,14 +56,17 @@ def training_pairs(
     and again for some of them, while the batches of those before are used.
 
     Args:
-        moments: List of `Moment`. Where they hold frames and the grid of the
-            model has a frame rate, windows are paired in frames.
+        moments: The moments to learn. Where they hold frames and the grid of
+            the model has a frame rate, windows are paired in frames.
         queries: What `model.encode_queries` takes, a row for each moment.
         features: Mapping from video id to `[T, D]` clip features.
-        model: As for `training_videos`.
-        batch_size: Pairs in a batch; the last of an epoch may be smaller.
-        min_iou: See `pair_windows`.
-        max_niol: See `pair_windows`.
+        model: The model to train. Its `grid`, `context_size`, `clip_seconds`
+            and `offset_unit` decide the windows and the targets.
+        batch_size: Pairs in a batch. The last batch of an epoch may be smaller.
+        min_iou: A window shows a moment only if their IoU is above this; see
+            `acnn_tf.data.pair_windows`.
+        max_niol: A window shows a moment only if less than this share of the
+            window lies outside the moment.
         video_negatives: Windows of the same video that each pair carries as
             negatives, drawn anew each epoch from those below `negative_iou`;
             a video that has none repeats the pair's own window, with its IoU.
@@ -79,6 +86,24 @@ def training_pairs(
 
     Raises:
         ValueError: If no window shows any moment.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> scenes = acnn_tf.data.make_scenes(num_videos=1)
+    >>> words = acnn_tf.data.Vocabulary.from_sentences(
+    ...     moment.query for moment in scenes.moments
+    ... ).words
+    >>> model = acnn_tf.models.ACNN(
+    ...     vocabulary=words, clip_seconds=scenes.clip_seconds
+    ... )
+    >>> queries = acnn_tf.data.query_inputs(scenes.moments, words)
+    >>> batches = acnn_tf.data.training_pairs(
+    ...     scenes.moments, queries, scenes.features, model, batch_size=2
+    ... )
+    >>> inputs, targets = next(iter(batches.dataset))
+    >>> inputs["window"].shape[0], inputs["window"].shape[-1]
+    (2, 130)
 
     Reference: paper, section 4.1.
     """

@@ -11,24 +11,33 @@ of them can be scored here, and ours elsewhere. That is why the keys are `qid`
 and `vid`, where everything else here says `query_id` and `video_id`.
 """
 
+from __future__ import annotations
+
 import json
 import os
+import typing
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf.files.atomic import replacing
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import is_number, parse_json, text_lines
 
+if typing.TYPE_CHECKING:
+    from acnn_tf.data.annotations import Moment
+
 
 class Predictions(list):
-    """For each of some queries `float64 [N, 3]`: start, end, score.
+    """A list with the predictions for each query: start, end, score.
 
     Args:
-        windows: Iterable of these.
+        windows: The predictions for each query, `float64 [N, 3]`: start and
+            end in seconds, and score.
         saliency: For each query `float64 [C]`, a score for each two seconds
-            of its video, or `None` where there are none; or `None` if no query
-            has any.
+            of its video, or `None` where the query has none. `None` in place
+            of the list if no query has any.
 
     Example:
 
@@ -37,19 +46,38 @@ class Predictions(list):
     (1, [[0.1, 0.7]])
     """
 
-    def __init__(self, windows=(), saliency=None):
+    def __init__(
+        self,
+        windows: Iterable[ArrayLike] = (),
+        saliency: Sequence[ArrayLike | None] | None = None,
+    ):
         super().__init__(windows)
         self.saliency = saliency
 
 
-def write_predictions(path, moments, predictions):
+def write_predictions(
+    path: str | os.PathLike,
+    moments: Sequence[Moment],
+    predictions: Sequence[ArrayLike],
+) -> None:
     """Writes the predictions for `moments`.
 
     Args:
-        path: File to write; replaced only once the new one is complete.
-        moments: List of `Moment`.
+        path: The file to write. An older file is replaced only when the new
+            one is complete.
+        moments: The moments whose queries were searched for.
         predictions: For each moment `[N, 3]`: start, end, score. The saliency
             of `Predictions` is written, too.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.data import Moment, write_predictions
+    >>> path = tempfile.mkdtemp() + "/predictions.jsonl"
+    >>> moment = Moment("7", "a man runs", "v1", 30.0, ((3.0, 9.0),))
+    >>> write_predictions(path, [moment], [[[3.2, 9.0, 0.91]]])
+    >>> print(open(path).read(), end="")
+    {"qid": "7", "query": "a man runs", "vid": "v1", ...
     """
     saliency = getattr(predictions, "saliency", None)
     saliency = saliency or [None] * len(predictions)
@@ -69,25 +97,30 @@ def write_predictions(path, moments, predictions):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def read_predictions(path, moments, allow_missing=False):
+def read_predictions(
+    path: str | os.PathLike,
+    moments: Sequence[Moment],
+    allow_missing: bool = False,
+) -> Predictions:
     """Reads predictions for `moments`, from this package or any other.
 
     Args:
-        path: File to read.
-        moments: List of `Moment`, each with a query id of its own.
-        allow_missing: Bool: give queries that the file leaves out an empty
-            list, in place of raising.
+        path: The file to read.
+        moments: The moments, each with a query id of its own.
+        allow_missing: Whether the file may leave queries out. Such a query
+            gets an empty list; otherwise it is an error.
 
     Returns:
-        `Predictions`: for each moment `float64 [N, 3]`, start, end, score, in
+        `Predictions`: for each moment `float64 [N, 3]`: start, end, score, in
         the order of the file.
 
     Raises:
-        DataError: Lists every line that is malformed, not UTF-8, repeated, of
-            a query or video that the annotations do not have, or has a window
-            that is not finite or ends before it starts, or saliency that is
-            not finite; or the queries without predictions.
-        ValueError: If two moments have one query id.
+        DataError: If a line is malformed, is not UTF-8, is repeated, or is
+            about a query or a video that the annotations do not have; if a
+            window is not finite or ends before it starts; if saliency is not
+            finite; if queries have no predictions. The message lists all such
+            lines or queries.
+        ValueError: If two moments have the same query id.
 
     Example:
 

@@ -1,5 +1,7 @@
 """Sentences -> words, words -> ids; word vectors and sentence vectors."""
 
+from __future__ import annotations
+
 import codecs
 import collections
 import os
@@ -7,6 +9,7 @@ import re
 import typing
 import unicodedata
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +21,10 @@ from acnn_tf.files.names import paths_of
 from acnn_tf.files.problems import FeatureError, Problem, UnknownIdError
 from acnn_tf.files.text import normalize
 
+if typing.TYPE_CHECKING:
+    from acnn_tf.data.annotations import Moment
+    from acnn_tf.encoders import Encoder
+
 PADDING, UNKNOWN = 0, 1
 _FIRST_WORD = 2
 # Of a file of word vectors: one of another kind has as many as lines.
@@ -27,7 +34,7 @@ _MOST_PROBLEMS = 1000
 CONTROLS = r"[\p{Cc}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 
 
-def tokenize(sentences):
+def tokenize(sentences: tf.Tensor | Sequence[str]) -> tf.RaggedTensor:
     """Splits sentences into words, in lower case.
 
     "'s" is a word of its own, as in GloVe; other apostrophes are left out
@@ -74,7 +81,7 @@ class Vocabulary:
     [[2, 3, 4], [2, 1, 0]]
     """
 
-    def __init__(self, words):
+    def __init__(self, words: Iterable[str]):
         self.words = list_of_strings(words, "words")
         self._ids = {
             word: number
@@ -88,7 +95,9 @@ class Vocabulary:
             )
 
     @classmethod
-    def from_sentences(cls, sentences, min_count=1):
+    def from_sentences(
+        cls, sentences: Iterable[str], min_count: int = 1
+    ) -> Vocabulary:
         """The words of `sentences`, the most frequent first, then by alphabet.
 
         Args:
@@ -105,14 +114,15 @@ class Vocabulary:
         """Number of ids, with those of padding and of unknown words."""
         return len(self.words) + _FIRST_WORD
 
-    def encode(self, sentences):
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
         """Ids of the words of each sentence.
 
         Args:
             sentences: List of strings, `[Q]`.
 
         Raises:
-            ValueError: If it is no list, or `normalize` refuses a sentence.
+            ValueError: If `sentences` is no list of strings, or `normalize`
+            refuses a sentence.
 
         Returns:
             `int32 [Q, L]`, padded with 0 to the longest; `[1]` for a sentence
@@ -120,7 +130,7 @@ class Vocabulary:
         """
         return self.read(sentences).queries
 
-    def read(self, sentences):
+    def read(self, sentences: Sequence[str]) -> ReadSentences:
         """The ids of sentences, and which of their words have none.
 
         Args:
@@ -167,7 +177,7 @@ class ReadSentences(typing.NamedTuple):
     is_known: list
 
 
-def list_of_strings(values, name):
+def list_of_strings(values: Iterable[str], name: str) -> list[str]:
     """The values as a list; a lone string is none, though it has letters.
 
     Raises:
@@ -185,7 +195,7 @@ def list_of_strings(values, name):
     return values
 
 
-def encode(sentences, encoder):
+def encode(sentences: Sequence[str], encoder: Encoder) -> ReadSentences:
     """Sentences as vectors of an encoder: `Vocabulary.read` without words.
 
     Args:
@@ -228,13 +238,18 @@ def _normalized(row, sentence):
         raise ValueError(f"`sentences`, row {row}: {error}") from None
 
 
-def query_inputs(moments, vocabulary=None, vectors=None):
+def query_inputs(
+    moments: Sequence[Moment],
+    vocabulary: Sequence[str] | None = None,
+    vectors: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
     """What a model's `encode_queries` takes, a row for each moment.
 
     Args:
-        moments: List of `Moment`.
-        vocabulary: List of the model's words, for a model that has them.
-        vectors: Mapping from query id to `[E]`, for one that has not.
+        moments: The moments whose queries are meant.
+        vocabulary: The model's words, for a model that has a vocabulary.
+        vectors: Mapping from query id to `[E]`, for a model that takes
+            vectors of sentences.
 
     Returns:
         `int32 [Q, L]` word ids or `float32 [Q, E]` sentence vectors.
@@ -256,28 +271,33 @@ def query_inputs(moments, vocabulary=None, vectors=None):
     return np.stack([vectors[moment.query_id] for moment in moments])
 
 
-def read_glove(path, words=None, max_words=None):
+def read_glove(
+    path: str | os.PathLike,
+    words: Iterable[str] | None = None,
+    max_words: int | None = None,
+) -> tuple[list[str], np.ndarray]:
     r"""Reads word vectors from a text file, a word and its numbers a line.
 
-    Words are written in one way (Unicode NFC), as `normalize` writes those of
-    sentences. Of two lines whose words then are one, the first counts.
+    Words are brought to one form (Unicode NFC), as `normalize` does with
+    sentences. If two lines then have the same word, the first one counts.
 
     Args:
         path: File as GloVe publishes them, UTF-8; a first line with the
             numbers of words and of columns, as word2vec and fastText write
             it, is left out, and so are blank lines.
-        words: Take only these words (default: all).
-        max_words: Take only so many, from the top of the file.
+        words: The words to take. Default: all words.
+        max_words: The most words to take, from the top of the file.
 
     Returns:
         `(words, vectors)`: list of the N words that were found, in the order
         of the file, and `float32 [N, D]`.
 
     Raises:
-        FeatureError: Lists the lines, up to 1,000, that are not UTF-8, repeat
-            a word, or do not hold as many finite numbers as the first one; or
-            if the file has none of `words`, or is not as its manifest says.
-            Lines of words that were not asked for are not read through.
+        FeatureError: If a line is not UTF-8, repeats a word, or does not hold
+            as many finite numbers as the first line; the message lists up to
+            1,000 such lines. Also if the file has none of `words`, or is not
+            as its manifest says. Lines of words that were not asked for are
+            not checked.
 
     Example:
 
@@ -427,7 +447,7 @@ class SentenceVectors:
         FeatureError: If two files have the same name.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
         self._known = {}  # name -> the arrays that it is in
         for one in paths_of(path):
@@ -442,7 +462,7 @@ class SentenceVectors:
                 self._known[name] = arrays
         self.dim = self._read(next(iter(self._known))).shape[1]
 
-    def __getitem__(self, query_id):
+    def __getitem__(self, query_id: str) -> np.ndarray:
         name, row = str(query_id), "0"
         if name not in self._known:
             name, _, row = name.rpartition("_")
@@ -476,37 +496,50 @@ class SentenceVectors:
             )
         return np.atleast_2d(vectors)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the files."""
         for arrays in set(self._known.values()):
             arrays.close()
 
 
-def read_sentence_vectors(path):
+def read_sentence_vectors(path: str | os.PathLike) -> SentenceVectors:
     """Opens a file of sentence vectors, such as Skip-thoughts.
 
     Args:
-        path: See `SentenceVectors`.
+        path: `.hdf5` or `.h5` file, folder of `.npy` files, or pickle; see
+            `SentenceVectors`.
 
     Returns:
-        `SentenceVectors`.
+        `SentenceVectors`: a mapping from query id to float32 `[E]`.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import read_sentence_vectors
+    >>> folder = tempfile.mkdtemp()
+    >>> np.save(folder + "/query7.npy", np.array([0.5, 1.0], np.float32))
+    >>> read_sentence_vectors(folder)["query7"].tolist()
+    [0.5, 1.0]
     """
     return SentenceVectors(path)
 
 
-def write_sentence_vectors(path, vectors):
+def write_sentence_vectors(
+    path: str | os.PathLike, vectors: Mapping[str, np.ndarray]
+) -> None:
     """Writes sentence vectors in a form that `read_sentence_vectors` reads.
 
-    What is there before stays until the new file is complete, which gets a
-    manifest, see `acnn_tf.files.manifests`.
+    An older file stays until the new one is complete. The new file gets a
+    manifest; see `acnn_tf.files.manifests`.
 
     Args:
         path: `.hdf5` or `.h5` file.
-        vectors: Mapping from the names of `SentenceVectors` to floats `[E]` or
-            `[N, E]`, which keep their dtype.
+        vectors: Mapping from the names that `SentenceVectors` explains to
+            floats `[E]` or `[N, E]`, which keep their dtype.
 
     Raises:
-        WriteError: If it could not be written, as on a full disk.
+        WriteError: If the file could not be written, as on a full disk.
 
     Example:
 

@@ -1,8 +1,16 @@
 """The sound of a part of a video, in step with its pictures."""
 
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+
 import numpy as np
 
-from acnn_tf.data.video import FAR, MAX_STEP_BACK, opened, packets
+from acnn_tf.data.video import FAR, MAX_STEP_BACK, Video, opened, packets
+
+if typing.TYPE_CHECKING:
+    import av
 
 # Seconds by which the times of a file may be off: some round them to 1 ms.
 _JITTER = 0.02
@@ -13,16 +21,18 @@ _BEFORE = 1
 _USUAL_RATE = 48_000
 
 
-def sound_between(video, start, end, notes):
+def sound_between(
+    video: Video, start: float, end: float, notes: list[str]
+) -> Iterator[av.AudioFrame]:
     """Reads the sound from one time to another, exact to the sample.
 
     Where the file has none, there is silence.
 
     Args:
         video: `acnn_tf.data.video.Video`.
-        start: Number: seconds from the video's first frame.
-        end: Number: likewise.
-        notes: List of strings, to which is added what is wrong.
+        start: Where the sound starts, in seconds from the first frame.
+        end: Where the sound ends, in seconds from the first frame.
+        notes: A list to which problems with the sound are added, as text.
 
     Returns:
         Iterator over `av.AudioFrame`, of one or two channels of floats, with

@@ -153,7 +153,7 @@ def _video_ids(num_videos, split, seed):
     return [f"scene_{first + number:06d}" for number in range(num_videos)]
 
 
-def write(scenes: Scenes, folder, split: str) -> None:
+def write(scenes: Scenes, folder: str | os.PathLike, split: str) -> None:
     """Writes `{split}.jsonl` and `features_{split}.hdf5` into `folder`.
 
     They show what a data set of one's own should look like; the first has its
@@ -171,7 +171,11 @@ def write(scenes: Scenes, folder, split: str) -> None:
 
 
 def write_videos(
-    folder, num_videos: int = 200, *, split: str = "train", seed: int = 0
+    folder: str | os.PathLike,
+    num_videos: int = 200,
+    *,
+    split: str = "train",
+    seed: int = 0,
 ) -> list[Moment]:
     """Writes the videos of `make_scenes` as files, `ID.mp4` in H.264.
 
@@ -179,13 +183,13 @@ def write_videos(
     first of all, takes nothing from what is to be seen.
 
     Args:
-        folder: Where they go.
-        num_videos: See `make_scenes`.
-        split: Likewise.
-        seed: Likewise.
+        folder: Folder to which the videos are written.
+        num_videos: How many videos, at most `VIDEOS_IN_SPLIT`.
+        split: `"train"`, `"val"` or `"test"`.
+        seed: Seed of the videos, not negative.
 
     Returns:
-        List of `Moment`: their sentences.
+        The moments of the videos, with their sentences.
 
     Raises:
         ImportError: If PyAV is not installed.

@@ -5,6 +5,8 @@ FFmpeg reads them, through PyAV: `pip install 'acnn_tf[video]'`. Sound is for
 frames.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import itertools
@@ -13,12 +15,16 @@ import operator
 import os
 import re
 import stat
+import typing
 from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 
 from acnn_tf.files.problems import DataError, Problem, fail
+
+if typing.TYPE_CHECKING:
+    import av
 
 # 8192 x 8192: 200 MB as RGB. No camera's video has more.
 MAX_PIXELS = 2**26
@@ -383,7 +389,9 @@ def open_video(path: str | os.PathLike) -> Video:
 
 
 @contextlib.contextmanager
-def opened(path, threads, kind="video"):
+def opened(
+    path: str, threads: int, kind: str = "video"
+) -> Iterator[tuple[av.container.InputContainer, av.stream.Stream | None]]:
     """Opens a file's container and the stream of its pictures, or its sound.
 
     The stream of sound, `kind="audio"`, is `None` where there is none.
@@ -503,7 +511,9 @@ def _first_frame(path, container, stream):
     )
 
 
-def packets(container, stream):
+def packets(
+    container: av.container.InputContainer, stream: av.stream.Stream
+) -> Iterator[av.Packet | None]:
     """Reads packets. A file that breaks off ends there.
 
     The last one, empty or `None`, asks the decoder for what it still holds.

@@ -1,13 +1,25 @@
 """Sliding windows over a video, and which of them answer which moment."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf import encoders
 from acnn_tf import segments as segments_lib
 from acnn_tf.files.problems import UnknownIdError
+
+if typing.TYPE_CHECKING:
+    import os
+
+    import keras
+
+    from acnn_tf.data.annotations import Moment
 
 # Windows of a video: a whole day has half a million of the default lengths.
 MAX_WINDOWS = 2**22
@@ -110,17 +122,25 @@ class WindowGrid:
             self, "dilation", self.dilation or round(1 / (1 - self.overlap))
         )
 
-    def frames(self, num_frames):
+    def frames(self, num_frames: int) -> np.ndarray:
         """Windows of a video of `num_frames` frames, in frames from 1.
 
         Args:
-            num_frames: Int.
+            num_frames: Number of frames of the video.
 
         Returns:
-            `int64 [W, 2]`, half-open, by length and then by start.
+            `int64 [W, 2]`: the first frame of each window and the frame after
+            its last one, ordered by length and then by start.
 
         Raises:
-            ValueError: If the lengths are seconds.
+            ValueError: If the lengths of the grid are in seconds.
+
+        Example:
+
+        >>> from acnn_tf.data import WindowGrid
+        >>> grid = WindowGrid(lengths=(64,), overlap=0.5, frame_rate=29.4)
+        >>> grid.frames(130).tolist()
+        [[1, 65], [33, 97], [65, 129]]
         """
         if self.frame_rate is None:
             raise ValueError(
@@ -138,14 +158,14 @@ class WindowGrid:
             return np.array([[1, num_frames + 1]], np.int64)
         return windows
 
-    def windows(self, duration):
+    def windows(self, duration: float) -> np.ndarray:
         """Windows of a video that lasts `duration` seconds.
 
         Args:
-            duration: Float, seconds.
+            duration: Duration of the video in seconds.
 
         Returns:
-            `float64 [W, 2]` in seconds, by length and then by start.
+            `float64 [W, 2]` in seconds, ordered by length and then by start.
         """
         if not 0 < duration < math.inf:
             raise ValueError(
@@ -180,7 +200,12 @@ class WindowGrid:
             return np.array([[0.0, duration]])
         return np.concatenate(parts)
 
-    def contexts(self, windows, size, is_there=None):
+    def contexts(
+        self,
+        windows: ArrayLike,
+        size: int,
+        is_there: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Windows around each window, by `dilation` or `context_length`.
 
         Args:
@@ -272,7 +297,14 @@ class VideoWindows:
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, video_id, frames, read, dim, path="these features"):
+    def __init__(
+        self,
+        video_id: str,
+        frames: ArrayLike,
+        read: Callable[[np.ndarray], np.ndarray],
+        dim: int,
+        path: str = "these features",
+    ):
         self.frames = np.asarray(frames, np.int64)
         self.shape = int(self.frames[:, 1].max()) - 1, dim
         self._video_id, self._read, self._path = video_id, read, path
@@ -292,11 +324,11 @@ class VideoWindows:
             dtype or self.dtype, copy=False
         )
 
-    def has(self, segments, clip_seconds):
+    def has(self, segments: ArrayLike, clip_seconds: float) -> np.ndarray:
         """Whether there is a window of each segment `[..., 2]`, in seconds."""
         return self._rows(_frames_of(segments, clip_seconds)) >= 0
 
-    def rows(self, segments, clip_seconds):
+    def rows(self, segments: ArrayLike, clip_seconds: float) -> np.ndarray:
         """The rows of segments `[..., 2]`, in seconds; -1 without length.
 
         The authors of TACoS make no window that ends with the last frame of
@@ -330,7 +362,7 @@ class VideoWindows:
             )
         return rows
 
-    def pool(self, segments, clip_seconds):
+    def pool(self, segments: ArrayLike, clip_seconds: float) -> np.ndarray:
         """What `pool_clips` makes of clips; `rows` says what it raises."""
         rows = self.rows(segments, clip_seconds)
         pooled = np.zeros((*rows.shape, self.shape[1]), np.float32)
@@ -356,16 +388,23 @@ def _frames_of(segments, clip_seconds):
     return np.rint(np.asarray(segments) / clip_seconds).astype(np.int64)
 
 
-def contexts_of(model, windows, duration, clips=None, grid=None):
+def contexts_of(
+    model: keras.Model,
+    windows: ArrayLike,
+    duration: float,
+    clips: np.ndarray | VideoWindows | None = None,
+    grid: WindowGrid | None = None,
+) -> np.ndarray:
     """The context windows of a model, as far as a video has them.
 
     Args:
-        model: Its `grid`, `context_size` and `clip_seconds` count.
-        windows: `[W, 2]` seconds, windows of one video.
-        duration: Float, its seconds.
-        clips: `[T, D]`, or `VideoWindows`, of which those count that are
-            there. They are not read, nor needed without a `context_length`.
-        grid: `WindowGrid` of the windows, if not `model.grid`.
+        model: The model. Its `grid`, `context_size` and `clip_seconds` are
+            used.
+        windows: `[W, 2]` in seconds, windows of one video.
+        duration: Duration of the video in seconds.
+        clips: `[T, D]`, or `VideoWindows`, which have only some windows. They
+            are not read. They are needed only with a `context_length`.
+        grid: The grid of the windows, if it is not `model.grid`.
 
     Returns:
         `[W, context_size, 2]` seconds, see `WindowGrid.contexts`.
@@ -382,7 +421,7 @@ def contexts_of(model, windows, duration, clips=None, grid=None):
     return grid.contexts(windows, model.context_size, is_there)
 
 
-def odd_size(context_size):
+def odd_size(context_size: int) -> int:
     """The number of context windows, itself included, if it can be one."""
     if context_size < 1 or context_size % 2 == 0:
         raise ValueError(
@@ -391,7 +430,12 @@ def odd_size(context_size):
     return context_size
 
 
-def pair_windows(windows, moments, min_iou=0.5, max_niol=0.15):
+def pair_windows(
+    windows: ArrayLike,
+    moments: ArrayLike,
+    min_iou: float = 0.5,
+    max_niol: float = 0.15,
+) -> tuple[np.ndarray, np.ndarray]:
     """Pairs every window with the moment that it shows, if any.
 
     A window shows a moment if their IoU is above `min_iou` and less than
@@ -401,8 +445,10 @@ def pair_windows(windows, moments, min_iou=0.5, max_niol=0.15):
     Args:
         windows: `[W, 2]`, in any unit.
         moments: `[M, 2]`, in the same unit, each moment once.
-        min_iou: Float; the boundary itself does not pair.
-        max_niol: Float; the boundary itself does not pair.
+        min_iou: IoU above which a window and a moment make a pair. An IoU of
+            exactly this makes none.
+        max_niol: Share of the window outside the moment, below which they make
+            a pair. A share of exactly this makes none.
 
     Returns:
         `(window_index, moment_index)`, each `int64 [P]`, by window.
@@ -426,7 +472,9 @@ def pair_windows(windows, moments, min_iou=0.5, max_niol=0.15):
     return window_index, moment_index[window_index]
 
 
-def video_pairs(moments, grid, **thresholds):
+def video_pairs(
+    moments: Sequence[Moment], grid: WindowGrid, **thresholds: float
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Windows of each video, and the pairs that they make with moments.
 
     A window shows one annotated interval at most, and makes a pair with every
@@ -479,7 +527,9 @@ def _intervals(moment, grid):
     ]
 
 
-def clips_problem(video_id, num_clips, clip_seconds, duration):
+def clips_problem(
+    video_id: str, num_clips: int, clip_seconds: float, duration: float
+) -> tuple[str | None, bool]:
     """How the clips of a video and its duration disagree.
 
     Decoders round: a difference of less than a clip is none, and one of two
@@ -514,20 +564,26 @@ def clips_problem(video_id, num_clips, clip_seconds, duration):
     return message, difference <= near
 
 
-def check_features(model, features, video_ids=()):
+def check_features(
+    model: keras.Model,
+    features: Mapping[str, np.ndarray],
+    video_ids: Iterable[str] = (),
+) -> None:
     """Refuses clip features that were made otherwise than those of a model.
 
     Args:
-        model: Its `encoder` and `clip_seconds` count; they may be missing.
-        features: Mapping from video id to `[T, D]`. Where it has `encoder` and
-            `clip_seconds`, as `acnn_tf.data.open_features` returns it, they
-            are compared, and `path` is named.
+        model: The model. Its `encoder` and `clip_seconds` are compared, if it
+            has them.
+        features: Mapping from video id to `[T, D]`. If it has `encoder` and
+            `clip_seconds`, as those of `acnn_tf.data.open_features` have, they
+            are compared with the model's. Its `path` is named in errors.
         video_ids: Ids of the videos that are needed.
 
     Raises:
-        DataError: If what made them differs; see `acnn_tf.encoders.check`.
-        UnknownIdError: If one of the videos is not there.
-        ValueError: If their clips last longer or shorter.
+        DataError: If another encoder made the features than those that the
+            model learned from; see `acnn_tf.encoders.check`.
+        UnknownIdError: If one of the videos has no features.
+        ValueError: If the clips last longer or shorter than the model's.
     """
     path = getattr(features, "path", None)
     made_by = getattr(features, "encoder", None)
@@ -549,19 +605,25 @@ def check_features(model, features, video_ids=()):
         )
 
 
-def check_clips(model, clips, video_id, duration=None, path=None):
+def check_clips(
+    model: keras.Model,
+    clips: np.ndarray | VideoWindows,
+    video_id: str,
+    duration: float | None = None,
+    path: str | os.PathLike | None = None,
+) -> None:
     """Refuses clip features that are not those of this model and video.
 
     Args:
-        model: Its `clip_dim` and `clip_seconds` count.
-        clips: `[T, D]`.
-        video_id: The video.
-        duration: Float, its seconds, if they are known.
+        model: The model. Its `clip_dim` and `clip_seconds` are used.
+        clips: `[T, D]` clip features of the video.
+        video_id: Id of the video.
+        duration: Duration of the video in seconds, if it is known.
         path: File of the features, for the message.
 
     Raises:
-        ValueError: If they have another rank or width, or another length, see
-            `clips_problem`.
+        ValueError: If the clips have another rank or width than the model
+            takes, or do not last as long as the video; see `clips_problem`.
     """
     shape, place = np.shape(clips), f"{path}, " if path else ""
     dim = getattr(model, "clip_dim", None) or (0, *shape)[-1]
@@ -586,19 +648,21 @@ def check_clips(model, clips, video_id, duration=None, path=None):
         raise ValueError(place + message)
 
 
-def check_queries(queries, vocabulary):
-    """What a model's `encode_queries` takes, if these are that.
+def check_queries(
+    queries: ArrayLike, vocabulary: Sequence[str] | None
+) -> np.ndarray:
+    """Checks what is given to a model's `encode_queries`.
 
     Args:
         queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
-        vocabulary: List of words, or `None` for sentence vectors.
+        vocabulary: The model's words, or `None` for sentence vectors.
 
     Returns:
-        An array.
+        `queries` as an array.
 
     Raises:
-        ValueError: If ids are no whole numbers from 0 to those of the last
-            word, or vectors not finite.
+        ValueError: If word ids are not whole numbers from 0 to the id of the
+            last word, or vectors are not finite.
     """
     queries = np.asarray(queries)
     if vocabulary is None:
@@ -618,7 +682,9 @@ def check_queries(queries, vocabulary):
     )
 
 
-def pool_clips(clips, segments, clip_seconds):
+def pool_clips(
+    clips: ArrayLike | VideoWindows, segments: ArrayLike, clip_seconds: float
+) -> np.ndarray:
     """Mean of the clips under each segment, partial clips by their share.
 
     Sums are running sums over the video, kept at the ends of the segments

@@ -46,7 +46,7 @@ def to_line(moment):
     return json.dumps(entry, ensure_ascii=False)
 
 
-def parse(entry, with_windows=True):
+def parse(entry: dict, with_windows: bool = True) -> tuple[str, list[Record]]:
     """The record of an object.
 
     Args:

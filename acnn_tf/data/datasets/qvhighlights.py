@@ -23,7 +23,7 @@ _SCORES = range(5)
 _HIDDEN = ("relevant_windows", "relevant_clip_ids", "saliency_scores")
 
 
-def num_clips(duration):
+def num_clips(duration: float) -> int:
     """How many clips of the annotation a video has.
 
     Args:

@@ -4,9 +4,9 @@ Parsing only looks at the form of an entry. Whether its times make sense is seen
 in `acnn_tf.data.annotations`, once for all datasets.
 """
 
-import collections.abc
 import dataclasses
 import re
+from collections.abc import Callable, Iterator, Sequence
 
 from acnn_tf.files.text import is_number, json_items
 
@@ -33,11 +33,11 @@ class Dataset:
             in the annotations.
     """
 
-    entries: collections.abc.Callable
-    parse: collections.abc.Callable
-    file_names: collections.abc.Callable
+    entries: Callable
+    parse: Callable
+    file_names: Callable
     frame_rate: float | None = None
-    video_id: collections.abc.Callable = str
+    video_id: Callable = str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Record:
     saliency: tuple | None = None
 
 
-def sentences_by_video(path):
+def sentences_by_video(path: str) -> Iterator[tuple]:
     """Reads JSON of `{video: {timestamps: [...], sentences: [...], ...}}`.
 
     Yields `(line, (place, video, times, sentence, value))` for each sentence:
@@ -110,7 +110,7 @@ def sentences_by_video(path):
             )
 
 
-def values_of(entry, keys):
+def values_of(entry: object, keys: Sequence[str]) -> list:
     """The values of an object's keys, all of which it must have: a list."""
     if not isinstance(entry, dict) or not set(keys) <= set(entry):
         found = sorted(entry) if isinstance(entry, dict) else entry
@@ -120,7 +120,7 @@ def values_of(entry, keys):
     return [entry[key] for key in keys]
 
 
-def id_of(value, key, place=""):
+def id_of(value: object, key: str, place: str = "") -> str | int:
     """The id of a query or a video, which is text or a whole number.
 
     It stays what it is: public evaluators tell `7` and `"7"` apart.
@@ -137,7 +137,7 @@ def id_of(value, key, place=""):
     return value
 
 
-def positive(entry, key, place):
+def positive(entry: dict, key: str, place: str) -> float:
     """The number above 0 that an object has under a key."""
     number = entry.get(key)
     if not is_number(number) or number <= 0:
@@ -147,7 +147,7 @@ def positive(entry, key, place):
     return number
 
 
-def check_moment(times, sentence, place=""):
+def check_moment(times: object, sentence: object, place: str = "") -> None:
     """Raises unless `times` are pairs of numbers and `sentence` is text."""
     check_sentence(sentence, place)
     place = place and f"{place}: "
@@ -167,7 +167,7 @@ def check_moment(times, sentence, place=""):
         )
 
 
-def check_sentence(sentence, place=""):
+def check_sentence(sentence: object, place: str = "") -> None:
     """Raises unless `sentence` is text."""
     if not isinstance(sentence, str) or not sentence.strip():
         place = place and f"{place}: "

@@ -5,6 +5,7 @@ Samples are lines `VIDEO_START_END:sentence#sentence#`, and the JSON is
 """
 
 import re
+from collections.abc import Iterator
 
 from acnn_tf.data.datasets.records import (
     Dataset,
@@ -16,17 +17,17 @@ from acnn_tf.data.datasets.records import (
 from acnn_tf.files.text import text_lines
 
 
-def entries(path):
+def entries(path: str) -> Iterator[tuple]:
     """The entries of a file of either format."""
     return (sentences_by_video if path.endswith(".json") else _lines)(path)
 
 
-def parse(entry):
+def parse(entry: str | tuple) -> tuple[tuple | None, list[Record]]:
     """The records of an entry of either format."""
     return (_sample if isinstance(entry, str) else _sentence)(entry)
 
 
-def video_id(name):
+def video_id(name: str) -> str:
     """TACoS writes the names of its videos with ".avi" and without."""
     return name.removesuffix(".avi")
 
