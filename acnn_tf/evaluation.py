@@ -1,14 +1,25 @@
 """A model, or anybody's predictions, over a split: the paper's table."""
 
+from __future__ import annotations
+
 import functools
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf import metrics, replicas, search
 from acnn_tf import segments as segments_lib
-from acnn_tf.data.annotations import check_moments, check_not_hidden
+from acnn_tf.data.annotations import Moment, check_moments, check_not_hidden
 from acnn_tf.data.predictions import Predictions
 from acnn_tf.data.sentences import Vocabulary, query_inputs
+
+if typing.TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from acnn_tf.data.windows import WindowGrid
 
 NS = (1, 5, 10)
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
@@ -24,52 +35,69 @@ _UNITS = 2**40
 
 
 def evaluate(
-    model,
-    moments,
-    features,
+    model: keras.Model,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
     *,
-    sentence_vectors=None,
-    shuffle_seed=None,
-    grid=None,
-    suppression="none",
-    nms_threshold=0.5,
-    ns=NS,
-    ious=IOUS,
-    clip_seconds=None,
-    strategy=None,
-):
-    """Searches the video of every query and measures what comes out.
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+    shuffle_seed: int | None = None,
+    grid: WindowGrid | None = None,
+    suppression: str = "none",
+    nms_threshold: float = 0.5,
+    ns: Sequence[int] = NS,
+    ious: Sequence[float] = IOUS,
+    clip_seconds: float | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> tuple[dict, Predictions]:
+    """Searches the video of every query and measures the results.
 
     Each video and each sentence is encoded once.
 
     Args:
-        model: See `acnn_tf.search`, with `vocabulary` besides.
-        moments: List of `Moment`.
+        model: A model of `acnn_tf.models`; `acnn_tf.search` says what is asked
+            of it.
+        moments: The moments whose queries are searched for.
         features: Mapping from video id to `[T, D]` clip features.
         sentence_vectors: Mapping from query id to `[E]`, for a model with
             neither a vocabulary nor a `sentence_encoder`.
-        shuffle_seed: Int: the control. Every moment is searched for with the
-            sentence of another, so that what is left is what a model knows
-            without its query.
-        grid: `WindowGrid` to use instead of `model.grid`.
+        shuffle_seed: A seed for the control: every moment is searched for
+            with the sentence of another one. The figures then show what a
+            model knows without the query.
+        grid: The grid of candidates to use instead of `model.grid`.
         suppression: One of `acnn_tf.segments.SUPPRESSIONS`.
-        nms_threshold: Float, of `"fixed"` suppression.
-        ns: Ints, n of R@n.
-        ious: Floats, m of IoU=m.
-        clip_seconds: Float: score each so many seconds of the videos as well
-            (`acnn_tf.search.clip_saliency`), which is the saliency of the
+        nms_threshold: The most IoU of two results under `"fixed"` suppression.
+        ns: The n of R@n.
+        ious: The m of IoU=m.
+        clip_seconds: If given, every stretch of so many seconds gets a score
+            as well (`acnn_tf.search.clip_saliency`): the saliency of the
             predictions.
-        strategy: `tf.distribute.Strategy` whose replicas share the videos;
-            where it has several workers, each must call this. Counts are
-            summed, so that all return the figures of all videos.
+        strategy: `tf.distribute.Strategy` whose replicas share the videos.
+            Each of several workers must call this function. Their counts are
+            summed, so that each worker returns the figures of all videos.
 
     Returns:
         `(results, predictions)`: what `score_predictions` returns, and
         `Predictions`: for each moment `float64 [N, 3]`: start, end and score,
-        best first, within `[0, duration]`; all that the protocol ranks, so
-        that scoring them again gives the same results. A sentence of which the
-        model knows no word is a miss, without predictions; `"num_unknown"` of
-        the results is their number.
+        best first, within `[0, duration]`. They are all results that the
+        protocol ranks, so that scoring them again gives the same figures. A
+        sentence of which the model knows no word is a miss, and has no
+        predictions; `"num_unknown"` of the results is the number of such
+        sentences.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot(window_lengths=(2.0, 4.0))
+    >>> moment = acnn_tf.data.Moment(
+    ...     "1", "it is bright", "v", 8.0, ((2.0, 6.0),)
+    ... )
+    >>> clips = np.eye(2, dtype="float32")[[0, 0, 1, 1, 1, 1, 0, 0]]
+    >>> results, predictions = acnn_tf.evaluation.evaluate(
+    ...     model, [moment], {"v": clips}, sentence_vectors={"1": clips[2]}
+    ... )
+    >>> results["R@1,IoU=0.7"], predictions[0][0, :2].tolist()
+    (1.0, [2.0, 6.0])
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
     check_moments(moments)
@@ -97,34 +125,54 @@ def evaluate(
 
 
 def predict(
-    model,
-    moments,
-    features,
+    model: keras.Model,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
     *,
-    sentence_vectors=None,
-    suppression="none",
-    nms_threshold=0.5,
-    top_n=MAP_NUM,
-    clip_seconds=None,
-):
-    """Searches the video of every query, wherever its moment is.
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+    suppression: str = "none",
+    nms_threshold: float = 0.5,
+    top_n: int = MAP_NUM,
+    clip_seconds: float | None = None,
+) -> Predictions:
+    """Searches the video of every query, without measuring the results.
 
     Each video and each sentence is encoded once.
 
     Args:
-        model: See `evaluate`, as the others.
-        moments: List of `Moment`, whose segments are not looked at and may be
-            hidden.
-        features: Likewise.
-        sentence_vectors: Likewise.
+        model: A model of `acnn_tf.models`; `acnn_tf.search` says what is asked
+            of it.
+        moments: The moments whose queries are searched for. Their segments are
+            not used, and may be hidden.
+        features: Mapping from video id to `[T, D]` clip features.
+        sentence_vectors: Mapping from query id to `[E]`, for a model with
+            neither a vocabulary nor a `sentence_encoder`.
         suppression: `"none"` or `"fixed"`.
-        nms_threshold: Likewise.
-        top_n: Int, the most results of a query.
-        clip_seconds: Likewise.
+        nms_threshold: The most IoU of two results under `"fixed"` suppression.
+        top_n: The most results of a query.
+        clip_seconds: If given, every stretch of so many seconds gets a score
+            as well (`acnn_tf.search.clip_saliency`): the saliency of the
+            predictions.
 
     Returns:
-        `Predictions`, as of `evaluate`: none for a sentence of which the model
-        knows no word, and 0 as the saliency of all clips.
+        `Predictions`: for each moment `float64 [N, 3]`: start, end and score,
+        best first. A sentence of which the model knows no word has no
+        predictions, and 0 as the saliency of all clips.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot(window_lengths=(2.0, 4.0))
+    >>> moment = acnn_tf.data.Moment(
+    ...     "1", "it is bright", "v", 8.0, ((2.0, 6.0),)
+    ... )
+    >>> clips = np.eye(2, dtype="float32")[[0, 0, 1, 1, 1, 1, 0, 0]]
+    >>> predictions = acnn_tf.evaluation.predict(
+    ...     model, [moment], {"v": clips}, sentence_vectors={"1": clips[2]}
+    ... )
+    >>> predictions[0][0, :2].tolist()
+    [2.0, 6.0]
     """
     found, saliency, _ = _find(
         *(model, moments, features, sentence_vectors, None, None),
@@ -199,7 +247,9 @@ def _find(
     return found, saliency, is_known
 
 
-def rows_by_video(moments):
+def rows_by_video(
+    moments: Sequence[Moment],
+) -> tuple[dict[str, list[int]], dict[str, float]]:
     """`(rows, durations)`: each video's moments, `[M]`, and its seconds."""
     rows, durations = {}, {}
     for row, moment in enumerate(moments):
@@ -249,7 +299,12 @@ def _gather(strategy, found, num_moments, shape):
     return gathered
 
 
-def encode_sentences(model, moments, sentence_vectors=None, shuffle_seed=None):
+def encode_sentences(
+    model: keras.Model,
+    moments: Sequence[Moment],
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+    shuffle_seed: int | None = None,
+) -> np.ndarray:
     """Encodes the query of every moment, float32 `[Q, t]`; see `evaluate`."""
     if sentence_vectors is None and getattr(model, "sentence_encoder", None):
         sentences = [moment.query for moment in moments]
@@ -267,7 +322,11 @@ def encode_sentences(model, moments, sentence_vectors=None, shuffle_seed=None):
     return queries[derangement(len(moments), shuffle_seed)]
 
 
-def known_sentences(model, moments, shuffle_seed=None):
+def known_sentences(
+    model: keras.Model,
+    moments: Sequence[Moment],
+    shuffle_seed: int | None = None,
+) -> np.ndarray:
     """Whether the model knows any word of each query, bool `[Q]`."""
     is_known = np.ones(len(moments), bool)
     if model.vocabulary is not None:
@@ -278,15 +337,21 @@ def known_sentences(model, moments, shuffle_seed=None):
     return is_known[derangement(len(moments), shuffle_seed)]
 
 
-def derangement(count, seed):
+def derangement(count: int, seed: int) -> np.ndarray:
     """A random permutation in which nothing stays in place.
 
     Args:
-        count: Int, at least 2.
-        seed: Int.
+        count: How many places there are, at least 2.
+        seed: Seed of the permutation.
 
     Returns:
         `int64 [count]`.
+
+    Example:
+
+    >>> from acnn_tf.evaluation import derangement
+    >>> derangement(2, seed=0).tolist()
+    [1, 0]
     """
     if count < 2:
         raise ValueError("One sentence cannot be shuffled.")
@@ -297,25 +362,25 @@ def derangement(count, seed):
 
 
 def score_predictions(
-    moments,
-    predictions,
+    moments: Sequence[Moment],
+    predictions: Sequence[ArrayLike],
     *,
-    suppression="none",
-    nms_threshold=0.5,
-    ns=NS,
-    ious=IOUS,
-):
-    """Measures predictions, wherever they come from.
+    suppression: str = "none",
+    nms_threshold: float = 0.5,
+    ns: Sequence[int] = NS,
+    ious: Sequence[float] = IOUS,
+) -> dict:
+    """Measures predictions, whether or not they are from this package.
 
     Args:
-        moments: List of `Moment`.
+        moments: The moments that the predictions should find.
         predictions: For each moment `[N, 3]`: start, end (seconds), score.
-            Ranked by score, equal scores in the order given.
-        suppression: One of `acnn_tf.segments.SUPPRESSIONS`, applied to the
-            predicted segments.
-        nms_threshold: Float, of `"fixed"` suppression.
-        ns: Ints, n of R@n.
-        ious: Floats, m of IoU=m.
+            They are ranked by score; equal scores keep their order.
+        suppression: One of `acnn_tf.segments.SUPPRESSIONS`. It is applied to
+            the predicted segments.
+        nms_threshold: The most IoU of two results under `"fixed"` suppression.
+        ns: The n of R@n.
+        ious: The m of IoU=m.
 
     Returns:
         Dictionary of fractions: `"R@1,IoU=0.5"` for every n and m, `"mIoU"`,
@@ -324,40 +389,63 @@ def score_predictions(
         `"num_queries"`.
 
     Raises:
-        ValueError: If a prediction is NaN, or a moment is hidden; names the
-            query.
+        ValueError: If a prediction is NaN, or a moment is hidden. The message
+            names the query.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> moment = acnn_tf.data.Moment(
+    ...     "1", "a man runs", "v", 20.0, ((0.0, 10.0),)
+    ... )
+    >>> results = acnn_tf.evaluation.score_predictions(
+    ...     [moment], [[[0, 8, 0.9], [10, 20, 0.4]]]
+    ... )
+    >>> results["R@1,IoU=0.7"], results["mIoU"]
+    (1.0, 0.8...)
     """
     protocol = {"suppression": suppression, "nms_threshold": nms_threshold}
     counts = count_hits(moments, predictions, ns=ns, ious=ious, **protocol)
     return fractions(counts, **protocol)
 
 
-def query_hits(moments, predictions, *, ns, ious, **protocol):
+def query_hits(
+    moments: Sequence[Moment],
+    predictions: Sequence[ArrayLike],
+    *,
+    ns: Sequence[int],
+    ious: Sequence[float],
+    **protocol: str | float,
+) -> dict[str, np.ndarray]:
     """Which queries are hit, and how well the first result fits.
 
-    Means over queries are the figures of `score_predictions`; query by query
-    they tell whether two models differ, see `experiments.sweeps.significance`.
+    Their means over the queries are the figures of `score_predictions`. Query
+    by query they tell whether two models differ; see
+    `experiments.sweeps.significance`.
 
     Args:
-        moments: List of `Moment`; may be empty.
-        predictions: See `score_predictions`, as the others.
-        ns: Likewise.
-        ious: Likewise.
-        **protocol: `suppression` and `nms_threshold`.
+        moments: The moments that the predictions should find. There may be
+            none.
+        predictions: For each moment `[N, 3]`: start, end (seconds), score.
+        ns: The n of R@n.
+        ious: The m of IoU=m.
+        **protocol: `suppression` and `nms_threshold`, as of
+            `score_predictions`.
 
     Returns:
         Dictionary of arrays `[Q]`: bool `"R@1,IoU=0.5"` for every m and n,
         and float64 `"iou"`, the IoU of the first result.
 
     Raises:
-        ValueError: If a prediction is NaN; names the query.
+        ValueError: If a prediction is NaN. The message names the query.
 
     Example:
 
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.evaluation import query_hits
     >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
-    >>> found = query_hits([moment], [[[0, 8, 0.9]]], ns=(1,), ious=(0.5, 0.9))
-    >>> {name: values.tolist() for name, values in found.items()}
+    >>> hits = query_hits([moment], [[[0, 8, 0.9]]], ns=(1,), ious=(0.5, 0.9))
+    >>> {name: values.tolist() for name, values in hits.items()}
     {'R@1,IoU=0.5': [True], 'R@1,IoU=0.9': [False], 'iou': [0.8]}
     """
     truth, segments, scores = _as_arrays(moments, predictions)
@@ -378,24 +466,39 @@ def query_hits(moments, predictions, *, ns, ious, **protocol):
     return {**hits, "iou": metrics.top_iou(ranked[max_iou])}
 
 
-def average_precisions(moments, predictions, **protocol):
+def average_precisions(
+    moments: Sequence[Moment],
+    predictions: Sequence[ArrayLike],
+    **protocol: str | float,
+) -> np.ndarray:
     """Average precision of each query, whose mean over queries is mAP.
 
-    Without suppression the first `MAP_NUM` predictions count as they are
-    listed, with suppression the first that it leaves; among these the order
-    is by score. A query without predictions has 0.
+    The first `MAP_NUM` predictions of a query count, as they are listed. With
+    suppression, the first that the suppression leaves count. Among these the
+    order is by score. A query without predictions has 0.
 
     Args:
-        moments: List of `Moment`; may be empty.
-        predictions: See `score_predictions`.
-        **protocol: `suppression` and `nms_threshold`.
+        moments: The moments that the predictions should find. There may be
+            none.
+        predictions: For each moment `[N, 3]`: start, end (seconds), score.
+        **protocol: `suppression` and `nms_threshold`, as of
+            `score_predictions`.
 
     Returns:
         `float64 [Q, M]`, a column for each of `MAP_IOUS`; see
         `acnn_tf.metrics.average_precision`.
 
     Raises:
-        ValueError: See `score_predictions`.
+        ValueError: If a prediction is NaN, or a moment is hidden. The message
+            names the query.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.evaluation import average_precisions
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> average_precisions([moment], [[[0, 8, 0.9]]]).round(1).tolist()
+    [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]]
     """
     truth, segments, scores = _as_arrays(moments, predictions)
     found = np.zeros((len(moments), len(MAP_IOUS)))
@@ -440,23 +543,44 @@ def _as_arrays(moments, predictions):
     return truth, segments, scores
 
 
-def count_hits(moments, predictions, *, ns=NS, ious=IOUS, **protocol):
-    """`score_predictions` in whole numbers, which parts of a split add up.
+def count_hits(
+    moments: Sequence[Moment],
+    predictions: Sequence[ArrayLike],
+    *,
+    ns: Sequence[int] = NS,
+    ious: Sequence[float] = IOUS,
+    **protocol: str | float,
+) -> dict[str, int]:
+    """The figures of `score_predictions` as whole numbers.
+
+    The counts of the parts of a split add up to the counts of the split; see
+    `add_counts`.
 
     Args:
-        moments: List of `Moment`; may be empty.
-        predictions: See `score_predictions`, as the others.
-        ns: Likewise.
-        ious: Likewise.
-        **protocol: `suppression` and `nms_threshold`.
+        moments: The moments that the predictions should find. There may be
+            none.
+        predictions: For each moment `[N, 3]`: start, end (seconds), score.
+        ns: The n of R@n.
+        ious: The m of IoU=m.
+        **protocol: `suppression` and `nms_threshold`, as of
+            `score_predictions`.
 
     Returns:
-        Dictionary of ints, always in the same order: queries hit,
-        `"R@1,IoU=0.5"` for every n and m; `"iou"`, the sum of the IoU of
-        first results, each rounded to a multiple of 2^-40, in that unit: the
-        sum is then exact, in whatever order and parts it is formed, and fits
-        an int64 for 8 million queries; likewise `"AP"`, the sum of average
-        precisions, and `"AP,IoU=0.5"`; and `"num_queries"`.
+        Dictionary of ints, always in the same order: `"R@1,IoU=0.5"` for every
+        n and m, the number of queries hit; `"iou"`, the sum of the IoU of
+        first results; `"AP"`, the sum of average precisions, and
+        `"AP,IoU=0.5"`; and `"num_queries"`. Sums are in units of 2^-40, to
+        which each summand is rounded: so a sum is exact, whatever the order
+        and the parts, and fits an int64 for 8 million queries.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.evaluation import count_hits
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> counts = count_hits([moment], [[[0, 8, 0.9]]], ns=(1,), ious=(0.5,))
+    >>> counts["R@1,IoU=0.5"], counts["num_queries"], counts["iou"] / 2**40
+    (1, 1, 0.8...)
     """
     counts = {f"R@{n},IoU={m:g}": 0 for m in ious for n in ns}
     precisions = average_precisions(moments, predictions, **protocol)
@@ -475,18 +599,19 @@ def count_hits(moments, predictions, *, ns=NS, ious=IOUS, **protocol):
     return counts
 
 
-def add_counts(parts):
+def add_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The counts of a whole from those of its parts.
 
     Args:
-        parts: Iterable of what `count_hits` returned for some of the queries
-            each, under one protocol.
+        parts: What `count_hits` returned for each part of the queries, all of
+            them under the same protocol.
 
     Returns:
         Dictionary of ints, the same for any division into parts.
 
     Example:
 
+    >>> from acnn_tf.evaluation import add_counts
     >>> add_counts([{"iou": 3, "num_queries": 2}, {"iou": 1, "num_queries": 1}])
     {'iou': 4, 'num_queries': 3}
     """
@@ -501,7 +626,7 @@ def add_counts(parts):
     return total
 
 
-def fractions(counts, **protocol):
+def fractions(counts: Mapping[str, int], **protocol: str | float) -> dict:
     """Counts as the shares of all queries that tables show.
 
     Args:
@@ -509,7 +634,17 @@ def fractions(counts, **protocol):
         **protocol: `suppression` and `nms_threshold` of the counts.
 
     Returns:
-        As `score_predictions`.
+        Dictionary of fractions, as `score_predictions` returns it.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.evaluation import add_counts, count_hits, fractions
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> hit = count_hits([moment], [[[0, 8, 0.9]]])
+    >>> miss = count_hits([moment], [[[15, 20, 0.9]]])
+    >>> fractions(add_counts([hit, miss]))["R@1,IoU=0.5"]
+    0.5
     """
     num_queries = int(counts["num_queries"])
     if not num_queries:
@@ -526,8 +661,24 @@ def fractions(counts, **protocol):
     return results
 
 
-def describe_protocol(suppression="none", nms_threshold=0.5):
-    """The protocol in words, to stand beside every table."""
+def describe_protocol(
+    suppression: str = "none", nms_threshold: float = 0.5
+) -> str:
+    """The protocol in words, to stand beside every table.
+
+    Args:
+        suppression: One of `acnn_tf.segments.SUPPRESSIONS`.
+        nms_threshold: The most IoU of two results under `"fixed"` suppression.
+
+    Returns:
+        A few words.
+
+    Example:
+
+    >>> from acnn_tf.evaluation import describe_protocol
+    >>> describe_protocol("fixed", nms_threshold=0.5)
+    'fixed: NMS keeps results of IoU <= 0.5'
+    """
     # Raises where one of them is wrong.
     segments_lib.suppression_iou(suppression, nms_threshold, iou=0.5)
     return {
@@ -538,20 +689,35 @@ def describe_protocol(suppression="none", nms_threshold=0.5):
     }[suppression]
 
 
-def chance(moments, grid, ns=NS, ious=IOUS):
-    """What windows drawn at random, none twice, are expected to reach.
+def chance(
+    moments: Sequence[Moment],
+    grid: WindowGrid,
+    ns: Sequence[int] = NS,
+    ious: Sequence[float] = IOUS,
+) -> dict:
+    """The figures that windows in random order are expected to reach.
 
-    Exact, without suppression. Where results are suppressed, chance is the
-    same for R@1 and mIoU and somewhat higher for R@5 and R@10.
+    They are exact for a ranking without suppression. With suppression, chance
+    is the same for R@1 and mIoU, and somewhat higher for R@5 and R@10.
 
     Args:
-        moments: List of `Moment`.
-        grid: `WindowGrid` that makes the candidates.
-        ns: Ints, n of R@n.
-        ious: Floats, m of IoU=m.
+        moments: The moments to find.
+        grid: The grid that makes the candidates.
+        ns: The n of R@n.
+        ious: The m of IoU=m.
 
     Returns:
         Dictionary with the keys of `score_predictions`.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment, WindowGrid
+    >>> from acnn_tf.evaluation import chance
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> grid = WindowGrid((10.0,), overlap=0.5)  # 0-10, 5-15 and 10-20 s
+    >>> results = chance([moment], grid, ns=(1, 2), ious=(0.5,))
+    >>> print(f"{results['R@1,IoU=0.5']:.3f} {results['R@2,IoU=0.5']:.3f}")
+    0.333 0.667
     """
     results = {f"R@{n},IoU={m:g}": 0.0 for m in ious for n in ns}
     results["mIoU"] = 0.0
@@ -573,17 +739,34 @@ def chance(moments, grid, ns=NS, ious=IOUS):
     return results
 
 
-def format_table(results, ns=NS, ious=IOUS, title=""):
+def format_table(
+    results: Mapping,
+    ns: Sequence[int] = NS,
+    ious: Sequence[float] = IOUS,
+    title: str = "",
+) -> str:
     """The paper's table, R@1 first, with its protocol.
 
     Args:
         results: From `score_predictions`, `evaluate` or `chance`.
-        ns: Ints, n of R@n.
-        ious: Floats, m of IoU=m.
+        ns: The n of R@n.
+        ious: The m of IoU=m.
         title: What was evaluated.
 
     Returns:
         String of several lines.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.evaluation import format_table, score_predictions
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> results = score_predictions([moment], [[[0, 8, 0.9]]])
+    >>> print(format_table(results, title="my model"))
+    my model: 1 queries, none: no suppression
+            IoU=0.1  IoU=0.2  IoU=0.3  IoU=0.4  IoU=0.5  IoU=0.7
+    R@1       1.000    1.000    1.000    1.000    1.000    1.000
+    ...
     """
     heading = f"{results['num_queries']} queries, {results['protocol']}"
     lines = [f"{title}: {heading}" if title else heading]
@@ -601,7 +784,7 @@ def format_table(results, ns=NS, ious=IOUS, title=""):
     return "\n".join([*lines, *unknown_line(results)])
 
 
-def unknown_line(results):
+def unknown_line(results: Mapping) -> list[str]:
     """What a table says of queries without a known word: a line, or none."""
     if not results.get("num_unknown"):
         return []
@@ -611,18 +794,36 @@ def unknown_line(results):
     ]
 
 
-def attention(model, moment, features, length):
+def attention(
+    model: keras.Model,
+    moment: Moment,
+    features: Mapping[str, np.ndarray],
+    length: float,
+) -> dict | None:
     """How much each width of the context counts, along a moment's video.
 
     Args:
-        model: With `attention_weights`, besides what `evaluate` needs.
-        moment: `Moment`: its video is looked at.
+        model: A model of `acnn_tf.models`.
+        moment: The moment whose video is encoded.
         features: Mapping from video id to `[T, D]` clip features.
-        length: Float, seconds: windows of the one length nearest to it count.
+        length: Seconds. Only windows of one length are used: the length of the
+            grid that is nearest to this.
 
     Returns:
-        What `acnn_tf.plots.timeline` takes: `"centre"` `[W]` seconds,
-        `"kernel_sizes"` and `"weights"` `[W, K]`; or `None`, without weights.
+        What `acnn_tf.plots.timeline` takes as `attention`: `"centre"` `[W]` in
+        seconds, `"kernel_sizes"` `[K]` and `"weights"` `[W, K]`. `None` if the
+        model has no such weights.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot(window_lengths=(2.0, 4.0))
+    >>> moment = acnn_tf.data.Moment(
+    ...     "1", "it is bright", "v", 8.0, ((2.0, 6.0),)
+    ... )
+    >>> clips = np.eye(2, dtype="float32")[[0, 0, 1, 1, 1, 1, 0, 0]]
+    >>> acnn_tf.evaluation.attention(model, moment, {"v": clips}, length=4.0)
     """
     windows = model.grid.windows(moment.duration)
     lengths = windows[:, 1] - windows[:, 0]
@@ -644,20 +845,40 @@ def attention(model, moment, features, length):
     }
 
 
-def score_curve(model, moment, features, sentence_vectors=None):
+def score_curve(
+    model: keras.Model,
+    moment: Moment,
+    features: Mapping[str, np.ndarray],
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """How well the moments about each time of a video answer its query.
 
     Args:
-        model: As of `evaluate`.
-        moment: `Moment`: its video is searched by its sentence.
+        model: A model of `acnn_tf.models`.
+        moment: The moment whose video is searched for its sentence.
         features: Mapping from video id to `[T, D]` clip features.
-        sentence_vectors: Mapping from query id to `[E]`, for a model that
-            takes vectors in place of sentences.
+        sentence_vectors: Mapping from query id to `[E]`, for a model with
+            neither a vocabulary nor a `sentence_encoder`.
 
     Returns:
-        `(times, scores)`, arrays `[N]`, which `acnn_tf.plots.timeline` takes:
-        the middle of each clip, in seconds, and the score of the best moment
-        that holds it, on the scale of the scores of `evaluate`.
+        `(times, scores)`, arrays `[N]`, which `acnn_tf.plots.timeline` takes
+        as `curve`: the middle of each clip in seconds, and the score of the
+        best moment that holds this time, on the scale of `evaluate`.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot(window_lengths=(2.0, 4.0))
+    >>> moment = acnn_tf.data.Moment(
+    ...     "1", "it is bright", "v", 8.0, ((2.0, 6.0),)
+    ... )
+    >>> clips = np.eye(2, dtype="float32")[[0, 0, 1, 1, 1, 1, 0, 0]]
+    >>> times, scores = acnn_tf.evaluation.score_curve(
+    ...     model, moment, {"v": clips}, sentence_vectors={"1": clips[2]}
+    ... )
+    >>> times[scores == scores.max()].tolist()
+    [2.5, 3.5, 4.5, 5.5]
     """
     queries = encode_sentences(model, [moment], sentence_vectors)
     (video,) = search.encode_videos(
