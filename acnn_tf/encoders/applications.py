@@ -4,6 +4,7 @@ import os
 import sys
 
 import keras
+import numpy as np
 
 from acnn_tf.encoders.descriptions import digest
 from acnn_tf.encoders.encoder import Encoder, compiled
@@ -72,7 +73,7 @@ class Applications(Encoder):
         self.dim = self.network.output_shape[-1]
         self.digest = digest(self.network.get_weights())
 
-    def encode_clips(self, clips):
+    def encode_clips(self, clips: np.ndarray) -> np.ndarray:
         pixels = self._preprocess_input(clips[:, 0].astype("float32"))
         return self._call(pixels)
 

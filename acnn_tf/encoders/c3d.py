@@ -83,12 +83,12 @@ class C3D(Encoder):
         self.dim = self.network.output_shape[-1]
         self.digest = digest([*self.network.get_weights(), self.mean])
 
-    def preprocess(self, frame):
+    def preprocess(self, frame: np.ndarray) -> np.ndarray:
         picture = resize(frame, _STORED, "BILINEAR")
         top, left = ((size - _SIDE) // 2 for size in _STORED)
         return picture[top : top + _SIDE, left : left + _SIDE]
 
-    def encode_clips(self, clips):
+    def encode_clips(self, clips: np.ndarray) -> np.ndarray:
         return self._call(clips - self.mean)
 
 

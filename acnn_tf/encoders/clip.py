@@ -63,16 +63,16 @@ class CLIP(Encoder):
         self._text = compiled(self.text_tower)
 
     @functools.cached_property
-    def tokenizer(self):
+    def tokenizer(self) -> keras.layers.Layer:
         """keras-hub's `CLIPTokenizer`."""
         return _load(self._preset, "CLIPTokenizer")
 
     @property
-    def num_tokens(self):
+    def num_tokens(self) -> int:
         """Int: tokens of a sentence that the text tower takes, 77."""
         return self.backbone.text_encoder.max_sequence_length
 
-    def encode_clips(self, clips):
+    def encode_clips(self, clips: np.ndarray) -> np.ndarray:
         return _unit(self._vision(normalize(clips[:, 0])))
 
     def encode_sentences(

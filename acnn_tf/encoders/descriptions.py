@@ -19,6 +19,7 @@ Of a stranger's, the first two are enough, and there may be more.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib import metadata
 
 import numpy as np
@@ -36,19 +37,20 @@ _LONGEST, _SHOWN = 1000, 80
 def check(
     made_by: dict | None, learned_from: dict | None, path: str | None = None
 ) -> None:
-    """Refuses features that were made otherwise than those of a model.
+    """Refuses features that another encoder made than those of a model.
 
-    Where one of the two does not say what made it, nothing is compared:
-    `unknown` tells so.
+    If one of the two descriptions is not known, nothing is compared; `unknown`
+    says so.
 
     Args:
         made_by: Description of what made the features, or `None`.
-        learned_from: Description of what made those that a model was trained
-            on, or `None`.
+        learned_from: Description of what made the features that a model was
+            trained on, or `None`.
         path: File of the features, for the message.
 
     Raises:
-        DataError: If they differ; says in what, and what to do.
+        DataError: If the descriptions differ. The message says in what, and
+            what to do.
 
     Example:
 
@@ -73,9 +75,16 @@ def check(
 def unknown(
     made_by: dict | None, learned_from: dict | None, path: str | None = None
 ) -> str | None:
-    """Says in a line what `check` could not compare; `None` if it could.
+    """Says in a line what `check` could not compare.
 
-    The arguments are those of `check`.
+    Args:
+        made_by: Description of what made the features, or `None`.
+        learned_from: Description of what made the features that a model was
+            trained on, or `None`.
+        path: File of the features, for the line.
+
+    Returns:
+        The line, or `None` if both descriptions are known.
 
     Example:
 
@@ -100,19 +109,19 @@ def difference(
     learned_from: dict,
     between: str = "the model learned from",
 ) -> str | None:
-    """Says in words how features and what a model learned from differ.
+    """Says how features differ from those that a model learned from.
 
-    Names of files and folders do not count: the same weights are the same
-    encoder, wherever they lie.
+    Names of files and folders are not compared: the same weights are the same
+    encoder, in whatever folder they lie.
 
     Args:
         made_by: Description of what made the features.
-        learned_from: Description of what made those that a model was trained
-            on.
-        between: String, what stands between the two.
+        learned_from: Description of what made the features that a model was
+            trained on.
+        between: The words that stand between the two descriptions.
 
     Returns:
-        String, or `None` if the features can be used with the model.
+        A few words, or `None` if the features can be used with the model.
 
     Example:
 
@@ -148,7 +157,7 @@ def _named(description):
     return shown(description.get("name")) + at
 
 
-def shown(value) -> str:
+def shown(value: object) -> str:
     """A stranger's value as text to be shown; a digest by its first digits."""
     text = str(value)
     size = 15 if text.startswith("sha256:") else _SHOWN
@@ -195,10 +204,14 @@ def checked(description: dict) -> dict:
     """A copy of a description, in the plain values that JSON has.
 
     Args:
-        description: Dictionary, perhaps a stranger's.
+        description: A description, perhaps from a file of unknown origin.
+
+    Returns:
+        The copy.
 
     Raises:
-        ValueError: If it is none; says what was expected and found.
+        ValueError: If it is no description. The message says what was expected
+            and what was found.
 
     Example:
 
@@ -234,15 +247,19 @@ def checked(description: dict) -> dict:
 
 
 def parse(text: bytes, path: str, record: int | None = None) -> dict:
-    """The description that a file of features holds, as JSON.
+    """Reads the description that a file of features holds, as JSON.
 
     Args:
-        text: Bytes.
-        path: The file, and perhaps the number of its record, for the message.
-        record: See `path`.
+        text: The JSON.
+        path: The file, for the message.
+        record: Number of the record in this file, for the message, if it has
+            records.
+
+    Returns:
+        The description.
 
     Raises:
-        FeatureError: If it is no description.
+        FeatureError: If the text is no description.
     """
     try:
         if len(text) > MAX_DESCRIPTION_BYTES:
@@ -258,7 +275,7 @@ def parse(text: bytes, path: str, record: int | None = None) -> dict:
         fail(path, message, record, kind=FeatureError)
 
 
-def digest(arrays) -> str:
+def digest(arrays: Iterable[np.ndarray]) -> str:
     """SHA-256 over the shapes and values of arrays in order: `"sha256:..."`."""
     sha = hashlib.sha256()
     for array in arrays:

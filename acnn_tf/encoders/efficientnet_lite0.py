@@ -65,7 +65,7 @@ class EfficientNetLite0(Encoder):
         self._call = compiled(self.network)
         self.digest = digest(self.network.get_weights())
 
-    def encode_clips(self, clips):
+    def encode_clips(self, clips: np.ndarray) -> np.ndarray:
         return self._call(clips[:, 0])
 
 

@@ -1,13 +1,19 @@
 """What all encoders have in common, and the table of them."""
 
+from __future__ import annotations
+
 import importlib
 import os
+import typing
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from acnn_tf.encoders import descriptions
 from acnn_tf.encoders.pictures import cover
+
+if typing.TYPE_CHECKING:
+    import keras
 
 # Name -> module and class, imported when it is asked for.
 ENCODERS = {
@@ -23,7 +29,7 @@ ENCODERS = {
 _MAX_FRAME_RATE = 1000
 
 
-def make(name: str, frame_rate: float | None = None) -> "Encoder":
+def make(name: str, frame_rate: float | None = None) -> Encoder:
     """Makes an encoder by its name.
 
     | name | network | weights |
@@ -38,16 +44,16 @@ def make(name: str, frame_rate: float | None = None) -> "Encoder":
     | `FILE.keras` | your own | your file |
 
     Args:
-        name: String, as in the table.
-        frame_rate: Float: frames a second that it will be given, default the
-            encoder's own.
+        name: A name as in the table.
+        frame_rate: Frames a second that the encoder will be given. Default:
+            the encoder's own.
 
     Returns:
-        `Encoder`.
+        The encoder.
 
     Raises:
-        ValueError: If there is no such encoder.
-        ImportError: If it needs a package that is not installed.
+        ValueError: If there is no encoder of this name.
+        ImportError: If the encoder needs a package that is not installed.
         FileNotFoundError: If weights are missing, and cannot be fetched.
         DataError: If a file of weights cannot be used.
 
@@ -73,19 +79,30 @@ def make(name: str, frame_rate: float | None = None) -> "Encoder":
 
 def make_described(
     description: dict, whose: str, frame_rate: float | None = None
-) -> "Encoder":
+) -> Encoder:
     """Makes an encoder by the name in its description.
 
     Args:
-        description: See `acnn_tf.encoders.descriptions`.
-        whose: String: what is so described, for the message.
-        frame_rate: See `make`.
+        description: Description of an encoder: `Encoder.description`, as files
+            of features and models keep it.
+        whose: What has this description, for the message.
+        frame_rate: Frames a second that the encoder will be given. Default:
+            the encoder's own.
 
     Returns:
-        `Encoder`. Whether it has the same weights remains to be checked.
+        The encoder. It may have other weights than the description says, which
+        `check` finds out.
 
     Raises:
-        ValueError: If there is none by that name; says what to name.
+        ValueError: If there is no encoder of this name. The message says what
+            to name.
+
+    Example:
+
+    >>> from acnn_tf import encoders
+    >>> description = encoders.make("pixels").description
+    >>> encoders.make_described(description, "my file").name
+    'pixels'
     """
     name = description["name"]
     try:
@@ -106,13 +123,12 @@ def make_described(
 class Encoder:
     """Frames of a video -> one vector for each of its clips.
 
-    A subclass says how clips become vectors (`encode_clips`), how a frame is
-    prepared for that, if otherwise than here (`preprocess`), and sets what
-    stands under Attributes.
+    A subclass says how clips become vectors (`encode_clips`) and sets the
+    attributes below. It may also say how a frame is prepared (`preprocess`).
 
     Args:
-        weights: String: what stands behind the first colon of its name.
-        frame_rate: Float: frames a second that it will be given.
+        weights: What stands behind the first colon of the encoder's name.
+        frame_rate: Frames a second that the encoder will be given.
 
     Attributes:
         kind: String: its row in `ENCODERS`.
@@ -244,7 +260,7 @@ class Encoder:
         return frames.reshape(-1, self.clip_frames, *frames.shape[1:])
 
 
-def compiled(network) -> Callable[[np.ndarray], np.ndarray]:
+def compiled(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function `[B, ...] -> float32 [B, D]` of a Keras model.
 
     It is traced once for all sizes of batches. `predict` would be traced for

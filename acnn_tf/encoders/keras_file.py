@@ -4,6 +4,7 @@ import hashlib
 import os
 
 import keras
+import numpy as np
 
 from acnn_tf.encoders.encoder import Encoder, compiled
 from acnn_tf.files.problems import DataError, fail
@@ -69,7 +70,7 @@ class KerasFile(Encoder):
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.digest = f"sha256:{digest}"
 
-    def encode_clips(self, clips):
+    def encode_clips(self, clips: np.ndarray) -> np.ndarray:
         if len(self.network.input_shape) == 4:
             clips = clips[:, 0]
         return self._call(clips)

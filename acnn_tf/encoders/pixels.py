@@ -5,6 +5,8 @@ small enough to read. Nothing is learned or random, and nothing but the pixels
 goes in.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from acnn_tf.encoders.encoder import Encoder
@@ -65,10 +67,12 @@ class Pixels(Encoder):
         if weights:
             raise ValueError(f"`pixels` has no weights. Received: {weights!r}")
 
-    def preprocess(self, frame):
+    def preprocess(self, frame: np.ndarray) -> np.ndarray:
         return shrink(frame, _SHORT_SIDE)
 
-    def encode_batches(self, batches):
+    def encode_batches(
+        self, batches: Iterator[np.ndarray]
+    ) -> Iterator[np.ndarray]:
         # What a clip is compared with ends the batch before.
         before = None
         for clips in batches:

@@ -13,19 +13,19 @@ def sentence_encoder(
     """Makes the encoder of the sentences that a model learned from.
 
     Args:
-        description: Of that encoder, `model.query_description`; `None` where
-            it is not known.
-        name: String, as for `acnn_tf.encoders.make`. Default: the name in the
-            description, which holds no folder.
-        whose: String: what is so described, for messages.
+        description: Description of this encoder: `model.query_description`.
+            `None` if it is not known.
+        name: Name of the encoder, as for `acnn_tf.encoders.make`. Default: the
+            name in the description, which holds no folder.
+        whose: What has this description, for messages.
 
     Returns:
-        `Encoder` with `encode_sentences`.
+        An encoder with `encode_sentences`.
 
     Raises:
-        DataError: If it has other weights than the description says.
-        ValueError: If neither says which one, or it encodes no sentences; and
-            as `make`.
+        DataError: If the encoder has other weights than the description says.
+        ValueError: If there is neither a name nor a description, if the
+            encoder encodes no sentences, or if there is no such encoder.
 
     Example:
 
@@ -52,19 +52,19 @@ def sentence_encoder(
 def check_space(
     made_by: dict | None, other: dict | None, whose: str = "the model"
 ) -> None:
-    """Refuses sentences of another encoder than they are compared with.
+    """Refuses sentences and clips that different encoders made.
 
-    Kind and weights count; the frame rate does not, as sentences have none.
-    Where one of the two is not known, nothing is compared.
+    Kind and weights are compared; the frame rate is not, as sentences have
+    none. If one of the two descriptions is not known, nothing is compared.
 
     Args:
         made_by: Description of the encoder of the sentences, see
             `acnn_tf.encoders.descriptions`.
-        other: Description of the encoder that they must be of.
-        whose: String: what `other` describes, for the message.
+        other: Description of the encoder that must have made them.
+        whose: What `other` describes, for the message.
 
     Raises:
-        DataError: If they differ.
+        DataError: If the two descriptions differ.
 
     Example:
 
