@@ -76,8 +76,9 @@ def write_predictions(
     >>> path = tempfile.mkdtemp() + "/predictions.jsonl"
     >>> moment = Moment("7", "a man runs", "v1", 30.0, ((3.0, 9.0),))
     >>> write_predictions(path, [moment], [[[3.2, 9.0, 0.91]]])
-    >>> print(open(path).read(), end="")
-    {"qid": "7", "query": "a man runs", "vid": "v1", ...
+    >>> with open(path) as file:
+    ...     file.read()
+    '{"qid": "7", "query": "a man runs", "vid": "v1", ...
     """
     saliency = getattr(predictions, "saliency", None)
     saliency = saliency or [None] * len(predictions)

@@ -4,10 +4,13 @@ Both are zip files. Neither NumPy's nor PyTorch's own reader is used for them:
 one takes what memory the file asks for, the other runs what it says.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import os
 import zipfile
+from typing import BinaryIO
 
 import numpy as np
 
@@ -44,7 +47,7 @@ _STORAGES = {
 class ArchiveFile:
     """Named arrays in one `.npz` or `.pt`; see `acnn_tf.files.arrays`."""
 
-    def __init__(self, path):
+    def __init__(self, path: str):
         self.path = path
         self.others, self.clip_seconds, self.encoders = [], None, {}
         if problems := check_file(path):
@@ -55,23 +58,23 @@ class ArchiveFile:
         self._suffix = suffix
         self.names = list(self._archive.names)
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         return self.path, None
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         with naming(self.path, self._suffix):
             return self._archive.read(name)
 
-    def close(self):
+    def close(self) -> None:
         self._archive.close()
 
 
-def open_archive(file, suffix):
+def open_archive(file: str | BinaryIO, suffix: str) -> Npz | Tensors:
     """The archive in a file, a path or an open one: `names`, `read(name)`."""
     return Npz(file) if suffix == ".npz" else Tensors(file)
 
 
-def read_array(data, suffix, name=None):
+def read_array(data: bytes, suffix: str, name: str | None = None) -> np.ndarray:
     """The one array of an archive's bytes, or the one of a name.
 
     Raises:
@@ -94,7 +97,7 @@ def read_array(data, suffix, name=None):
 class Npz:
     """The arrays of an `.npz`, each read when it is asked for."""
 
-    def __init__(self, file):
+    def __init__(self, file: str | BinaryIO):
         self._zip = zipfile.ZipFile(file)
         self._size = _size_of(self._zip)
         self.names = {
@@ -102,7 +105,7 @@ class Npz:
             for info in self._zip.infolist()
         }
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         if name not in self.names:
             raise ValueError(f"it has no array {name!a:.80}")
         info = self.names[name]
@@ -115,7 +118,7 @@ class Npz:
             )
         return parse_npy(_content(self._zip, info))
 
-    def close(self):
+    def close(self) -> None:
         self._zip.close()
 
 
@@ -126,7 +129,7 @@ class Tensors:
     read at once; nothing that the file says is run.
     """
 
-    def __init__(self, file):
+    def __init__(self, file: str | BinaryIO):
         with _tensor_zip(file) as archive:
             self._zip, self._left = archive, _size_of(archive)
             entries = {info.filename: info for info in archive.infolist()}
@@ -176,7 +179,7 @@ class Tensors:
             raise ValueError(f"{info.filename!a:.80} has not its own bytes")
         return _content(self._zip, info)
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         if name not in self._values:
             raise ValueError(f"it has no tensor {name!a:.80}")
         value = self._values[name]
@@ -187,7 +190,7 @@ class Tensors:
             )
         return value
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 

@@ -7,12 +7,16 @@ and TensorFlow is imported only by those that need it, so that looking at an
 HDF5 file takes no seconds.
 """
 
+from __future__ import annotations
+
 import collections
 import io
 import itertools
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -26,7 +30,7 @@ from acnn_tf.files.manifests import (
 from acnn_tf.files.names import array_of
 from acnn_tf.files.npy import naming, parse_npy, read_header
 from acnn_tf.files.pickles import PickleFile
-from acnn_tf.files.problems import AGAIN, FeatureError, fail
+from acnn_tf.files.problems import AGAIN, FeatureError, Problem, fail
 from acnn_tf.files.text import MAX_DESCRIPTION_BYTES
 from acnn_tf.files.tfrecord import TFRecordFiles
 
@@ -42,7 +46,7 @@ _OTHERS = {
 }
 
 
-def open_arrays(path, reader="auto"):
+def open_arrays(path: str | os.PathLike, reader: str = "auto") -> Arrays:
     """Opens a file of named arrays: `Arrays`.
 
     The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, an `.npz`, a
@@ -133,7 +137,7 @@ class Arrays:
             See `acnn_tf.encoders.descriptions`, which parses them.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: object):
         self.path = source.path
         self.encoders = source.encoders
         self._source = source
@@ -144,7 +148,7 @@ class Arrays:
             source.close()
             raise
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         """Reads one array as float32, all of whose numbers are finite.
 
         It may be of any shape, and read-only.
@@ -169,26 +173,26 @@ class Arrays:
             )
         return array
 
-    def fail(self, name, message):
+    def fail(self, name: str, message: str) -> NoReturn:
         """Raises a `FeatureError` about one array."""
         path, record = self.place(name)
         fail(path, f"{name!r}: {message}", record)
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         """`(file, record)` of an array; the record is `None` in most files."""
         return self._source.place(name)
 
-    def records(self):
+    def records(self) -> dict[str, int]:
         """Dictionary from file to the number of records in it."""
         files = [self.place(name)[0] for name in self.names]
         return dict(collections.Counter(files + self._source.others))
 
-    def verify(self):
+    def verify(self) -> list[Problem]:
         """Compares with the manifest what opening did not: `Problem`s."""
         verify = getattr(self._source, "verify", list)
         return verify()
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         self._source.close()
 
@@ -237,7 +241,7 @@ class NpyFolder:
     files of no array.
     """
 
-    def __init__(self, path, array=None):
+    def __init__(self, path: str, array: str | None = None):
         self.path = path
         there = os.listdir(path)
         files = [name for name in there if name.endswith((".npy", *SUFFIXES))]
@@ -275,10 +279,10 @@ class NpyFolder:
             self.encoders[self._bytes(encoder)] = encoder, None
             self.others.append(encoder)
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         return os.path.join(self.path, name + self._suffix), None
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         path, _ = self.place(name)
         with naming(path, self._suffix):
             data = self._bytes(path)
@@ -300,7 +304,7 @@ class NpyFolder:
                 raise FeatureError(problems)
         return data
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -312,7 +316,7 @@ class PackedFolder(NpyFolder):
     compared when it is opened; `verify` compares the rest.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str):
         super().__init__(path)
         self._packed, names = (
             os.path.join(path, name) for name in (_PACKED_FILE, _NAMES_FILE)
@@ -338,10 +342,10 @@ class PackedFolder(NpyFolder):
                 )
         self._dim = shape[1]
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         return self._packed, self._row[name] + 1
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         size = self._dim * self._dtype.itemsize
         place = self._first + self._row[name] * size
         with open_file(self._packed) as file:
@@ -352,14 +356,21 @@ class PackedFolder(NpyFolder):
             fail(path, f"was cut since it was opened; {AGAIN}", record)
         return np.frombuffer(data, self._dtype)
 
-    def verify(self):
+    def verify(self) -> list[Problem]:
         """Compares every byte with the manifest: a list of `Problem`."""
         if self._manifest is None:
             return []
         return self._manifest.check(self._packed)
 
 
-def write_packed(path, names, rows, dim, clip_seconds, encoder=None):
+def write_packed(
+    path: str,
+    names: Sequence[str],
+    rows: Iterable[np.ndarray],
+    dim: int,
+    clip_seconds: float | None,
+    encoder: str | None = None,
+) -> None:
     """Writes a folder that `PackedFolder` reads, with a manifest.
 
     Of the rows, floats `[dim]` for each of the names, one at a time is in
@@ -394,7 +405,12 @@ def _write_texts(path, clip_seconds, encoder):
     return files
 
 
-def write_npy(path, features, clip_seconds, encoder=None):
+def write_npy(
+    path: str,
+    features: Mapping[str, np.ndarray],
+    clip_seconds: float,
+    encoder: str | None = None,
+) -> None:
     """Writes a folder of `.npy` files, in the form above, with a manifest."""
     files = _write_texts(path, clip_seconds, encoder)
     for video_id, clips in features.items():

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator, Sequence
 
 from acnn_tf.files.locks import try_lock
 
@@ -18,25 +19,30 @@ class WriteError(OSError):
 
 
 @contextlib.contextmanager
-def replacing(path, *, size=None, errors=()):
+def replacing(
+    path: str | os.PathLike,
+    *,
+    size: int | None = None,
+    errors: tuple[type[Exception], ...] = (),
+) -> Iterator[str]:
     """A name to write to, which becomes `path` when all is written.
 
-    Whether the block fails, the disk is full or the process is killed: at
-    `path` there is the old file or the new one, whole. The new one is on the
-    disk before it takes the name. Until then it lies under the same name in a
-    folder of this process alone, `NAME.XXXXXXXX.HOST.partial`. What a killed
-    process left of such a folder is removed by the next that writes beside it.
+    If the block fails, the disk is full or the process is killed, `path` is
+    still the whole old file or the whole new one. The new file is on the disk
+    before it takes the name. Until then it lies under the same name in a
+    folder of this process alone, `NAME.XXXXXXXX.HOST.partial`. If a process is
+    killed, the next one that writes beside it removes such a folder.
 
     Args:
-        path: File or folder. A folder that is there already stays, and the
-            writing fails.
-        size: Bytes that the file will take, if known, for the message.
-        errors: Exceptions, besides `OSError`, by which the writer tells that
-            it could not write: tuple of classes.
+        path: File or folder to write. A folder that exists already stays, and
+            the writing fails.
+        size: Bytes that the file will take, for the message, if they are known.
+        errors: Classes of exceptions, besides `OSError`, with which the writer
+            says that it could not write.
 
     Raises:
-        WriteError: Says how many bytes were wanted, how many are free, and
-            what to do.
+        WriteError: If it could not be written. The message says how many bytes
+            were wanted, how many are free, and what to do.
 
     Example:
 
@@ -51,7 +57,7 @@ def replacing(path, *, size=None, errors=()):
         yield partials[0]
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike, text: str) -> None:
     """Replaces a text file, in UTF-8, whole or not at all; see `replacing`."""
     data = text.encode()
     with (
@@ -62,7 +68,12 @@ def write_text(path, text):
 
 
 @contextlib.contextmanager
-def replacing_together(paths, *, size=None, errors=()):
+def replacing_together(
+    paths: Sequence[str | os.PathLike],
+    *,
+    size: int | None = None,
+    errors: tuple[type[Exception], ...] = (),
+) -> Iterator[list[str]]:
     """`replacing` for a file and others of its folder that speak of it.
 
     The others, such as a manifest, are taken away before the first gets its

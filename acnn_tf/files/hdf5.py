@@ -13,6 +13,7 @@ number that it declares, see `acnn_tf.files.hdf5_checks`.
 
 import io
 import re
+from collections.abc import Mapping
 
 import h5py
 import numpy as np
@@ -34,7 +35,7 @@ class HDF5File:
     read from end to end when it is opened.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str):
         self.path, self.others = path, []
         problems = check_file(path)
         if problems:
@@ -84,10 +85,10 @@ class HDF5File:
             )
         return {bytes(attributes["encoder"]): self.place("encoder")}
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         return self.path, None
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         with naming(self.path, f"{name!r} cannot be read"):
             dataset = self._dataset(name)
             self._plain.check(dataset)
@@ -117,7 +118,7 @@ class HDF5File:
             dataset.read(h5s.ALL, h5s.ALL, array)
         return array
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
 
@@ -140,7 +141,7 @@ class TensorFlowIOFile(HDF5File):
     tensorflow-io brings the process down.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str):
         super().__init__(path)
         try:
             # All that is in the file is looked at by another HDF5 library.
@@ -169,7 +170,12 @@ class TensorFlowIOFile(HDF5File):
             raise OSError(f"tensorflow-io says {error!r:.200}") from error
 
 
-def write_hdf5(path, features, clip_seconds=None, encoder=None):
+def write_hdf5(
+    path: str,
+    features: Mapping[str, np.ndarray],
+    clip_seconds: float | None = None,
+    encoder: str | None = None,
+) -> None:
     """Writes one HDF5 file, in the form above.
 
     One of the arrays, by name, is asked for at a time. A name that HDF5 cannot

@@ -10,7 +10,9 @@ import contextlib
 import math
 import os
 import zlib
+from collections.abc import Iterator
 
+import h5py
 from h5py import h5, h5d, h5fd, h5g, h5i, h5l, h5o, h5s, h5t, h5z
 
 from acnn_tf.files.problems import AGAIN, FeatureError, fail
@@ -56,7 +58,7 @@ class PlainFile:
     bytes of the file.
     """
 
-    def __init__(self, file, path):
+    def __init__(self, file: h5py.File, path: str):
         self._root, self._path, self._handle = file.id, path, None
         if self._root.get_access_plist().get_driver() == h5fd.SEC2:
             self._handle = self._root.get_vfd_handle()
@@ -67,7 +69,7 @@ class PlainFile:
         else:  # remote
             self.size = self._root.get_filesize()
 
-    def check_all(self):
+    def check_all(self) -> None:
         """Counts the bytes of all numbers, as `check` does for a dataset.
 
         Nothing may be linked twice, nor nested without end.
@@ -102,7 +104,7 @@ class PlainFile:
                         "objects; {plain}",
                     )
 
-    def names(self, group):
+    def names(self, group: h5g.GroupID) -> list[bytes]:
         """Lists the names in an `h5py.h5g.GroupID`: bytes, in no order."""
         names = []
 
@@ -169,7 +171,9 @@ class PlainFile:
         place = min(self._start + address, self.size)
         return os.pread(self._handle, min(count, self.size), place)
 
-    def open(self, group, name):
+    def open(
+        self, group: h5g.GroupID, name: bytes
+    ) -> h5d.DatasetID | h5g.GroupID | h5t.TypeID:
         """Opens what has a name, bytes, in a group, unless it is elsewhere.
 
         Returns `h5py.h5d.DatasetID`, `h5py.h5g.GroupID` or `h5py.h5t.TypeID`.
@@ -180,7 +184,7 @@ class PlainFile:
             self._refuse(name, f"is {kind} link; {{plain}}")
         return h5o.open(group, name)
 
-    def check(self, dataset):
+    def check(self, dataset: h5d.DatasetID) -> None:
         """Counts the bytes of a dataset, if its file holds all its numbers.
 
         No numbers are read, except for long chunks that are packed. Refused
@@ -316,12 +320,12 @@ def _number(data, start, size):
     return int.from_bytes(data[start : start + size], "little")
 
 
-def text_of(name):
+def text_of(name: bytes) -> str:
     """A name of HDF5, which is bytes, as text to be read."""
     return name.decode(errors="backslashreplace")
 
 
-def plain_copy(path, inner=""):
+def plain_copy(path: str, inner: str = "") -> str:
     """How to make one plain file of one that is not: a sentence.
 
     `inner` follows the name of a group, to name a dataset.
@@ -336,7 +340,7 @@ def plain_copy(path, inner=""):
 
 
 @contextlib.contextmanager
-def naming(path, message):
+def naming(path: str, message: str) -> Iterator[None]:
     """Makes a `FeatureError` that names the file of what h5py raises.
 
     `message` says what is wrong, before what h5py says of it.

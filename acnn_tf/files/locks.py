@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 
 try:
     import fcntl
@@ -30,7 +31,7 @@ class FolderInUseError(OSError):
 
 
 @contextlib.contextmanager
-def locked(folder, *, wait=False):
+def locked(folder: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
     """Has a folder to itself, among all that ask for it in this way.
 
     A folder that is not there is made, and removed again if nothing was written
@@ -70,7 +71,7 @@ def locked(folder, *, wait=False):
                 os.rmdir(folder)
 
 
-def try_lock(descriptor):
+def try_lock(descriptor: int) -> bool | None:
     """Locks an open file or folder until it is closed: whether it could.
 
     `False`: another has it; `None`: there are no locks here.

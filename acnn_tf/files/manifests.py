@@ -13,6 +13,8 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO
 
 from acnn_tf.files.atomic import replacing, replacing_together
 from acnn_tf.files.names import array_of, paths_of
@@ -31,7 +33,7 @@ _MALFORMED = (
 _REWRITE = "python -m experiments.inspect_data --write_manifests"
 
 
-def manifest_path(path):
+def manifest_path(path: str | os.PathLike) -> str:
     """Where the manifest of a file or a folder stands, or would stand."""
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -47,12 +49,14 @@ class Manifest:
     to restore it, or to write the manifest again.
     """
 
-    def __init__(self, path, files, remedy=None):
+    def __init__(
+        self, path: str, files: dict[str, dict], remedy: str | None = None
+    ):
         self.path = path
         self.files = files
         self._remedy = remedy
 
-    def check_names(self, folder, names):
+    def check_names(self, folder: str, names: Iterable[str]) -> list[Problem]:
         """Compares the names of a folder's files with those listed.
 
         Returns a list of `Problem`.
@@ -66,7 +70,14 @@ class Manifest:
             problems.append(self._problem(path, f"{found} {self.path}", remedy))
         return problems
 
-    def check(self, path, data=None, records=None, *, verify=True):
+    def check(
+        self,
+        path: str,
+        data: bytes | None = None,
+        records: int | None = None,
+        *,
+        verify: bool = True,
+    ) -> list[Problem]:
         """Compares a file with what is said of it: a list of `Problem`.
 
         Its bytes (`data`) and its `records` are given where they are known.
@@ -101,7 +112,9 @@ class Manifest:
         return Problem(path, None, f"{message}; {remedy}")
 
 
-def read_manifest(path, problems, remedy=None):
+def read_manifest(
+    path: str | os.PathLike, problems: list[Problem], remedy: str | None = None
+) -> Manifest | None:
     """The `Manifest` of a file or a folder, or `None` where there is none.
 
     Of one that is damaged a `Problem` goes to the list `problems`.
@@ -129,7 +142,9 @@ def read_manifest(path, problems, remedy=None):
     return Manifest(path, files, remedy)
 
 
-def check_file(path, records=None):
+def check_file(
+    path: str | os.PathLike, records: int | None = None
+) -> list[Problem]:
     """Compares a file with the manifest beside it: a list of `Problem`.
 
     It is empty where there is no manifest. `records` is how many it holds, if
@@ -140,7 +155,11 @@ def check_file(path, records=None):
     return problems if manifest is None else manifest.check(path, None, records)
 
 
-def save_manifest(path, records, others=None):
+def save_manifest(
+    path: str | os.PathLike,
+    records: Mapping[str, int],
+    others: Mapping[str, dict] | None = None,
+) -> str:
     """Writes the manifest of a file, or of some files of a folder: its path.
 
     `records` has the number of records in each file. `others`, as of
@@ -157,7 +176,9 @@ def save_manifest(path, records, others=None):
 
 
 @contextlib.contextmanager
-def replacing_with_manifest(path, records, *, size=None):
+def replacing_with_manifest(
+    path: str | os.PathLike, records: int, *, size: int | None = None
+) -> Iterator[str]:
     """`replacing` for a file of so many records, and its manifest.
 
     At no moment there is a manifest of what the file holds no more. Where the
@@ -179,7 +200,7 @@ def replacing_with_manifest(path, records, *, size=None):
             _dump({**files, **stated}, partial)
 
 
-def open_file(path):
+def open_file(path: str) -> BinaryIO:
     """Opens a file to read its bytes, by TensorFlow if it is remote.
 
     What is no regular file is an `OSError`: a pipe could make its reader wait
@@ -217,14 +238,23 @@ def _size(path, data=None):
         return file.tell()
 
 
-def digest(path):
+def digest(path: str | os.PathLike) -> str:
     """The SHA-256 of a file, or of the names and digests of a folder's files.
 
     Args:
-        path: File or folder, or several, see `paths_of`: of their digests.
+        path: File or folder, or several with commas between, see `paths_of`:
+            then it is the SHA-256 of their digests.
 
     Returns:
-        String of 64 hexadecimal digits.
+        64 hexadecimal digits.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.files.manifests import digest
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     digest(file.name)[:8]
+    'e3b0c442'
     """
     path, *others = paths_of(path)
     if others:

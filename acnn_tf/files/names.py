@@ -9,17 +9,21 @@ _LONGEST = 255
 _SPECIAL = frozenset('/\\:*?"<>|%')
 
 
-def file_name(name, suffix=""):
+def file_name(name: str, suffix: str = "") -> str:
     """The name of the file that belongs to an id, whatever the id is.
 
-    It is a name within a folder, never a path, and distinct ids have distinct
-    ones. Most ids stay as they are. What parts paths, what cannot be seen and
-    a dot or space at either end are written as `%` and their bytes; of a name
-    that is too long, the end is replaced by the SHA-256 of all of it.
+    It is a name within a folder, never a path, and different ids have different
+    names. Most ids stay as they are. Characters that separate folders, that
+    cannot be seen, and a dot or space at either end are written as `%` and
+    their bytes. The end of a name that is too long is replaced by the SHA-256
+    of the whole name.
 
     Args:
-        name: String, such as the id of a query from somebody's file.
-        suffix: String, such as `".png"`, that follows it.
+        name: The id, such as that of a query from somebody's file.
+        suffix: What follows the name, such as `".png"`.
+
+    Returns:
+        The name of the file.
 
     Example:
 
@@ -44,7 +48,7 @@ def file_name(name, suffix=""):
     return found + suffix
 
 
-def paths_of(path):
+def paths_of(path: str | os.PathLike) -> list[str]:
     """The paths of `"a.pkl,b.pkl"`, or the one path that it is.
 
     Example:
@@ -56,7 +60,7 @@ def paths_of(path):
     return [path] if os.path.exists(path) else path.split(",")
 
 
-def array_of(path):
+def array_of(path: str | os.PathLike) -> tuple[str, str | None]:
     """`(FOLDER, NAME)` of `"FOLDER:NAME"`, or the path and `None`.
 
     Example:
@@ -71,7 +75,7 @@ def array_of(path):
     return path, None
 
 
-def check_file_name(name, suffix=""):
+def check_file_name(name: str, suffix: str = "") -> None:
     """Raises a `ValueError` unless a file may have this very name."""
     if file_name(name, suffix) != name + suffix:
         raise ValueError(

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import math
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -14,7 +16,7 @@ _HEADERS = {
 }
 
 
-def parse_npy(data):
+def parse_npy(data: bytes) -> np.ndarray:
     """The array of the bytes of an `.npy` file; see `read_header`."""
     file = io.BytesIO(data)
     shape, order, dtype = read_header(file, len(data))
@@ -22,7 +24,9 @@ def parse_npy(data):
     return array.reshape(shape, order=order)
 
 
-def read_header(file, file_size):
+def read_header(
+    file: BinaryIO, file_size: int
+) -> tuple[tuple[int, ...], str, np.dtype]:
     """Reads what stands before the numbers: `(shape, order, dtype)`.
 
     Raises:
@@ -45,7 +49,7 @@ def read_header(file, file_size):
 
 
 @contextlib.contextmanager
-def naming(path, kind=".npy"):
+def naming(path: str, kind: str = ".npy") -> Iterator[None]:
     """Has errors of a reader name the file, and what it should be."""
     try:
         yield

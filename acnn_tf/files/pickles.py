@@ -11,10 +11,12 @@ is counted, and a pickle that asks for too much is refused as well.
 
 import codecs
 import math
+import os
 import re
 import struct
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -38,32 +40,38 @@ _KEYS = (str, bytes, int, float, bool)
 class Name:
     """What a pickle calls by name, `MODULE.NAME`: the name, and no more."""
 
-    def __init__(self, name):
+    def __init__(self, name: str):
         self.name = name
 
 
-def unpickle(data, known=None, persistent=None):
+def unpickle(
+    data: bytes,
+    known: Mapping[str, Callable | None] | None = None,
+    persistent: Callable | None = None,
+) -> object:
     r"""The value of a pickle of plain data, of any protocol.
 
-    It takes at most 20 times the memory of `data`, and a megabyte. Parts may
-    be the same object, and so endless to whoever follows all of them: look at
-    what you expect, where you expect it.
+    It takes at most 20 times the memory of `data`, and a megabyte. Parts of the
+    value may be the same object, even one that contains itself: so look only
+    at the parts that you expect, where you expect them.
 
     Args:
-        data: Bytes.
-        known: Dictionary from more names, `"MODULE.NAME"`, that the pickle may
-            call, to functions that are called with the arguments; `None` in
-            place of a function is a name that is not called.
-        persistent: Function from what the pickle says of an object that is
-            kept elsewhere to that object. Default: there are none.
+        data: The bytes of the pickle.
+        known: More names that the pickle may call, `"MODULE.NAME"`, and the
+            functions that are then called with the arguments. `None` in place
+            of a function is a name that is not called.
+        persistent: Function that returns an object that is kept outside of the
+            pickle, from what the pickle says of it. Default: there are no such
+            objects.
 
     Returns:
         `None`, bool, int, float, str, bytes, list, tuple, dictionary or NumPy
-        array. Text of Python 2 is bytes, since it may as well be data.
+        array. Text of Python 2 is returned as bytes, because it cannot be told
+        from data.
 
     Raises:
-        ValueError: If it is damaged, asks for anything else, or for more
-            memory; names the byte.
+        ValueError: If the pickle is damaged, asks for anything else, or needs
+            more memory. The message names the byte.
 
     Example:
 
@@ -445,11 +453,18 @@ for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and after
     }
 
 
-def read_pickle(path):
-    """`(value, size)` of a pickle and its bytes; see `unpickle`.
+def read_pickle(path: str | os.PathLike) -> tuple[object, int]:
+    """Reads a file that is a pickle.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `(value, size)`: the value, as of `unpickle`, and the bytes of the file.
 
     Raises:
-        FeatureError: If it is refused, or not as its manifest says.
+        FeatureError: If `unpickle` refuses it, or it is not as its manifest
+            says.
     """
     if problems := check_file(path):
         raise FeatureError(problems)
@@ -461,14 +476,14 @@ def read_pickle(path):
         fail(path, f"{error}; {_AS}")
 
 
-def text_of(value):
+def text_of(value: object) -> str:
     """Text of either Python, as a string; a `TypeError` if it is none."""
     if type(value) not in (str, bytes):
         raise TypeError(f"expected text, found {kind_of(value)}")
     return value if type(value) is str else value.decode()
 
 
-def kind_of(value):
+def kind_of(value: object) -> str:
     """What a value is, in a few words; it is not looked into."""
     if type(value) is np.ndarray:
         return f"an array of shape {list(value.shape)!s:.40}"
@@ -487,7 +502,7 @@ class PickleFile:
     is `VIDEO_START_END` here, as in the annotations.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str):
         self.path = path
         self.others, self.clip_seconds, self.encoders = [], None, {}
         self._records, numbers = {}, 0
@@ -525,10 +540,10 @@ class PickleFile:
             )
         self.names = list(self._records)
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         return self.path, self._records[name][0]
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         number, vectors = self._records[name]
         if type(vectors) is np.ndarray:
             return vectors
@@ -552,7 +567,7 @@ class PickleFile:
                 )
         return np.array(vectors)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 

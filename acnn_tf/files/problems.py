@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
+from typing import NoReturn
 
 # What to do about a damaged file of features.
 AGAIN = "restore the file, or extract its features again"
@@ -18,11 +20,11 @@ class Problem:
     """Something wrong at one place of a data file.
 
     Args:
-        path: File.
-        line: Line of the file, or number of its record, from 1; `None` where
+        path: The file.
+        line: Line of the file, or number of its record, from 1. `None` where
             it has neither.
         message: What was expected, what was found, what to do.
-        dropped: Whether the record is left out. Otherwise it was mended and
+        dropped: Whether the record is left out. Otherwise it was corrected and
             kept.
 
     Example:
@@ -41,14 +43,14 @@ class Problem:
         return f"{place}: {self.message}"
 
 
-def summarize(problems):
+def summarize(problems: Sequence[Problem]) -> list[str]:
     """One line for each kind of problem in a file, where there are many.
 
     Args:
-        problems: List of `Problem`.
+        problems: The problems.
 
     Returns:
-        List of strings, in the order of the first of each kind.
+        The lines, in the order of the first problem of each kind.
 
     Example:
 
@@ -93,7 +95,7 @@ class DataError(ValueError):
             the message shows by their kinds, see `summarize`.
     """
 
-    def __init__(self, problems):
+    def __init__(self, problems: Sequence[Problem]):
         self.problems = list(problems)
         lines = summarize(self.problems)
         if len(lines) > _SHOWN:
@@ -113,6 +115,11 @@ class UnknownIdError(KeyError):
         return self.args[0]
 
 
-def fail(path, message, record=None, kind=FeatureError):
+def fail(
+    path: str | os.PathLike,
+    message: str,
+    record: int | None = None,
+    kind: type[DataError] = FeatureError,
+) -> NoReturn:
     """Raises a `FeatureError`, or another, with one problem."""
     raise kind([Problem(os.fspath(path), record, message)])

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from acnn_tf.files.manifests import check_file
 from acnn_tf.files.pickles import kind_of, read_pickle, text_of
@@ -35,7 +36,7 @@ MAX_CHARACTERS = 2000
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def normalize(sentence):
+def normalize(sentence: str) -> str:
     r"""Writes a sentence in one way, whatever way it came.
 
     Each letter is one character where there is one (Unicode NFC; TensorFlow
@@ -69,7 +70,9 @@ def normalize(sentence):
     return unicodedata.normalize("NFC", _CONTROLS.sub(" ", sentence))
 
 
-def text_lines(path):
+def text_lines(
+    path: str | os.PathLike,
+) -> Iterator[tuple[int, str | ValueError]]:
     """Yields `(line, text)` of the lines of a UTF-8 file that are not blank.
 
     A line of more than `MAX_LINE_BYTES` is not read, nor is what follows it.
@@ -89,7 +92,9 @@ def text_lines(path):
                 yield line, text.strip()
 
 
-def json_items(path, kind):
+def json_items(
+    path: str | os.PathLike, kind: type
+) -> Iterator[tuple[int, object]]:
     """Yields `(line, item)` for each item of a JSON file.
 
     `kind`, `dict` or `list`, is what the file is at its top; an item of a
@@ -159,15 +164,18 @@ def _scan(text, kind):
         raise json.JSONDecodeError("expected the end", text, place)
 
 
-def parse_json(text):
-    """What a line of JSON holds.
+def parse_json(text: str) -> object:
+    """The value of a line of JSON.
 
     Args:
-        text: String.
+        text: The line.
+
+    Returns:
+        Dictionary, list, string, number, bool or `None`.
 
     Raises:
-        ValueError: If it is not JSON, or an object in it has one key twice,
-            of which JSON's own readers keep the last without a word.
+        ValueError: If it is not JSON, or an object in it has the same key
+            twice. Python's own reader would keep the last one silently.
 
     Example:
 
@@ -192,15 +200,18 @@ def _object(pairs):
     return found
 
 
-def parse_number(text):
+def parse_number(text: str) -> float:
     """A finite number of a text file.
 
     Args:
-        text: String, as `12`, `0.5` or `1e-3`; Python itself would also take
-            `1_0` for ten, and `nan`.
+        text: The number as text, such as `12`, `0.5` or `1e-3`. Python itself
+            would also take `1_0` for ten, and `nan`.
+
+    Returns:
+        The number.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no such number.
 
     Example:
 
@@ -227,7 +238,9 @@ def _not_utf8(error):
     return ValueError(f"is not UTF-8: byte 0x{byte:02x}; convert the file")
 
 
-def read_numbers(path, problems):
+def read_numbers(
+    path: str | os.PathLike, problems: list[Problem]
+) -> dict[str, float]:
     """Reads one number above 0 per video: durations, or counts of frames.
 
     From JSON, `{video: number}`; CSV with the columns `id` and `length`, as
@@ -320,6 +333,6 @@ def _pickled_items(path):
             yield number, ValueError(f"the name of a video: {error}")
 
 
-def is_number(value):
+def is_number(value: object) -> bool:
     """Whether `value` is a finite number of a size that times can have."""
     return type(value) in (int, float) and abs(value) < 1e12

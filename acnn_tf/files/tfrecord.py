@@ -15,6 +15,7 @@ A `tf.train.Example` per video:
 import math
 import os
 import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class TFRecordFiles:
     a whole one.
     """
 
-    def __init__(self, path, files):
+    def __init__(self, path: str, files: Sequence[str]):
         self.path, self.others = path, []
         self.clip_seconds, self.encoders = None, {}
         self._places = {}
@@ -134,10 +135,10 @@ class TFRecordFiles:
             return None
         return _value(features, "num_videos", file, number)
 
-    def place(self, name):
+    def place(self, name: str) -> tuple[str, int | None]:
         return self._places[name][:2]
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         file, number, offset, length, checksum = self._places[name]
         with open_file(file) as stream:
             stream.seek(offset + _HEAD)
@@ -159,7 +160,7 @@ class TFRecordFiles:
             )
         return np.frombuffer(data, "<f4").reshape(shape)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -223,7 +224,12 @@ def _value(features, key, file, number):
     return values[0]
 
 
-def write_tfrecord(path, features, clip_seconds, encoder=None):
+def write_tfrecord(
+    path: str,
+    features: Mapping[str, np.ndarray],
+    clip_seconds: float,
+    encoder: str | None = None,
+) -> None:
     """Writes one TFRecord file, in the form above."""
     import tensorflow as tf
 
