@@ -5,13 +5,21 @@ returns its path. Lines differ by dash and marker as well as by colour, and the
 colours (Okabe and Ito's) by lightness, so that any eye can tell them apart.
 """
 
+from __future__ import annotations
+
+import os
 import re
 import textwrap
+import typing
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+if typing.TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
@@ -23,7 +31,7 @@ _RECALL_KEY = re.compile(r"R@(\d+)[,_ ]\s*IoU=([\d.]+)")
 
 
 def timeline(
-    path,
+    path: str | os.PathLike,
     *,
     query: str,
     duration: float,
@@ -40,7 +48,7 @@ def timeline(
     Args:
         path: Where to write the picture.
         query: The sentence, which is the title.
-        duration: Float, seconds of the video.
+        duration: Duration of the video in seconds.
         truth: `(start, end)` pairs in seconds; may be empty. `None` where it
             is not known: there is no row for it then.
         predictions: `(start, end, score)` triples, best first; may be empty.
@@ -54,8 +62,7 @@ def timeline(
             `acnn_tf.evaluation.score_curve`.
         source: Where the query is from: dataset, split and video. It stands
             below the query.
-        iou: Float, IoU of the best prediction with the truth, which stands
-            there too.
+        iou: IoU of the best prediction with the truth. It stands there, too.
 
     Returns:
         `path`.
@@ -63,6 +70,7 @@ def timeline(
     Example:
 
     >>> import tempfile
+    >>> from acnn_tf.plots import timeline
     >>> path = timeline(
     ...     tempfile.mkdtemp() + "/door.png",
     ...     query="the person opens the door",
@@ -121,7 +129,7 @@ def timeline(
 
 
 def recall_curve(
-    path,
+    path: str | os.PathLike,
     steps: Sequence,
     series: Mapping,
     *,
@@ -142,6 +150,18 @@ def recall_curve(
     Returns:
         `path`.
 
+    Example:
+
+    >>> import tempfile
+    >>> import acnn_tf
+    >>> path = acnn_tf.plots.recall_curve(
+    ...     tempfile.mkdtemp() + "/recall.png",
+    ...     [100, 200],
+    ...     {"ACNN": [0.1, 0.3], "CTRL": [0.1, 0.2]},
+    ... )
+    >>> path.name
+    'recall.png'
+
     Reference: paper, Figure 5.
     """
     return recall_curves(
@@ -150,7 +170,7 @@ def recall_curve(
 
 
 def recall_curves(
-    path,
+    path: str | os.PathLike,
     panels: Mapping,
     *,
     chance: float | None = None,
@@ -161,11 +181,23 @@ def recall_curves(
     Args:
         path: Where to write the picture.
         panels: Heading -> `(steps, series)`, see `recall_curve`.
-        chance: As there, for all.
-        ylabel: As there.
+        chance: Fraction that guessing gets, drawn as a level in each.
+        ylabel: What the fractions are.
 
     Returns:
         `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> import acnn_tf
+    >>> series = {"ACNN": [0.1, 0.3], "CTRL": [0.1, 0.2]}
+    >>> path = acnn_tf.plots.recall_curves(
+    ...     tempfile.mkdtemp() + "/recall.png",
+    ...     {"TACoS": ([100, 200], series)},
+    ... )
+    >>> path.name
+    'recall.png'
     """
     figure = new_figure(7.0, 1.0 + 3.2 * len(panels))
     # On shared axes, so that trainings compare.
@@ -185,7 +217,7 @@ def recall_curves(
 
 
 def training(
-    path,
+    path: str | os.PathLike,
     steps: Sequence,
     recalls: Mapping,
     losses: Mapping,
@@ -202,7 +234,7 @@ def training(
         steps: `[N]` training steps, at the ends of epochs.
         recalls: Name of a line -> `[N]` fractions; NaN where there is none.
         losses: Name of a loss -> `[N]` values; NaN where there is none.
-        best: Int, index of the best epoch, which is marked in both.
+        best: Index of the best epoch, which is marked in both pictures.
         chance: Fraction that guessing gets, drawn as a level.
         title: Heading.
         ylabel: What the fractions are.
@@ -213,6 +245,7 @@ def training(
     Example:
 
     >>> import tempfile
+    >>> from acnn_tf.plots import training
     >>> path = training(
     ...     tempfile.mkdtemp() + "/training.png",
     ...     [100, 200, 300],
@@ -249,7 +282,9 @@ def training(
     return save(figure, path)
 
 
-def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
+def loss_curve(
+    path: str | os.PathLike, steps: Sequence, series: Mapping, title: str = ""
+) -> Path:
     """Draws losses over training steps.
 
     Args:
@@ -260,6 +295,18 @@ def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
 
     Returns:
         `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> import acnn_tf
+    >>> path = acnn_tf.plots.loss_curve(
+    ...     tempfile.mkdtemp() + "/loss.png",
+    ...     [100, 200],
+    ...     {"alignment": [3.0, 2.0], "offset": [0.5, 0.4]},
+    ... )
+    >>> path.name
+    'loss.png'
     """
     figure = new_figure(7.0, 4.2)
     axis = figure.add_subplot()
@@ -268,16 +315,30 @@ def loss_curve(path, steps: Sequence, series: Mapping, title: str = "") -> Path:
     return save(figure, path)
 
 
-def recall_table(path, results: Mapping, title: str = "") -> Path:
+def recall_table(
+    path: str | os.PathLike, results: Mapping, title: str = ""
+) -> Path:
     """Draws the table of R@n over IoU thresholds, as the paper prints it.
 
     Args:
         path: Where to write the picture.
         results: `"R@1,IoU=0.5"` -> fraction, and perhaps `"mIoU"`.
-        title: Heading: say which suppression was used.
+        title: Heading. It should say which suppression was used.
 
     Returns:
         `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> import acnn_tf
+    >>> path = acnn_tf.plots.recall_table(
+    ...     tempfile.mkdtemp() + "/table.png",
+    ...     {"R@1,IoU=0.5": 0.3, "R@5,IoU=0.5": 0.6},
+    ...     title="TACoS, test, no suppression",
+    ... )
+    >>> path.name
+    'table.png'
 
     Reference: paper, Tables 1 and 2.
     """
@@ -321,7 +382,7 @@ def recall_table(path, results: Mapping, title: str = "") -> Path:
     return save(figure, path)
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float) -> Figure:
     """A figure of so many inches."""
     try:
         from matplotlib.figure import Figure
@@ -333,7 +394,7 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure, path):
+def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Writes a figure, and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -349,7 +410,7 @@ def save(figure, path):
     return path
 
 
-def bare(axis):
+def bare(axis: Axes) -> None:
     """Takes from an axis what says nothing."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(colors=GREY, labelcolor="black")
@@ -553,9 +614,14 @@ def _show_percent(axis):
 
 
 def dots(
-    path, rows: Mapping, *, reference: str, outside: Mapping, title: str = ""
+    path: str | os.PathLike,
+    rows: Mapping,
+    *,
+    reference: str,
+    outside: Mapping,
+    title: str = "",
 ) -> Path:
-    """Draws the figures of several runs a row: dots, and a bar at their mean.
+    """Draws figures of several runs: dots in rows, and a bar at their mean.
 
     Args:
         path: Where to write the picture.
@@ -563,11 +629,24 @@ def dots(
             each run. All rows have the same measures.
         reference: Row whose means are drawn through all others.
         outside: Name of a row -> measures in which it differs from the
-            reference by more than noise. Their dots are full.
+            reference by more than noise. The dots of these measures are full.
         title: Heading.
 
     Returns:
         `path`.
+
+    Example:
+
+    >>> import tempfile
+    >>> import acnn_tf
+    >>> path = acnn_tf.plots.dots(
+    ...     tempfile.mkdtemp() + "/runs.png",
+    ...     {"ACNN": {"R@1": [0.3, 0.32]}, "CTRL": {"R@1": [0.2, 0.22]}},
+    ...     reference="ACNN",
+    ...     outside={"CTRL": ["R@1"]},
+    ... )
+    >>> path.name
+    'runs.png'
     """
     measures = list(next(iter(rows.values())))
     heading = textwrap.wrap(title, width=30 * len(measures))

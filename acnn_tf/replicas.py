@@ -5,14 +5,22 @@ concerns the whole of it, such as negatives from the batch, goes through here.
 On one replica, and on other backends of Keras, these functions change nothing.
 """
 
+from __future__ import annotations
+
 import itertools
+import typing
+from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
+
+if typing.TYPE_CHECKING:
+    import tensorflow as tf
 
 
-def replica_context():
+def replica_context() -> tf.distribute.ReplicaContext | None:
     """The context of a step that several replicas take together, or `None`."""
     if keras.backend.backend() != "tensorflow":
         return None
@@ -24,7 +32,7 @@ def replica_context():
     return context
 
 
-def gather(rows):
+def gather(rows: tf.Tensor) -> tf.Tensor:
     """The rows `[B, ...]` of all replicas, from the `[b, ...]` of this one.
 
     They are in the order of the replicas, of which b may differ; gradients
@@ -34,7 +42,9 @@ def gather(rows):
     return rows if context is None else context.all_gather(rows, axis=0)
 
 
-def map_shares(strategy, function, items):
+def map_shares(
+    strategy: tf.distribute.Strategy | None, function: Callable, items: Sequence
+) -> list[tuple]:
     """Does each replica's share of some work, on its device.
 
     `function`, of one of the items, is called in a thread for each device. The
@@ -64,7 +74,9 @@ def map_shares(strategy, function, items):
         return list(itertools.chain.from_iterable(parts))
 
 
-def gather_arrays(strategy, rows):
+def gather_arrays(
+    strategy: tf.distribute.Strategy | None, rows: ArrayLike
+) -> np.ndarray:
     """The rows `[R, ...]` that all processes hold, outside of a step.
 
     Each gives an array `[r, ...]`, of which r may differ.

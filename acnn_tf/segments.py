@@ -6,12 +6,13 @@ as long as both sides share it.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 OFFSET_UNITS = ("seconds", "frames", "window_lengths")
 SUPPRESSIONS = ("none", "fixed", "per_threshold")
 
 
-def intersection(a, b):
+def intersection(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """Length shared by the segments `a` and `b`, never negative.
 
     Args:
@@ -23,6 +24,7 @@ def intersection(a, b):
 
     Example:
 
+    >>> from acnn_tf.segments import intersection
     >>> float(intersection([0.0, 10.0], [5.0, 20.0]))
     5.0
     """
@@ -32,7 +34,7 @@ def intersection(a, b):
     return np.maximum(end - start, 0)
 
 
-def iou(a, b):
+def iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """Temporal intersection over union.
 
     The union is the true one, `|a| + |b| - |a ∩ b|`, so that disjoint segments
@@ -47,6 +49,7 @@ def iou(a, b):
 
     Example:
 
+    >>> from acnn_tf.segments import iou
     >>> float(iou([0.0, 10.0], [5.0, 20.0]))
     0.25
     """
@@ -61,7 +64,7 @@ def iou(a, b):
     )
 
 
-def niol(window, moment):
+def niol(window: ArrayLike, moment: ArrayLike) -> np.ndarray:
     """Share of `window` that lies outside `moment` (nIoL).
 
     Args:
@@ -73,6 +76,7 @@ def niol(window, moment):
 
     Example:
 
+    >>> from acnn_tf.segments import niol
     >>> float(niol([0.0, 10.0], [5.0, 20.0]))
     0.5
 
@@ -106,7 +110,12 @@ def _offset_scale(window, unit, frame_rate):
     raise ValueError(f"`unit` must be one of {OFFSET_UNITS}. Received: {unit}")
 
 
-def encode_offsets(moment, window, unit="seconds", frame_rate=None):
+def encode_offsets(
+    moment: np.ndarray,
+    window: np.ndarray,
+    unit: str = "seconds",
+    frame_rate: float | None = None,
+) -> np.ndarray:
     """Offsets that take `window` to `moment`, in `unit`.
 
     Args:
@@ -121,6 +130,8 @@ def encode_offsets(moment, window, unit="seconds", frame_rate=None):
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.segments import encode_offsets
     >>> encode_offsets(np.array([3.0, 9.0]), np.array([2.0, 6.0])).tolist()
     [1.0, 3.0]
 
@@ -129,13 +140,29 @@ def encode_offsets(moment, window, unit="seconds", frame_rate=None):
     return (moment - window) / _offset_scale(window, unit, frame_rate)
 
 
-def decode_offsets(offset, window, unit="seconds", frame_rate=None):
+def decode_offsets(
+    offset: np.ndarray,
+    window: np.ndarray,
+    unit: str = "seconds",
+    frame_rate: float | None = None,
+) -> np.ndarray:
     """Undoes `encode_offsets`: the segment that `offset` makes of `window`.
 
-    Works on NumPy arrays and on tensors alike.
+    It takes NumPy arrays and tensors.
+
+    Args:
+        offset: Offsets at start and end in `unit`, `[..., 2]`.
+        window: Segments in seconds, `[..., 2]`, broadcast against `offset`.
+        unit: `"seconds"`, `"frames"` or `"window_lengths"`.
+        frame_rate: Frames per second; needed for `"frames"` only.
+
+    Returns:
+        Segments in seconds, `[..., 2]`.
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.segments import decode_offsets
     >>> window = np.array([2.0, 6.0])
     >>> decode_offsets(np.array([0.5, 0.5]), window, "window_lengths").tolist()
     [4.0, 8.0]
@@ -143,7 +170,11 @@ def decode_offsets(offset, window, unit="seconds", frame_rate=None):
     return window + offset * _offset_scale(window, unit, frame_rate)
 
 
-def suppression_iou(suppression="none", nms_threshold=0.5, iou=None):
+def suppression_iou(
+    suppression: str = "none",
+    nms_threshold: float = 0.5,
+    iou: float | None = None,
+) -> float:
     """Largest IoU that two results of one query may have with each other.
 
     The three protocols in use, none of which changes the first result:
@@ -159,11 +190,19 @@ def suppression_iou(suppression="none", nms_threshold=0.5, iou=None):
 
     Args:
         suppression: One of `SUPPRESSIONS`.
-        nms_threshold: Float, of `"fixed"`.
-        iou: Float, m, of `"per_threshold"`.
+        nms_threshold: The most IoU of two results under `"fixed"`.
+        iou: The m of IoU=m, for `"per_threshold"`.
 
     Returns:
-        Float, the `max_iou` of `acnn_tf.search.nms`.
+        The `max_iou` of `acnn_tf.search.nms`.
+
+    Example:
+
+    >>> from acnn_tf.segments import suppression_iou
+    >>> suppression_iou("fixed", nms_threshold=0.4)
+    0.4
+    >>> suppression_iou("per_threshold", iou=0.7)
+    0.65
     """
     if suppression == "none":
         return 1.0
