@@ -9,17 +9,27 @@ moment of a sentence and in those that do not:
 Of a sentence's moments, in one video or many, it changes no order.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
+import typing
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf import evaluation, search, segments
 from acnn_tf.data.sentences import Vocabulary
 from acnn_tf.files.atomic import write_text
 from acnn_tf.models import load_model
 from acnn_tf.search.index_files import fingerprint
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from acnn_tf.data.annotations import Moment
 
 NAME = "calibration.json"
 # Other videos in which a sentence is searched for, and sentences: enough for
@@ -38,11 +48,12 @@ class Calibration:
     has second or third best is less likely than that.
 
     Args:
-        slope: Float, not negative.
-        intercept: Float.
+        slope: Slope of the curve, not negative.
+        intercept: Logit of the likelihood at a score of 0.
 
     Example:
 
+    >>> from acnn_tf.calibration import Calibration
     >>> round(Calibration(slope=0.6, intercept=-2.2).likelihood(4.0), 2)
     0.55
     """
@@ -50,7 +61,7 @@ class Calibration:
     slope: float
     intercept: float
 
-    def likelihood(self, score):
+    def likelihood(self, score: ArrayLike) -> float | np.ndarray:
         """`p` of a score, or of an array of them."""
         logit = self.slope * np.asarray(score, np.float64) + self.intercept
         # Without overflow.
@@ -58,17 +69,19 @@ class Calibration:
         return likelihood if likelihood.ndim else float(likelihood)
 
 
-def fit(scores, is_right, weights=None):
+def fit(
+    scores: ArrayLike, is_right: ArrayLike, weights: ArrayLike | None = None
+) -> Calibration:
     """The curve that fits best, by maximum likelihood.
 
-    Targets are not 0 and 1 but what so many cases can tell, `1 / (n + 2)` and
-    `(n + 1) / (n + 2)`, so that there always is a curve. Where better scores
-    are no more often right, it is level.
+    The targets are not 0 and 1 but `1 / (n + 2)` and `(n + 1) / (n + 2)`, which
+    is as much as n cases can show; so there always is a curve. If better scores
+    are not right more often, the curve is level.
 
     Args:
-        scores: Floats `[N]`.
-        is_right: Bools `[N]`.
-        weights: Floats `[N]`. Default: 1 each.
+        scores: Scores `[N]` of moments.
+        is_right: Bools `[N]`: whether each moment is right.
+        weights: Floats `[N]`, how much each of them counts. Default: 1 each.
 
     Returns:
         `Calibration`.
@@ -77,6 +90,8 @@ def fit(scores, is_right, weights=None):
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.calibration import fit
     >>> curve = fit([0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 0, 1, 1, 1])
     >>> curve.likelihood(np.array([0.0, 1.0])).round(3).tolist()
     [0.333, 0.667]
@@ -113,23 +128,39 @@ def fit(scores, is_right, weights=None):
     return Calibration(float(slope), float(intercept)) if slope > 0 else level
 
 
-def calibrate(model, moments, features, sentence_vectors=None, seed=0):
+def calibrate(
+    model: keras.Model,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+    seed: int = 0,
+) -> tuple[Calibration, dict]:
     """Fits the curve of a model to videos that it was not trained on.
 
-    Each sentence is searched for in its own video and in four others. These
-    count as much as its own, all four together, and nothing in them is right.
+    Each sentence is searched for in its own video and in four others, in which
+    no moment is right. The four others together count as much as its own.
 
     Args:
-        model: As `acnn_tf.evaluation.evaluate` takes it.
-        moments: List of `Moment`; of many, 2,000 are drawn.
+        model: A model of `acnn_tf.models`.
+        moments: The moments whose queries are searched for. If there are more
+            than 2,000, so many are drawn.
         features: Mapping from video id to `[T, D]` clip features.
         sentence_vectors: Mapping from query id to `[E]`, for a model without
             a vocabulary.
-        seed: Int, of what is drawn.
+        seed: Seed of the drawn sentences and videos.
 
     Returns:
         `(curve, report)`: a `Calibration`, and what `reliability` says of the
         same searches.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> curve, report = acnn_tf.calibration.calibrate(
+    ...     model, moments, features
+    ... )  # doctest: +SKIP
+    >>> curve.likelihood(4.0)  # doctest: +SKIP
+    0.55
     """
     searches = best_scores(model, moments, features, sentence_vectors, seed)
     scores, is_own, is_right = searches
@@ -137,8 +168,14 @@ def calibrate(model, moments, features, sentence_vectors=None, seed=0):
     return curve, reliability(curve, *searches)
 
 
-def best_scores(model, moments, features, sentence_vectors=None, seed=0):
-    """The searches of `calibrate`.
+def best_scores(
+    model: keras.Model,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The searches of `calibrate`, whose arguments are the same.
 
     Returns:
         `(scores, is_own, is_right)`, each `[N]`: the best score of a sentence
@@ -183,14 +220,20 @@ def best_scores(model, moments, features, sentence_vectors=None, seed=0):
     return scores, is_own, is_right
 
 
-def reliability(curve, scores, is_own, is_right):
+def reliability(
+    curve: Calibration,
+    scores: np.ndarray,
+    is_own: np.ndarray,
+    is_right: np.ndarray,
+) -> dict:
     """How far a curve can be trusted.
 
     Args:
-        curve: `Calibration`.
-        scores: From `best_scores`, as the others.
-        is_own: Likewise.
-        is_right: Likewise.
+        curve: The curve to judge.
+        scores: Float `[N]`: the best score of a sentence in a video, as of
+            `best_scores`.
+        is_own: Bool `[N]`: whether the video is the sentence's own.
+        is_right: Bool `[N]`: whether the best moment is right.
 
     Returns:
         Dictionary of floats: `"calibration_error"`, how far the likelihoods
@@ -198,6 +241,19 @@ def reliability(curve, scores, is_own, is_right):
         `"auc_own"`, how often a sentence scores higher in its own video than
         another does in one that is not its own; `"auc_right"`, the same of
         right moments and those of other videos; and `"num_searches"`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from acnn_tf.calibration import Calibration, reliability
+    >>> report = reliability(
+    ...     Calibration(slope=1.0, intercept=0.0),
+    ...     scores=np.array([2.0, 1.0, -1.0, -2.0]),
+    ...     is_own=np.array([True, True, False, False]),
+    ...     is_right=np.array([True, False, False, False]),
+    ... )
+    >>> report["auc_own"], report["num_searches"]
+    (1.0, 4)
     """
     weights, likelihood = _balanced(is_own), curve.likelihood(scores)
     bins = np.minimum((likelihood * _BINS).astype(int), _BINS - 1)
@@ -210,7 +266,7 @@ def reliability(curve, scores, is_own, is_right):
     }
 
 
-def in_words(report):
+def in_words(report: Mapping) -> str:
     """What `reliability` returned, to be printed."""
     text = (
         f"Calibration on {report['num_searches']:,} searches: likelihoods are "
@@ -224,14 +280,21 @@ def in_words(report):
     return f"{text}."
 
 
-def calibrate_run(workdir, moments, features, sentence_vectors=None):
+def calibrate_run(
+    workdir: str | os.PathLike,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+) -> dict:
     """`calibrate` for the model of a run; keeps the curve beside it.
 
     Args:
-        workdir: Folder with `model.keras`; gets a `calibration.json`.
-        moments: See `calibrate`, as the others.
-        features: Likewise.
-        sentence_vectors: Likewise.
+        workdir: Folder with `model.keras`, to which `calibration.json` is
+            written.
+        moments: The moments of videos that the model was not trained on.
+        features: Mapping from video id to `[T, D]` clip features.
+        sentence_vectors: Mapping from query id to `[E]`, for a model without
+            a vocabulary.
 
     Returns:
         The report of `calibrate`.
@@ -247,8 +310,17 @@ def calibrate_run(workdir, moments, features, sentence_vectors=None):
     return report
 
 
-def read_calibration(workdir, model):
-    """The curve of a run's model; `None` where there is none of its weights.
+def read_calibration(
+    workdir: str | os.PathLike, model: keras.Model
+) -> Calibration | None:
+    """The curve of a run's model.
+
+    Args:
+        workdir: Folder with `calibration.json`.
+        model: The model of this run.
+
+    Returns:
+        `Calibration`, or `None` if the folder has no curve of these weights.
 
     Raises:
         ValueError: If the file is damaged.

@@ -14,15 +14,25 @@ Reference: Hendricks et al., Localizing Moments in Video with Natural Language,
 2017, section 4 and its public evaluation.
 """
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import functools
 import math
+import typing
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf import evaluation, search
 from acnn_tf import segments as segments_lib
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from acnn_tf.data.annotations import Moment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +66,14 @@ class PieceGrid:
                 f"Received: {self.piece_seconds}"
             )
 
-    def windows(self, duration):
+    def windows(self, duration: float) -> np.ndarray:
         """Windows of a video that lasts `duration` seconds.
 
         Args:
-            duration: Float, seconds.
+            duration: Duration of the video in seconds.
 
         Returns:
-            `float64 [W, 2]` in seconds, by length and then by start.
+            `float64 [W, 2]` in seconds, ordered by length and then by start.
         """
         if not 0 < duration < math.inf:
             raise ValueError(
@@ -79,7 +89,7 @@ class PieceGrid:
         windows = np.array(pieces) * float(self.piece_seconds)
         return np.minimum(windows, duration)
 
-    def contexts(self, windows, size):
+    def contexts(self, windows: ArrayLike, size: int) -> np.ndarray:
         """Windows of as many pieces before and after each window.
 
         Args:
@@ -109,12 +119,12 @@ class PieceGrid:
         seconds = np.minimum(there * self.piece_seconds, windows.max())
         return np.where(inside[..., None], seconds, 0.0)
 
-    def pieces(self, segments):
+    def pieces(self, segments: ArrayLike) -> np.ndarray:
         """Segments in pieces: the first, and the one after the last.
 
         Args:
-            segments: `[..., 2]` seconds. Ends within a piece, as that of a
-                video, count as the end of that piece.
+            segments: `[..., 2]` in seconds. An end within a piece, such as the
+                end of a video, counts as the end of that piece.
 
         Returns:
             `int64 [..., 2]`.
@@ -138,21 +148,29 @@ _PROTOCOL = "DiDeMo's protocol: the best 3 annotators of each query"
 
 
 def evaluate(
-    model, moments, features, *, sentence_vectors=None, shuffle_seed=None
-):
+    model: keras.Model,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
+    *,
+    sentence_vectors: Mapping[str | int, np.ndarray] | None = None,
+    shuffle_seed: int | None = None,
+) -> tuple[dict, list[np.ndarray]]:
     """Ranks the candidates of every query's video and measures the ranking.
 
-    Windows are not shifted by their offsets: candidates are what they are. Nor
-    do they support each other: among all stretches of a video, those of middle
-    length overlap most others, whatever is asked for.
+    Windows are not shifted by their offsets, since the protocol knows only
+    whole pieces. Nor do overlapping windows raise each other's scores: among
+    all stretches of a video, those of middle length overlap most others,
+    whatever the query is.
 
     Args:
-        model: See `acnn_tf.evaluation.evaluate`.
-        moments: List of `Moment` with `num_annotators`.
+        model: A model of `acnn_tf.models`; `acnn_tf.search` says what is asked
+            of it.
+        moments: The moments to find, with `num_annotators`.
         features: Mapping from video id to `[T, D]` clip features.
         sentence_vectors: Mapping from query id to `[E]`, for a model without
             a vocabulary.
-        shuffle_seed: Int: the control, as in `acnn_tf.evaluation.evaluate`.
+        shuffle_seed: A seed for the control: every moment is searched for
+            with the sentence of another one.
 
     Returns:
         `(results, predictions)`: what `score_predictions` returns, with the
@@ -182,34 +200,38 @@ def evaluate(
     return results, predictions
 
 
-def query_hits(moments, predictions):
+def query_hits(
+    moments: Sequence[Moment], predictions: Sequence[ArrayLike]
+) -> dict[str, np.ndarray]:
     """Which queries are hit, and how well the first result fits.
 
     Args:
-        moments: List of `Moment` with `num_annotators`.
+        moments: The moments to find, with `num_annotators`.
         predictions: For each moment `[N, 3]`: start, end (seconds), score.
-            Ranked by score, equal scores in the order given.
+            They are ranked by score; equal scores keep their order.
 
     Returns:
         Dictionary of arrays `[Q]`: bool `"R@1"` and `"R@5"`, and float64
         `"iou"`.
 
     Raises:
-        ValueError: Names the query whose annotators are not known, or whose
-            prediction is not made of whole pieces.
+        ValueError: If it is not known how many annotators chose each segment,
+            or a prediction is not made of whole pieces. The message names the
+            query.
 
     Example:
 
     Two of four annotators chose the first piece, which is ranked first; the
     third best chose the second, which is ranked second: (1 + 1 + 2) / 3.
 
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.didemo import query_hits
     >>> segments = ((0.0, 5.0), (5.0, 10.0), (20.0, 30.0))
     >>> moment = Moment(
     ...     "1", "a dog", "v", 30.0, segments, num_annotators=(2, 1, 1)
     ... )
-    >>> found = query_hits([moment], [[[0, 5, 0.9], [5, 10, 0.8]]])
-    >>> {name: values.tolist() for name, values in found.items()}
+    >>> hits = query_hits([moment], [[[0, 5, 0.9], [5, 10, 0.8]]])
+    >>> {name: values.tolist() for name, values in hits.items()}
     {'R@1': [False], 'R@5': [True], 'iou': [0.6666666666666666]}
     """
     hits = {f"R@{n}": np.zeros(len(moments), bool) for n in NS}
@@ -231,16 +253,36 @@ def query_hits(moments, predictions):
     return {**hits, "iou": overlap}
 
 
-def score_predictions(moments, predictions):
-    """Measures predictions, wherever they come from.
+def score_predictions(
+    moments: Sequence[Moment], predictions: Sequence[ArrayLike]
+) -> dict:
+    """Measures predictions, whether or not they are from this package.
 
     Args:
-        moments: See `query_hits`.
-        predictions: Likewise.
+        moments: The moments to find, with `num_annotators`.
+        predictions: For each moment `[N, 3]`: start, end (seconds), score.
+            They are ranked by score; equal scores keep their order.
 
     Returns:
         Dictionary of fractions, `"R@1"`, `"R@5"` and `"mIoU"`; with
         `"protocol"` (words) and `"num_queries"`.
+
+    Raises:
+        ValueError: If it is not known how many annotators chose each segment,
+            or a prediction is not made of whole pieces. The message names the
+            query.
+
+    Example:
+
+    >>> from acnn_tf import didemo
+    >>> from acnn_tf.data import Moment
+    >>> segments = ((0.0, 5.0), (5.0, 10.0))
+    >>> moment = Moment(
+    ...     "1", "a dog", "v", 30.0, segments, num_annotators=(3, 1)
+    ... )
+    >>> results = didemo.score_predictions([moment], [[[0, 5, 0.9]]])
+    >>> results["R@1"], results["mIoU"]
+    (1.0, 1.0)
     """
     hits = query_hits(moments, predictions)
     overlap = hits.pop("iou")
@@ -248,14 +290,27 @@ def score_predictions(moments, predictions):
     return _results(moments, {**means, "mIoU": overlap.mean()})
 
 
-def chance(moments):
-    """What candidates in random order are expected to reach, exactly.
+def chance(moments: Sequence[Moment]) -> dict:
+    """The figures that candidates in random order are expected to reach.
+
+    They are exact.
 
     Args:
-        moments: See `query_hits`.
+        moments: The moments to find, with `num_annotators`.
 
     Returns:
-        As `score_predictions`.
+        Dictionary of fractions, as `score_predictions` returns it.
+
+    Example:
+
+    >>> from acnn_tf import didemo
+    >>> from acnn_tf.data import Moment
+    >>> segments = ((0.0, 5.0), (5.0, 10.0))
+    >>> moment = Moment(
+    ...     "1", "a dog", "v", 30.0, segments, num_annotators=(3, 1)
+    ... )
+    >>> round(21 * didemo.chance([moment])["R@1"], 6)  # of 21 candidates
+    1.0
     """
     totals = dict.fromkeys(_NAMES, 0.0)
     for moment in moments:
@@ -271,17 +326,28 @@ def chance(moments):
     return _results(moments, {k: v / len(moments) for k, v in totals.items()})
 
 
-def oracle(moments):
-    """The best ranking there is, where annotators differ: predictions.
+def oracle(moments: Sequence[Moment]) -> list[np.ndarray]:
+    """The best ranking that is possible where annotators disagree.
 
-    First stands the candidate of highest IoU with the best three annotators,
-    then what most of them chose.
+    The candidate of highest IoU with the three best annotators comes first,
+    then the candidates that most annotators chose.
 
     Args:
-        moments: See `query_hits`.
+        moments: The moments to find, with `num_annotators`.
 
     Returns:
         For each moment `float64 [N, 3]`: start, end and score.
+
+    Example:
+
+    >>> from acnn_tf import didemo
+    >>> from acnn_tf.data import Moment
+    >>> segments = ((0.0, 5.0), (5.0, 10.0))
+    >>> moment = Moment(
+    ...     "1", "a dog", "v", 30.0, segments, num_annotators=(3, 1)
+    ... )
+    >>> didemo.oracle([moment])[0][0, :2].tolist()
+    [0.0, 5.0]
     """
     predictions = []
     for moment in moments:
@@ -296,17 +362,31 @@ def oracle(moments):
     return predictions
 
 
-def frequency_prior(known, moments):
-    """The same ranking for all: what annotators chose most often elsewhere.
+def frequency_prior(
+    known: Sequence[Moment], moments: Sequence[Moment]
+) -> list[np.ndarray]:
+    """One ranking for all moments: what annotators chose most often elsewhere.
 
-    It is one for all videos, so that those of 5 pieces are told of the sixth.
+    It is the same for all videos, so that a video of 5 pieces also gets the
+    sixth piece as a prediction.
 
     Args:
-        known: List of `Moment` with `num_annotators`: those of training.
-        moments: List of `Moment` to predict.
+        known: The moments of the training split, with `num_annotators`.
+        moments: The moments to predict.
 
     Returns:
         For each moment `float64 [N, 3]`: start, end and score.
+
+    Example:
+
+    >>> from acnn_tf import didemo
+    >>> from acnn_tf.data import Moment
+    >>> segments = ((0.0, 5.0), (5.0, 10.0))
+    >>> moment = Moment(
+    ...     "1", "a dog", "v", 30.0, segments, num_annotators=(3, 1)
+    ... )
+    >>> didemo.frequency_prior([moment], [moment])[0].tolist()
+    [[0.0, 5.0, 3.0], [5.0, 10.0, 1.0]]
     """
     chosen = collections.Counter()
     for moment in known:
@@ -319,7 +399,7 @@ def frequency_prior(known, moments):
     return [np.array(ranking, np.float64).reshape(-1, 3)] * len(moments)
 
 
-def format_table(results, title=""):
+def format_table(results: Mapping, title: str = "") -> str:
     """The figures, with their protocol.
 
     Args:
@@ -328,6 +408,20 @@ def format_table(results, title=""):
 
     Returns:
         String of several lines.
+
+    Example:
+
+    >>> from acnn_tf import didemo
+    >>> from acnn_tf.data import Moment
+    >>> segments = ((0.0, 5.0), (5.0, 10.0))
+    >>> moment = Moment(
+    ...     "1", "a dog", "v", 30.0, segments, num_annotators=(3, 1)
+    ... )
+    >>> results = didemo.score_predictions([moment], [[[0, 5, 0.9]]])
+    >>> print(didemo.format_table(results, title="my ranking"))
+    my ranking: 1 queries, ...
+          R@1      R@5     mIoU
+       1.0000   1.0000   1.0000
     """
     heading = f"{results['num_queries']} queries, {results['protocol']}"
     return "\n".join(

@@ -23,13 +23,25 @@ Reference: Lei et al., QVHighlights: Detecting Moments and Highlights in Videos
 via Natural Language Queries, 2021, and its public evaluation.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf import evaluation, metrics
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.datasets.qvhighlights import CLIP_SECONDS
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from acnn_tf.data.annotations import Moment
+    from acnn_tf.data.predictions import Predictions
 
 R1_IOUS = (0.5, 0.7)
 # Seconds of true windows: above the first, up to the second.
@@ -38,18 +50,32 @@ LENGTHS = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
 HIGHLIGHTS = {"Fair": 2, "Good": 3, "VeryGood": 4}
 
 
-def evaluate(model, moments, features, **options):
+def evaluate(
+    model: keras.Model,
+    moments: Sequence[Moment],
+    features: Mapping[str, np.ndarray],
+    **options: Any,
+) -> tuple[dict, Predictions]:
     """Searches as `acnn_tf.evaluation.evaluate` does, and measures more.
 
     Args:
-        model: See there, as the others.
-        moments: Likewise.
-        features: Likewise.
-        **options: Likewise.
+        model: A model of `acnn_tf.models`.
+        moments: The moments whose queries are searched for.
+        features: Mapping from video id to `[T, D]` clip features.
+        **options: Other arguments of `acnn_tf.evaluation.evaluate`, such as
+            `suppression`.
 
     Returns:
-        `(results, predictions)`: as there, with what `score_predictions`
-        returns besides, and with the saliency of each clip.
+        `(results, predictions)` as of `acnn_tf.evaluation.evaluate`. The
+        results also have the figures of `score_predictions`, and the
+        predictions have a saliency for each clip of two seconds.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> results, predictions = acnn_tf.qvhighlights.evaluate(
+    ...     model, moments, features
+    ... )  # doctest: +SKIP
     """
     results, predictions = evaluation.evaluate(
         model, moments, features, clip_seconds=CLIP_SECONDS, **options
@@ -64,18 +90,22 @@ def evaluate(model, moments, features, **options):
 
 
 def score_predictions(
-    moments, predictions, *, suppression="none", nms_threshold=0.5
-):
-    """Measures predictions, wherever they come from.
+    moments: Sequence[Moment],
+    predictions: Sequence[ArrayLike],
+    *,
+    suppression: str = "none",
+    nms_threshold: float = 0.5,
+) -> dict[str, float | None]:
+    """Measures predictions, whether or not they are from this package.
 
     Args:
-        moments: List of `Moment`.
+        moments: The moments that the predictions should find.
         predictions: For each moment `[N, 3]`: start, end (seconds), score, in
-            the order that counts. Highlights are those of the saliency of
-            `Predictions`, if it has any.
+            the order that counts. If they are `Predictions` with saliency,
+            highlights are measured, too.
         suppression: One of `acnn_tf.segments.SUPPRESSIONS`. The public
-            evaluation has none; what suppression leaves is listed by score.
-        nms_threshold: Float, of `"fixed"` suppression.
+            evaluation uses none. What a suppression leaves is listed by score.
+        nms_threshold: The most IoU of two results under `"fixed"` suppression.
 
     Returns:
         Dictionary of fractions: `"R1,IoU=0.5"`, `"R1,IoU=0.7"`,
@@ -83,15 +113,16 @@ def score_predictions(
         `"middle,"` and `"long,"` before them, which are `None` where no query
         has a true window of that length; and where both moments and
         predictions have saliency `"highlight,Fair,mAP"`,
-        `"highlight,Fair,HIT@1"` and likewise for `"Good"` and `"VeryGood"`.
+        `"highlight,Fair,HIT@1"` and the same for `"Good"` and `"VeryGood"`.
 
     Raises:
-        ValueError: If a prediction is NaN, or a moment is hidden; names the
-            query.
+        ValueError: If a prediction is NaN, or a moment is hidden. The message
+            names the query.
 
     Example:
 
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.qvhighlights import score_predictions
     >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
     >>> results = score_predictions([moment], [[[0, 6, 0.9]]])
     >>> results["R1,IoU=0.5"], results["mAP"], results["long,mAP"]
@@ -176,7 +207,7 @@ def _clip_scores(saliency, count):
     return scores
 
 
-def format_table(results, title=""):
+def format_table(results: Mapping[str, float | None], title: str = "") -> str:
     """The protocol's table.
 
     Args:
@@ -185,6 +216,18 @@ def format_table(results, title=""):
 
     Returns:
         String of several lines.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.qvhighlights import format_table, score_predictions
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> results = score_predictions([moment], [[[0, 6, 0.9]]])
+    >>> print(format_table(results))
+    QVHighlights' protocol
+                R1,IoU=0.5    R1,IoU=0.7   mAP,IoU=0.5  mAP,IoU=0.75 ...
+    all              1.000         0.000         1.000         0.000 ...
+    ...
     """
     ious = [f"R1,IoU={m:g}" for m in R1_IOUS]
     ious += [f"mAP,IoU={m:g}" for m in evaluation.SHOWN_MAP_IOUS]
