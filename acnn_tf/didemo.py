@@ -49,6 +49,7 @@ class PieceGrid:
 
     Example:
 
+    >>> from acnn_tf.didemo import PieceGrid
     >>> PieceGrid().windows(13.0).tolist()
     [[0.0, 5.0], [5.0, 10.0], [10.0, 13.0], [0.0, 10.0], [5.0, 13.0], \
 [0.0, 13.0]]
@@ -103,6 +104,7 @@ class PieceGrid:
 
         Example:
 
+        >>> from acnn_tf.didemo import PieceGrid
         >>> grid = PieceGrid()
         >>> grid.contexts(grid.windows(10.0), size=3)[0].tolist()
         [[0.0, 0.0], [0.0, 5.0], [5.0, 10.0]]
@@ -131,6 +133,7 @@ class PieceGrid:
 
         Example:
 
+        >>> from acnn_tf.didemo import PieceGrid
         >>> PieceGrid().pieces([25.0, 28.5]).tolist()
         [5, 6]
         """

@@ -52,6 +52,7 @@ def map_shares(
     cards; each of several workers must call this with the same. Returns a list
     of `(item, result)` of those that fell to this process.
 
+    >>> from acnn_tf.replicas import map_shares
     >>> map_shares(None, lambda item: item * 2, [1, 2])
     [(1, 2), (2, 4)]
     """
@@ -81,6 +82,7 @@ def gather_arrays(
 
     Each gives an array `[r, ...]`, of which r may differ.
 
+    >>> from acnn_tf.replicas import gather_arrays
     >>> gather_arrays(None, [[1, 2]])
     array([[1, 2]])
     """

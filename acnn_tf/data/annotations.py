@@ -120,6 +120,7 @@ def find_files(
 
     Example:
 
+    >>> from acnn_tf.data import find_files
     >>> find_files("jsonl", None, "val", annotations="mine.jsonl")
     {'annotations': 'mine.jsonl'}
     """
@@ -215,6 +216,7 @@ def read_moments(
     Example:
 
     >>> import tempfile
+    >>> from acnn_tf.data import read_moments
     >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
     ...     _ = file.write("3MSZA 24.3 30.4##person turn a light on.")
     ...     file.flush()

@@ -56,6 +56,7 @@ def cut_video(
 
     Example:
 
+    >>> from acnn_tf.data import cut_video
     >>> cut_video("holiday.mp4", 12.4, 19.8, "dog.mp4")  # doctest: +SKIP
     """
     video = open_video(path)
@@ -99,6 +100,7 @@ def preview_video(
 
     Example:
 
+    >>> from acnn_tf.data.cutting import preview_video
     >>> preview_video("holiday.avi", "holiday.mp4")  # doctest: +SKIP
     """
     video = open_video(path)

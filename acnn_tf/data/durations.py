@@ -95,6 +95,7 @@ def video_seconds(
     Example:
 
     >>> import numpy as np
+    >>> from acnn_tf.data import video_seconds
     >>> class Features(dict):
     ...     clip_seconds = 0.5
     >>> video_seconds(Features(v=np.zeros((20, 512))))

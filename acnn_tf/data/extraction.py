@@ -61,6 +61,8 @@ def find_videos(
     Example:
 
     >>> import tempfile
+    >>> import os
+    >>> from acnn_tf.data import find_videos
     >>> folder = tempfile.mkdtemp()
     >>> for name in ("cat.mp4", "dog.MOV", "notes.txt"):
     ...     open(os.path.join(folder, name), "w").close()
@@ -169,6 +171,8 @@ def encode_video(
 
     Example:
 
+    >>> import acnn_tf
+    >>> from acnn_tf.data import encode_video
     >>> pixels = acnn_tf.encoders.make("pixels")  # doctest: +SKIP
     >>> encode_video("holiday.mp4", pixels).clips.shape  # doctest: +SKIP
     (71, 130)
@@ -234,6 +238,8 @@ def extract(
 
     Example:
 
+    >>> import acnn_tf
+    >>> from acnn_tf.data import extract, find_videos
     >>> videos = find_videos("videos/*.mp4")  # doctest: +SKIP
     >>> encoder = acnn_tf.encoders.make("pixels")  # doctest: +SKIP
     >>> extract(videos, encoder, "features.hdf5")  # doctest: +SKIP

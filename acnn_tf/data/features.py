@@ -496,6 +496,8 @@ def pack_windows(
     Example:
 
     >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import open_features, pack_windows
     >>> folder = tempfile.mkdtemp()
     >>> np.save(folder + "/v.avi_1_65.npy", np.ones(4, np.float32))
     >>> pack_windows(open_features(folder), folder + "/packed")
@@ -558,6 +560,8 @@ def write_features(
     Example:
 
     >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import open_features, write_features
     >>> path = tempfile.mkdtemp() + "/features.hdf5"
     >>> write_features(path, {"a": np.ones((3, 2), np.float32)}, 1.0)
     >>> open_features(path)["a"].shape

@@ -92,7 +92,9 @@ def best_ious(moments: Sequence[Moment], grid: WindowGrid) -> np.ndarray:
 
     Example:
 
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data import WindowGrid
+    >>> from acnn_tf.data.inspection import best_ious
+    >>> from acnn_tf.data import Moment
     >>> moment = Moment("1", "a man runs", "v", 20.0, ((2.0, 6.0),))
     >>> best_ious([moment], WindowGrid((2, 5), overlap=0.5)).tolist()
     [0.636...]
@@ -126,7 +128,8 @@ def suggest_lengths(
 
     Example:
 
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data.inspection import suggest_lengths
+    >>> from acnn_tf.data import Moment
     >>> ends = (2, 2, 9, 9)
     >>> moments = [Moment("q", "", "v", 20.0, ((0.0, end),)) for end in ends]
     >>> suggest_lengths(moments)

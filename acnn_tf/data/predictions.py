@@ -41,6 +41,7 @@ class Predictions(list):
 
     Example:
 
+    >>> from acnn_tf.data.predictions import Predictions
     >>> predictions = Predictions([[[3.2, 9.0, 0.91]]], saliency=[[0.1, 0.7]])
     >>> len(predictions), predictions.saliency
     (1, [[0.1, 0.7]])
@@ -126,7 +127,7 @@ def read_predictions(
     Example:
 
     >>> import tempfile
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data import Moment, read_predictions, write_predictions
     >>> path = tempfile.mkdtemp() + "/predictions.jsonl"
     >>> moment = Moment("7", "a man runs", "v1", 30.0, ((3.0, 9.0),))
     >>> write_predictions(path, [moment], [[[3.2, 9.0, 0.91]]])

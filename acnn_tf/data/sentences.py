@@ -50,6 +50,7 @@ def tokenize(sentences: tf.Tensor | Sequence[str]) -> tf.RaggedTensor:
 
     Example:
 
+    >>> from acnn_tf.data.sentences import tokenize
     >>> tokenize(["The chef's knife, again!"]).to_list()
     [[b'the', b'chef', b"'s", b'knife', b'again']]
     """
@@ -76,6 +77,7 @@ class Vocabulary:
 
     Example:
 
+    >>> from acnn_tf.data import Vocabulary
     >>> vocabulary = Vocabulary(["a", "man", "runs"])
     >>> vocabulary.encode(["A man runs.", "A dog"]).tolist()
     [[2, 3, 4], [2, 1, 0]]
@@ -144,6 +146,7 @@ class Vocabulary:
 
         Example:
 
+        >>> from acnn_tf.data import Vocabulary
         >>> read = Vocabulary(["a", "man"]).read(["A dog and a man", "?!"])
         >>> read.unknown_words, read.is_known
         ([['dog', 'and'], []], [True, False])
@@ -256,7 +259,7 @@ def query_inputs(
 
     Example:
 
-    >>> from acnn_tf.data.annotations import Moment
+    >>> from acnn_tf.data import Moment, query_inputs
     >>> moment = Moment("1", "A dog runs.", "v", 9.0, ((0.0, 5.0),))
     >>> query_inputs([moment], vocabulary=["a", "dog"]).tolist()
     [[2, 3, 1]]
@@ -302,6 +305,7 @@ def read_glove(
     Example:
 
     >>> import tempfile
+    >>> from acnn_tf.data import read_glove
     >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
     ...     _ = file.write("the 0.5 1\nof -1 2\n")
     ...     file.flush()
@@ -544,6 +548,8 @@ def write_sentence_vectors(
     Example:
 
     >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import read_sentence_vectors, write_sentence_vectors
     >>> path = tempfile.mkdtemp() + "/vectors.hdf5"
     >>> write_sentence_vectors(path, {"v_0_5": np.ones((2, 3), np.float32)})
     >>> read_sentence_vectors(path)["v_0_5_1"].tolist()

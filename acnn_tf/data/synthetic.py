@@ -123,6 +123,7 @@ def make_scenes(
 
     Example:
 
+    >>> from acnn_tf.data import make_scenes
     >>> scenes = make_scenes(num_videos=2)
     >>> moment = scenes.moments[-1]
     >>> moment.query, moment.segments
@@ -197,6 +198,8 @@ def write_videos(
     Example:
 
     >>> import tempfile
+    >>> import os
+    >>> from acnn_tf.data.synthetic import write_videos
     >>> folder = tempfile.mkdtemp()
     >>> moments = write_videos(folder, num_videos=1)
     >>> os.listdir(folder), moments[0].video_id
@@ -267,6 +270,8 @@ def with_saliency(moments: list[Moment]) -> list[Moment]:
 
     Example:
 
+    >>> from acnn_tf.data import Moment
+    >>> from acnn_tf.data.synthetic import with_saliency
     >>> moment = Moment("1", "a ball", "v", 6.0, ((1.0, 4.0),))
     >>> with_saliency([moment])[0].saliency
     ((2, 2, 2), (4, 4, 4), (0, 0, 0))

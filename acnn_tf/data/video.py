@@ -158,6 +158,7 @@ class Video:
 
         Example:
 
+        >>> from acnn_tf.data import open_video
         >>> frames = open_video("holiday.mp4").frames(fps=2)  # doctest: +SKIP
         >>> for i, frame in enumerate(frames):  # doctest: +SKIP
         ...     print(i / 2, frame.mean())
@@ -379,6 +380,7 @@ def open_video(path: str | os.PathLike) -> Video:
 
     Example:
 
+    >>> from acnn_tf.data import open_video
     >>> video = open_video("holiday.mp4")  # doctest: +SKIP
     >>> video.duration, video.size  # doctest: +SKIP
     (35.1, (360, 640))

@@ -63,6 +63,7 @@ class WindowGrid:
 
     Example:
 
+    >>> from acnn_tf.data import WindowGrid
     >>> WindowGrid(lengths=(4.0,), overlap=0.5).windows(8.0).tolist()
     [[0.0, 4.0], [2.0, 6.0], [4.0, 8.0]]
 
@@ -224,6 +225,7 @@ class WindowGrid:
 
         Example:
 
+        >>> from acnn_tf.data import WindowGrid
         >>> grid = WindowGrid(lengths=(4.0,), overlap=0.5)
         >>> grid.contexts(grid.windows(12.0), size=3)[0].tolist()
         [[0.0, 0.0], [0.0, 4.0], [4.0, 8.0]]
@@ -288,6 +290,8 @@ class VideoWindows:
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.data.windows import VideoWindows, pool_clips
     >>> vectors = np.array([[1.0], [2.0]], np.float32)
     >>> video = VideoWindows("v", [[1, 3], [2, 4]], vectors.__getitem__, 1)
     >>> pool_clips(video, [[2, 4], [0, 0]], clip_seconds=1.0).tolist()
@@ -455,6 +459,7 @@ def pair_windows(
 
     Example:
 
+    >>> from acnn_tf.data import pair_windows
     >>> pair_windows([[0, 4], [2, 6], [4, 8]], [[0, 5]])
     (array([0]), array([0]))
 
@@ -546,6 +551,7 @@ def clips_problem(
 
     Example:
 
+    >>> from acnn_tf.data.windows import clips_problem
     >>> clips_problem("v1", 20, 2.0, 20.0)[0]
     "video 'v1': 20 clips of 2 s are 40 s, its duration is 20 s; check ..."
     >>> clips_problem("v1", 20, 1.0, 19.2)
@@ -703,6 +709,8 @@ def pool_clips(
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.data.windows import pool_clips
     >>> pool_clips(np.array([[2.0], [4.0]]), [0.0, 1.5], 1.0).round(4)
     array([2.6667], dtype=float32)
     """

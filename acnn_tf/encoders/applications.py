@@ -43,6 +43,7 @@ class Applications(Encoder):
 
     Example:
 
+    >>> from acnn_tf.encoders.applications import Applications
     >>> encoder = Applications("MobileNet:none")
     >>> encoder.dim
     1024

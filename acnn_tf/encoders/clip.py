@@ -31,6 +31,7 @@ class CLIP(Encoder):
 
     Example:
 
+    >>> from acnn_tf.encoders.clip import CLIP
     >>> encoder = CLIP("clip_vit_base_patch32")  # doctest: +SKIP
     >>> clips = encoder.encode(frames)  # doctest: +SKIP
     >>> queries = encoder.encode_sentences(["a dog jumps"])  # doctest: +SKIP

@@ -54,6 +54,7 @@ def check(
 
     Example:
 
+    >>> from acnn_tf.encoders import check
     >>> pixels = {"encoder": "pixels", "name": "pixels", "frame_rate": 2.0}
     >>> check(pixels, pixels), check(pixels, None), check(None, pixels)
     (None, None, None)
@@ -88,6 +89,7 @@ def unknown(
 
     Example:
 
+    >>> from acnn_tf.encoders import unknown
     >>> pixels = {"encoder": "pixels", "name": "pixels"}
     >>> unknown(None, pixels, "clips.hdf5")
     'clips.hdf5 does not say what made its features. They are taken as they ...'
@@ -125,6 +127,7 @@ def difference(
 
     Example:
 
+    >>> from acnn_tf.encoders import difference
     >>> pixels = {"encoder": "pixels", "name": "pixels", "frame_rate": 2.0}
     >>> clip = {"encoder": "clip", "name": "clip:mine", "frame_rate": 1.0}
     >>> difference(clip, pixels)
@@ -215,6 +218,7 @@ def checked(description: dict) -> dict:
 
     Example:
 
+    >>> from acnn_tf.encoders.descriptions import checked
     >>> checked({"encoder": "mine", "name": "mine:1", "size": (8, 8)})
     {'encoder': 'mine', 'name': 'mine:1', 'size': [8, 8]}
     """

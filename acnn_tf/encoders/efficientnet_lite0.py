@@ -41,6 +41,8 @@ class EfficientNetLite0(Encoder):
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.encoders.efficientnet_lite0 import EfficientNetLite0
     >>> encoder = EfficientNetLite0()
     >>> encoder.encode(np.zeros((2, 360, 640, 3), np.uint8)).shape
     (2, 1280)

@@ -59,6 +59,8 @@ def make(name: str, frame_rate: float | None = None) -> Encoder:
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.encoders import make
     >>> encoder = make("pixels", frame_rate=2)
     >>> frames = np.zeros((6, 48, 64, 3), np.uint8)
     >>> encoder.encode(frames).shape, encoder.clip_seconds

@@ -51,6 +51,8 @@ class Pixels(Encoder):
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.encoders.pixels import Pixels
     >>> Pixels().encode(np.zeros((5, 360, 640, 3), np.uint8)).shape
     (3, 130)
     """
@@ -103,6 +105,8 @@ def describe(frames: np.ndarray, clip_frames: int = 2) -> np.ndarray:
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.encoders.pixels import NAMES, describe
     >>> frames = np.zeros((8, 32, 32, 3), np.uint8)
     >>> describe(frames).shape == (4, len(NAMES))
     True

@@ -29,6 +29,7 @@ def sentence_encoder(
 
     Example:
 
+    >>> from acnn_tf.encoders import sentence_encoder
     >>> sentence_encoder(None, "pixels")
     Traceback (most recent call last):
     ...
@@ -68,6 +69,7 @@ def check_space(
 
     Example:
 
+    >>> from acnn_tf.encoders import check_space
     >>> b32 = {"encoder": "clip", "name": "clip:b32", "weights": "sha256:1"}
     >>> l14 = {"encoder": "clip", "name": "clip:l14", "weights": "sha256:2"}
     >>> check_space(b32, l14, "clips.hdf5")

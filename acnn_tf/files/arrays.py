@@ -61,6 +61,8 @@ def open_arrays(path: str | os.PathLike, reader: str = "auto") -> Arrays:
     Example:
 
     >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.files.arrays import open_arrays
     >>> folder = tempfile.mkdtemp()
     >>> np.save(folder + "/a.npy", np.ones((3, 2)))
     >>> arrays = open_arrays(folder)

@@ -47,6 +47,8 @@ def replacing(
     Example:
 
     >>> import tempfile
+    >>> import os
+    >>> from acnn_tf.files.atomic import replacing
     >>> path = tempfile.mkdtemp() + "/notes.txt"
     >>> with replacing(path) as partial, open(partial, "w") as file:
     ...     _ = file.write("all of it")

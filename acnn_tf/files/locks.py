@@ -43,6 +43,7 @@ def locked(folder: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
     Example:
 
     >>> import tempfile
+    >>> from acnn_tf.files.locks import locked
     >>> folder = tempfile.mkdtemp()
     >>> with locked(folder), locked(folder):
     ...     pass

@@ -27,6 +27,7 @@ def file_name(name: str, suffix: str = "") -> str:
 
     Example:
 
+    >>> from acnn_tf.files.names import file_name
     >>> file_name("s13-d21", ".png"), file_name("../a b", ".png")
     ('s13-d21.png', '%2E.%2Fa b.png')
     """
@@ -53,6 +54,7 @@ def paths_of(path: str | os.PathLike) -> list[str]:
 
     Example:
 
+    >>> from acnn_tf.files.names import paths_of
     >>> paths_of("a.pkl,b.pkl"), paths_of("a.pkl")
     (['a.pkl', 'b.pkl'], ['a.pkl'])
     """
@@ -65,6 +67,7 @@ def array_of(path: str | os.PathLike) -> tuple[str, str | None]:
 
     Example:
 
+    >>> from acnn_tf.files.names import array_of
     >>> array_of("/:features"), array_of("a.npz")
     (('/', 'features'), ('a.npz', None))
     """

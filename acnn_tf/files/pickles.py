@@ -76,6 +76,8 @@ def unpickle(
     Example:
 
     >>> import pickle
+    >>> import numpy as np
+    >>> from acnn_tf.files.pickles import unpickle
     >>> unpickle(pickle.dumps({"s13-d21": np.array([1.0, 2.0])}))
     {'s13-d21': array([1., 2.])}
     >>> unpickle(pickle.dumps(print))

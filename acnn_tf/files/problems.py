@@ -29,6 +29,7 @@ class Problem:
 
     Example:
 
+    >>> from acnn_tf.files.problems import Problem
     >>> print(Problem("train.txt", 3, "holds no sentence"))
     train.txt:3: holds no sentence
     """
@@ -54,6 +55,7 @@ def summarize(problems: Sequence[Problem]) -> list[str]:
 
     Example:
 
+    >>> from acnn_tf.files.problems import Problem, summarize
     >>> missing = [Problem("f.h5", None, f"no video '{v}'") for v in "abcde"]
     >>> summarize(missing)
     ["f.h5: no video 'a' (and 4 more like this: 'b', 'c', 'd', ...)"]

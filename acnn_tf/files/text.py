@@ -37,15 +37,18 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def normalize(sentence: str) -> str:
-    r"""Writes a sentence in one way, whatever way it came.
+    r"""Brings a sentence to one form, in which equal sentences are equal text.
 
-    Each letter is one character where there is one (Unicode NFC; TensorFlow
-    has no operation for it, so that it comes before `tokenize`). A control
-    character, a line break or a sign that turns the direction of text becomes
-    a space, which it is to `tokenize`, too.
+    A letter and its accent become one character, where Unicode has one (Unicode
+    NFC). TensorFlow has no operation for it, so this is done before `tokenize`.
+    A control character, a line break or a sign that turns the direction of text
+    becomes a space, as in `tokenize`.
 
     Args:
-        sentence: String.
+        sentence: The sentence.
+
+    Returns:
+        The sentence in this form.
 
     Raises:
         ValueError: If it has more than `MAX_CHARACTERS`, or half of a letter
@@ -53,6 +56,7 @@ def normalize(sentence: str) -> str:
 
     Example:
 
+    >>> from acnn_tf.files.text import normalize
     >>> normalize("a cafe\u0301\nis\x00open")
     'a café is open'
     """
@@ -179,6 +183,7 @@ def parse_json(text: str) -> object:
 
     Example:
 
+    >>> from acnn_tf.files.text import parse_json
     >>> parse_json('{"qid": 7, "vid": "v1"}')
     {'qid': 7, 'vid': 'v1'}
     """
@@ -215,6 +220,7 @@ def parse_number(text: str) -> float:
 
     Example:
 
+    >>> from acnn_tf.files.text import parse_number
     >>> parse_number("24.3")
     24.3
     """

@@ -32,6 +32,7 @@ def num_clips(duration: float) -> int:
 
     Example:
 
+    >>> from acnn_tf.data.datasets.qvhighlights import num_clips
     >>> num_clips(151.0)
     75
     """
