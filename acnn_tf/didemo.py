@@ -45,7 +45,7 @@ class PieceGrid:
     It stands in for a `WindowGrid` in search and evaluation.
 
     Args:
-        piece_seconds: Float, seconds of a piece.
+        piece_seconds: Seconds of a piece.
 
     Example:
 

@@ -46,13 +46,13 @@ def cut_video(
         out: `.mp4` file, which is replaced if there is one.
 
     Returns:
-        List of strings: what is wrong with the sound, of which only a part
-        may then be there. The pictures are.
+        What is wrong with the sound, as text. Then the video may have only a
+        part of the sound; it has all pictures.
 
     Raises:
         VideoError: If the file is no video, or has no frame in this part.
         WriteError: If the new file could not be written.
-        ValueError: If the end is not behind the start.
+        ValueError: If the end is not after the start.
 
     Example:
 
@@ -88,14 +88,15 @@ def preview_video(
     Args:
         path: Video file, see `acnn_tf.data.open_video`.
         out: `.mp4` file, which is replaced if there is one.
-        max_side: Int: pixels of the longer side at most.
-        progress: Function that is called with the share that is done.
+        max_side: The most pixels of the longer side.
+        progress: Function that is called with the share that is done, from 0
+            to 1.
 
     Returns:
-        List of strings: what is wrong with the sound, see `cut_video`.
+        What is wrong with the sound, as text; see `cut_video`.
 
     Raises:
-        VideoError: If it is no video.
+        VideoError: If the file is no video.
         WriteError: If the new file could not be written.
 
     Example:

@@ -47,9 +47,9 @@ def find_videos(
     """Finds video files, and names them.
 
     Args:
-        patterns: One or several of: a file; a folder, of which the files that
-            end as videos do are taken; a pattern such as `"videos/*.mp4"`, in
-            which `**` stands for any folders.
+        patterns: A file, a folder, or a pattern such as `"videos/*.mp4"`, or
+            several of them. Of a folder, all files with the ending of a video
+            are taken. In a pattern `**` stands for any folders.
 
     Returns:
         Dictionary from video id to path, in the order of the ids. An id is
@@ -155,19 +155,19 @@ def encode_video(
     Args:
         path: Video file, see `acnn_tf.data.open_video`.
         encoder: From `acnn_tf.encoders.make`.
-        batch_size: Int: clips that go through the network together. Default:
-            the encoder's own.
+        batch_size: Number of clips that go through the network together.
+            Default: the encoder's own.
         progress: Function that is called with the share of the video that has
             been read, now and then.
-        open_video: What opens the file: a function that returns a `Video`, or
-            what has its `frames`, `duration`, `decoded` and `problems`, such as
-            one that another process decodes.
+        open_video: Function that opens the file and returns a `Video`, or an
+            object with its `frames`, `duration`, `decoded` and `problems`, such
+            as one that another process decodes.
 
     Returns:
         `EncodedVideo`.
 
     Raises:
-        VideoError: If it is no video, or holds nothing that can be encoded.
+        VideoError: If the file is no video, or has nothing to encode.
 
     Example:
 
@@ -213,27 +213,28 @@ def extract(
 ) -> list[Problem]:
     """Encodes videos, and writes a file of their features.
 
-    The file holds these videos and no others, with the encoder's description,
-    and is the same to the last byte whatever was killed on the way. Of a file
-    that this function wrote before, videos whose files are the same are kept.
-    While one process does it, another waits.
+    The file holds these videos and no others, and the encoder's description.
+    If the work is killed and started again, the file is the same to the last
+    byte. If this function wrote the file before, the features of videos whose
+    files are the same are kept. While one process does it, another one waits.
 
     Args:
         videos: Mapping from video id to path, as `find_videos` returns it.
         encoder: From `acnn_tf.encoders.make`.
         path: `.hdf5`, `.h5` or `.tfrecord` file.
-        batch_size: See `encode_video`.
+        batch_size: Number of clips that go through the network together.
+            Default: the encoder's own.
         progress: Function that is called with the share of the work that is
-            done, and the number of the videos that are.
+            done, and the number of videos that are done.
 
     Returns:
-        List of `Problem`: of each video that could not be encoded, and of each
-        that is damaged, a note (not `dropped`).
+        A problem for each video that could not be encoded. For each video that
+        is damaged it is a note, which is not `dropped`.
 
     Raises:
-        DataError: If the file, or what was killed on the way to it, was made by
+        DataError: If the file, or the unfinished work on it, was made by
             another encoder.
-        FileExistsError: If there is a file that this function did not write.
+        FileExistsError: If the file exists, and this function did not write it.
         WriteError: If something could not be written, as on a full disk.
 
     Example:

@@ -327,7 +327,7 @@ class WindowFeatures(ClipFeatures):
     when they are pooled.
 
     Args:
-        arrays: See `ClipFeatures`.
+        arrays: What `open_arrays` returns.
         clip_seconds: Seconds of a frame. Default: those of TACoS.
 
     Raises:

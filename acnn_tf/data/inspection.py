@@ -31,10 +31,18 @@ def with_usable_features(
 ) -> tuple[list[Moment], list[Problem]]:
     """Keeps the moments whose videos have features that can be used.
 
-    Those of windows should have all windows of the `WindowGrid`, if one is
-    given. Reads every video once. Returns them with a list of `Problem`: one
-    for each video whose features are bad, or do not fit its duration, and each
-    moment whose video has none.
+    Every video is read once.
+
+    Args:
+        moments: The moments.
+        features: Mapping from video id to `[T, D]` clip features, as
+            `acnn_tf.data.open_features` returns it.
+        grid: If given, features of windows must have all windows of this grid.
+
+    Returns:
+        `(moments, problems)`: the moments that are kept; and a `Problem` for
+        each video whose features are bad or do not fit its duration, and for
+        each moment whose video has no features.
     """
     durations = {
         moment.video_id: moment.duration
@@ -62,10 +70,25 @@ def count_pairs(
 ) -> dict[str, int]:
     """Counts windows, and the pairs that they make with sentences.
 
-    A window makes a pair with each sentence whose moment it shows, by the
-    `thresholds` of `acnn_tf.data.windows.pair_windows`. Returns ints:
-    `"windows"` of all videos together, `"pairs"`, and `"paired_windows"`, those
-    that are in any.
+    A window makes a pair with each sentence whose moment it shows; see
+    `acnn_tf.data.pair_windows`.
+
+    Args:
+        moments: The moments, with their sentences.
+        grid: The grid that makes the windows.
+        **thresholds: `min_iou` and `max_niol` of `acnn_tf.data.pair_windows`.
+
+    Returns:
+        Dictionary of ints: `"windows"` of all videos together, `"pairs"`, and
+        `"paired_windows"`, the windows that are in any pair.
+
+    Example:
+
+    >>> from acnn_tf.data import Moment, WindowGrid
+    >>> from acnn_tf.data.inspection import count_pairs
+    >>> moment = Moment("1", "a man runs", "v", 20.0, ((0.0, 10.0),))
+    >>> count_pairs([moment], WindowGrid((10.0,), overlap=0.5))
+    {'windows': 3, 'pairs': 1, 'paired_windows': 1}
 
     Reference: paper, section 4.1.
     """
@@ -80,12 +103,12 @@ def count_pairs(
 def best_ious(moments: Sequence[Moment], grid: WindowGrid) -> np.ndarray:
     """IoU of each query's moment with the window that fits it best.
 
-    A share of them above 0.7 is the R@1, IoU=0.7 that no ranking of these
-    windows exceeds, before offsets move their ends.
+    The share of them above 0.7 is the highest R@1, IoU=0.7 that a ranking of
+    these windows can reach, before offsets move the ends of windows.
 
     Args:
-        moments: List of `Moment`.
-        grid: `WindowGrid`.
+        moments: The moments.
+        grid: The grid that makes the windows.
 
     Returns:
         `float64 [Q]`.
@@ -113,18 +136,18 @@ def suggest_lengths(
 ) -> tuple[float, ...]:
     """Lengths of windows that fit the moments of a training split.
 
-    Of lengths from the shortest to the longest moments, each a quarter longer
-    than the last, it takes the one whose windows have the highest mean IoU with
-    the moments that they fit best, then the one that adds most to it, until
-    none adds 0.01. The shortest and the longest 5 % of the moments are left
-    alone.
+    The candidates are lengths from the shortest to the longest moment, each a
+    quarter longer than the last. The first one taken is the length whose
+    windows have the highest mean IoU with the moments that they fit best. Then
+    the length that adds most to this mean is taken, until none adds 0.01. The
+    shortest and the longest 5 % of the moments are left out.
 
     Args:
-        moments: List of `Moment`, none of them hidden.
-        overlap: Float, share that a window has in common with the next.
+        moments: The moments, none of them hidden.
+        overlap: Share that a window has in common with the next one.
 
     Returns:
-        Tuple of floats, increasing: seconds.
+        The lengths in seconds, increasing.
 
     Example:
 
@@ -165,16 +188,16 @@ def save_manifests(
     file is damaged, or was changed and its manifest has to be removed.
 
     Args:
-        moments: List of `Moment`, those that can be used.
-        problems: List of `Problem`, all that was found in the files.
-        paths: Paths of the annotations, the durations and the numbers of
-            frames, `None` where there is none.
-        features: `acnn_tf.data.features.ClipFeatures`, or `None`.
-        skip_bad: Bool: also write those of text files of which some records
-            are bad.
+        moments: The moments that can be used.
+        problems: All problems that were found in the files.
+        paths: Files of annotations, durations and numbers of frames; `None`
+            where there is no such file.
+        features: The clip features, if there are any.
+        skip_bad: Whether text files of which some records are bad get a
+            manifest, too.
 
     Returns:
-        List of the paths of the manifests that were written.
+        The paths of the manifests that were written.
     """
     if not moments:
         return []

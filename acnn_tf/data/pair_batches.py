@@ -51,9 +51,9 @@ def training_pairs(
 ) -> Batches:
     """Every sentence with every window that shows its moment, without end.
 
-    Windows are pooled into a table, each one that occurs once, and batches
-    gather its rows by index. The table is made once for all videos, or again
-    and again for some of them, while the batches of those before are used.
+    Each window that occurs is pooled once, into a table, and batches gather
+    rows of the table by index. There is one table for all videos, or one after
+    another for some of them, made while the batches of the last one are used.
 
     Args:
         moments: The moments to learn. Where they hold frames and the grid of
@@ -67,15 +67,17 @@ def training_pairs(
             `acnn_tf.data.pair_windows`.
         max_niol: A window shows a moment only if less than this share of the
             window lies outside the moment.
-        video_negatives: Windows of the same video that each pair carries as
-            negatives, drawn anew each epoch from those below `negative_iou`;
-            a video that has none repeats the pair's own window, with its IoU.
-        negative_iou: Float, upper bound of a negative's IoU.
-        videos_in_memory: Int: videos are read anew each epoch, in random
-            order, and their pairs shuffled among so many videos at a time; in
-            memory are the pooled windows of twice as many. Default: all are
-            read once and kept.
-        shuffle: `False` gives the pairs video after video, by window.
+        video_negatives: Number of windows of the same video that each pair has
+            as negatives. They are drawn in each epoch from the windows below
+            `negative_iou`. If a video has none, the pair's own window is
+            repeated, with its IoU.
+        negative_iou: Upper bound of the IoU of a negative.
+        videos_in_memory: If given, videos are read again in each epoch, in
+            random order, and pairs are shuffled among so many videos at a
+            time. The pooled windows of twice as many are in memory. Default:
+            all videos are read once and kept in memory.
+        shuffle: Whether pairs are shuffled. Otherwise they come video after
+            video, by window.
         seed: Order and negatives follow from `(seed, epoch)` alone.
         first_epoch: Epoch to start with.
 

@@ -103,8 +103,17 @@ class Vocabulary:
         """The words of `sentences`, the most frequent first, then by alphabet.
 
         Args:
-            sentences: Iterable of strings.
-            min_count: Words that occur less often are left out.
+            sentences: The sentences.
+            min_count: Words that occur less often than this are left out.
+
+        Returns:
+            The vocabulary of these words.
+
+        Example:
+
+        >>> from acnn_tf.data import Vocabulary
+        >>> Vocabulary.from_sentences(["A man runs.", "A man sits."]).words
+        ['a', 'man', 'runs', 'sits']
         """
         counts = collections.Counter(
             word for words in _words(sentences) for word in words
@@ -142,7 +151,8 @@ class Vocabulary:
             `ReadSentences`.
 
         Raises:
-            ValueError: See `encode`.
+            ValueError: If `sentences` is no list of strings, or `normalize`
+                refuses a sentence.
 
         Example:
 
@@ -181,10 +191,10 @@ class ReadSentences(typing.NamedTuple):
 
 
 def list_of_strings(values: Iterable[str], name: str) -> list[str]:
-    """The values as a list; a lone string is none, though it has letters.
+    """The values as a list. A single string is refused: it is no list.
 
     Raises:
-        ValueError: If it is a string, or holds something else than strings.
+        ValueError: If `values` is a string, or has a value that is no string.
     """
     if isinstance(values, (str, bytes)):
         raise ValueError(
@@ -202,12 +212,12 @@ def encode(sentences: Sequence[str], encoder: Encoder) -> ReadSentences:
     """Sentences as vectors of an encoder: `Vocabulary.read` without words.
 
     Args:
-        sentences: List of strings, `[Q]`.
-        encoder: `acnn_tf.encoders.Encoder` with `encode_sentences`.
+        sentences: The sentences, `[Q]`.
+        encoder: An encoder that has `encode_sentences`.
 
     Returns:
-        `ReadSentences`, whose queries are `float32 [Q, E]`: no word is
-        unknown, and only a sentence without letters is nothing to search for.
+        `ReadSentences`, whose queries are `float32 [Q, E]`. No word is
+        unknown; only a sentence without letters cannot be searched for.
     """
     sentences = _normalized_list(sentences)
     return ReadSentences(

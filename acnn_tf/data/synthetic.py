@@ -109,17 +109,17 @@ def make_scenes(
 ) -> Scenes:
     """Makes videos, their features and their sentences.
 
-    The same arguments always make the same, and no video belongs to two
+    The same arguments always make the same videos, and no video belongs to two
     splits or two seeds.
 
     Args:
-        num_videos: Int, at most `VIDEOS_IN_SPLIT`. More videos begin with the
-            same ones.
+        num_videos: How many videos, at most `VIDEOS_IN_SPLIT`. A larger number
+            begins with the same videos.
         split: `"train"`, `"val"` or `"test"`.
-        seed: Int, not negative.
+        seed: Seed of the videos, not negative.
 
     Returns:
-        `Scenes`.
+        The videos' features and moments.
 
     Example:
 

@@ -144,9 +144,9 @@ class Video:
         `problems` then says how much that was.
 
         Args:
-            fps: Float: frames a second.
-            threads: Int: threads that decode; 0 is one for each core. They
-                change nothing about the frames.
+            fps: Frames a second.
+            threads: Number of threads that decode; 0 is one for each core. The
+                frames are the same for any number.
 
         Returns:
             Iterator over `uint8 [H, W, 3]`, RGB, of the video's `size`. The
@@ -204,9 +204,9 @@ class Video:
         """Reads every frame from one time to another, whatever the rate.
 
         Args:
-            start: Float: seconds. The first frame is the first at or after it,
-                to half a millisecond.
-            end: Float: seconds. All frames are before it.
+            start: Start in seconds. The first frame is the one at or after
+                this time, to half a millisecond.
+            end: End in seconds. All frames are before this time.
 
         Returns:
             Iterator over pairs: the time of a frame in seconds, and the frame
@@ -214,7 +214,7 @@ class Video:
             is shown meanwhile.
 
         Raises:
-            ValueError: If the end is not behind the start.
+            ValueError: If the end is not after the start.
         """
         if not 0 <= start < end < math.inf:
             raise ValueError(
@@ -371,11 +371,11 @@ def open_video(path: str | os.PathLike) -> Video:
             MPEG, GIF and others.
 
     Returns:
-        `Video`.
+        The opened video.
 
     Raises:
-        VideoError: If it is no such file: missing, a folder, empty, text,
-            sound alone, damaged before its first frame.
+        VideoError: If the file does not exist, is a folder, is empty, is text,
+            has only sound, or is damaged before its first frame.
         ImportError: If PyAV is not installed.
 
     Example:

@@ -49,17 +49,17 @@ class WindowGrid:
     A video shorter than every length has one window: all of it.
 
     Args:
-        lengths: Sequence of window lengths, in seconds or frames, increasing.
-        overlap: Float in `[0, 1)`: share that neighbouring windows have in
-            common.
-        frame_rate: Frames per second where `lengths` are frames.
-        dilation: Steps from a window to the next of its context. Default:
-            `1 / (1 - overlap)`, rounded, which makes them adjacent stretches
-            of the video that do not overlap.
-        context_length: Length of the windows around a window, in the unit of
-            `lengths`: adjacent stretches before and after it, whatever its
-            own length, as in the code of the paper, where it is 128 frames.
-            Default: `None`, windows of its own length by `dilation`.
+        lengths: Lengths of the windows, in seconds or frames, increasing.
+        overlap: Share in `[0, 1)` that neighbouring windows have in common.
+        frame_rate: Frames per second, if `lengths` are in frames.
+        dilation: Steps from one context window to the next. Default:
+            `1 / (1 - overlap)`, rounded: then the context windows are adjacent
+            and do not overlap.
+        context_length: Length of the context windows, in the unit of
+            `lengths`. They are then adjacent stretches before and after the
+            window, whatever its own length. The code of the paper has 128
+            frames. Default: `None`, windows of the window's own length by
+            `dilation`.
 
     Example:
 
@@ -210,18 +210,20 @@ class WindowGrid:
         """Windows around each window, by `dilation` or `context_length`.
 
         Args:
-            windows: `[W, 2]`, as one of the two methods above returns them;
-                with a `context_length` in seconds.
-            size: Odd int: number of context windows, the window itself in the
+            windows: `[W, 2]`, as `frames` or `windows` returns them. With a
+                `context_length` they must be in seconds.
+            size: Number of context windows, odd: the window itself is in the
                 middle.
             is_there: Function from segments `[W, 2]` to bool `[W]`: whether
-                the video has them, for a `context_length`. Default: what lies
-                between its start and the end of its last window.
+                the video has them. It is used with a `context_length`.
+                Default: whether they lie between the start of the video and
+                the end of its last window.
 
         Returns:
-            `[W, size, 2]` in the unit of `windows`; `[0, 0]` where the video
-            has no such window. With a `context_length` the last one that it
-            has on the way there takes its place, at first the window itself.
+            `[W, size, 2]` in the unit of `windows`, and `[0, 0]` where the
+            video has no such window. With a `context_length` the nearest
+            window on the way there that the video has takes its place, or the
+            window itself.
 
         Example:
 
@@ -274,16 +276,16 @@ class WindowGrid:
 class VideoWindows:
     """Features of windows of a video, where there are none of its clips.
 
-    It stands where `[T, D]` clips do, one for each frame, of which only the
-    means over some windows are known.
+    It is used in place of `[T, D]` clips, as if there were a clip for each
+    frame, of which only the means over some windows are known.
 
     Args:
-        video_id: The video.
-        frames: int `[N, 2]`, first frame, counted from 1, and the frame after
-            the last of each window.
+        video_id: Id of the video.
+        frames: int `[N, 2]`: the first frame of each window, counted from 1,
+            and the frame after its last one.
         read: Function from rows of `frames`, int `[M]`, to float32 `[M, D]`.
         dim: D.
-        path: Where they lie, for messages.
+        path: Where the features lie, for messages.
 
     Attributes:
         shape: `(T, D)`, with T the last frame of any window.
@@ -535,16 +537,16 @@ def _intervals(moment, grid):
 def clips_problem(
     video_id: str, num_clips: int, clip_seconds: float, duration: float
 ) -> tuple[str | None, bool]:
-    """How the clips of a video and its duration disagree.
+    """Says whether the clips of a video and its duration disagree.
 
-    Decoders round: a difference of less than a clip is none, and one of two
-    clips or of 2 % of the duration, whichever is more, only a note.
+    Decoders round. So a difference of less than a clip is no problem, and a
+    difference of up to two clips, or up to 2 % of the duration, is only a note.
 
     Args:
-        video_id: The video, for the message.
-        num_clips: Int.
-        clip_seconds: Float, seconds of a clip.
-        duration: Float, seconds of the video.
+        video_id: Id of the video, for the message.
+        num_clips: Number of clips of the video.
+        clip_seconds: Seconds of a clip.
+        duration: Duration of the video in seconds.
 
     Returns:
         `(message, is_note)`; the message is `None` where they agree.
@@ -691,10 +693,10 @@ def check_queries(
 def pool_clips(
     clips: ArrayLike | VideoWindows, segments: ArrayLike, clip_seconds: float
 ) -> np.ndarray:
-    """Mean of the clips under each segment, partial clips by their share.
+    """Mean of the clips under each segment; partial clips count by their share.
 
-    Sums are running sums over the video, kept at the ends of the segments
-    only, so that the cost does not depend on the segments' lengths.
+    Sums run over the whole video and are kept only at the ends of segments, so
+    that the cost does not depend on the lengths of the segments.
 
     Args:
         clips: `[T, D]` features of the clips `[0, clip_seconds)`,
@@ -702,7 +704,7 @@ def pool_clips(
             has them ready.
         segments: `[..., 2]` in seconds; what lies outside the clips does not
             count.
-        clip_seconds: Float.
+        clip_seconds: Seconds of a clip.
 
     Returns:
         `float32 [..., D]`; zeros where no clip lies under the segment.

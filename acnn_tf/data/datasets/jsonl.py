@@ -51,13 +51,13 @@ def parse(entry: dict, with_windows: bool = True) -> tuple[str, list[Record]]:
 
     Args:
         entry: What `parse_json` returned.
-        with_windows: Bool: whether it must have `relevant_windows`.
+        with_windows: Whether the object must have `relevant_windows`.
 
     Returns:
         `(key, [record])`, see `Dataset`.
 
     Raises:
-        ValueError: If its form is another.
+        ValueError: If the object has another form.
     """
     query_id, video, sentence = values_of(entry, ("qid", "vid", "query"))
     query_id = id_of(query_id, "qid")

@@ -27,8 +27,8 @@ def num_clips(duration: float) -> int:
     """How many clips of the annotation a video has.
 
     Args:
-        duration: Float, seconds. What is left after the last whole clip is
-            none.
+        duration: Duration of the video in seconds. What is left after the last
+            whole clip is not a clip.
 
     Example:
 
