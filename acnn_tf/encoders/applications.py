@@ -36,10 +36,10 @@ class Applications(Encoder):
     """The last map of a network of `keras.applications`, averaged.
 
     Args:
-        weights: String: `NAME`, whose ImageNet weights Keras fetches once;
+        weights: `NAME`, whose ImageNet weights Keras fetches once;
             `NAME:FILE`, an `.h5` file of the network without its top; or
             `NAME:none`, random weights.
-        frame_rate: Float: frames a second, default 1.
+        frame_rate: Frames a second. Default: 1.
 
     Example:
 

@@ -60,8 +60,8 @@ class C3D(Encoder):
     Args:
         weights: `.npz` file, as the module describes it. The numbers of
             filters are those of its arrays.
-        frame_rate: Float: frames a second, default 16, so that a vector
-            stands for a second.
+        frame_rate: Frames a second. Default: 16, so that a vector stands for a
+            second.
 
     Reference: Tran et al., "Learning Spatiotemporal Features with 3D
     Convolutional Networks", ICCV 2015.

@@ -24,10 +24,10 @@ class CLIP(Encoder):
     """CLIP's two towers, at unit length: their products are cosines.
 
     Args:
-        weights: String: name of a preset of keras-hub, which it fetches once,
-            or a folder that `save_to_preset` made. Default
+        weights: Name of a preset of keras-hub, which fetches it once, or a
+            folder that `save_to_preset` made. Default:
             `"clip_vit_base_patch32"`.
-        frame_rate: Float: frames a second, default 1.
+        frame_rate: Frames a second. Default: 1.
 
     Example:
 
@@ -82,9 +82,10 @@ class CLIP(Encoder):
         """Encodes sentences into the space of the frames.
 
         Args:
-            sentences: Sequence of strings. What is beyond the words that CLIP
-                takes, 77 tokens, is cut off.
-            batch_size: Int: sentences that go through the network together.
+            sentences: The sentences. CLIP takes 77 tokens of each; the rest is
+                cut off.
+            batch_size: Number of sentences that go through the network
+                together.
 
         Returns:
             `float32 [Q, D]`, each row of length 1.

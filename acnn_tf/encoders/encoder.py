@@ -200,8 +200,8 @@ class Encoder:
         Args:
             frames: `uint8 [F, H, W, 3]`, RGB, or an iterator over its rows,
                 such as `acnn_tf.data.open_video(path).frames(frame_rate)`.
-            batch_size: Int: clips that go through the network together. Other
-                sizes give the same numbers up to rounding.
+            batch_size: Number of clips that go through the network together.
+                Other sizes give the same numbers up to rounding.
 
         Returns:
             `float32 [T, D]`. If the last clip lacks frames, its last one is

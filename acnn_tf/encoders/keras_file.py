@@ -22,7 +22,7 @@ class KerasFile(Encoder):
 
     Args:
         weights: `.keras` file.
-        frame_rate: Float: frames a second, default 1.
+        frame_rate: Frames a second. Default: 1.
     """
 
     kind = "keras"

@@ -97,11 +97,12 @@ def describe(frames: np.ndarray, clip_frames: int = 2) -> np.ndarray:
 
     Args:
         frames: `uint8 [F, H, W, 3]`.
-        clip_frames: Int: frames to a clip. Changes are over as many frames.
+        clip_frames: Number of frames of a clip. Changes are measured over as
+            many frames.
 
     Returns:
         `float32 [T, D]`, means over the frames of each clip; `NAMES` names
-        the columns. What is left over at the end is dropped.
+        the columns. Frames at the end that make no whole clip are left out.
 
     Example:
 
