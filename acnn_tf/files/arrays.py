@@ -47,16 +47,26 @@ _OTHERS = {
 
 
 def open_arrays(path: str | os.PathLike, reader: str = "auto") -> Arrays:
-    """Opens a file of named arrays: `Arrays`.
+    """Opens a file of named arrays.
 
-    The path is an `.hdf5` or `.h5` file, a `.tfrecord` file, an `.npz`, a
-    pickle (`.pkl`) or a file of tensors (`.pt`), of both of which nothing is
-    run; a folder of `.npy`, `.npz`, `.pt` or `.tfrecord` files, or one that
-    `write_packed` has written. Where files of a folder hold several arrays,
-    `FOLDER:NAME` chooses one. HDF5
-    and TFRecord files may be remote, such as `s3://...`, if TensorFlow can read
-    there. HDF5 is read by `"h5py"`, which is `"auto"`, or `"tfio"`
-    (tensorflow-io).
+    Args:
+        path: One of
+            - `.hdf5` or `.h5` file, or `.tfrecord` file. They may be remote,
+              such as `s3://...`, if TensorFlow can read there.
+            - `.npz` file, pickle (`.pkl`) or file of tensors (`.pt`). No code
+              in a pickle or a file of tensors is run.
+            - folder of `.npy`, `.npz`, `.pt` or `.tfrecord` files, or a folder
+              that `write_packed` has written. `FOLDER:NAME` chooses one array
+              where the files hold several.
+        reader: What reads HDF5: `"h5py"`, or `"tfio"` (tensorflow-io).
+            Default: `"auto"`, which is h5py.
+
+    Returns:
+        The opened file.
+
+    Raises:
+        FeatureError: If the file is damaged or empty.
+        FileNotFoundError: If the file does not exist.
 
     Example:
 
@@ -127,7 +137,7 @@ class Arrays:
 
     Args:
         source: `HDF5File`, `TensorFlowIOFile`, `NpyFolder`, `PackedFolder`,
-            `PickleFile`, `ArchiveFile` or `TFRecordFiles`, which this closes.
+            `PickleFile`, `ArchiveFile` or `TFRecordFiles`. `close` closes it.
 
     Attributes:
         path: Where the arrays lie.
@@ -190,7 +200,7 @@ class Arrays:
         return dict(collections.Counter(files + self._source.others))
 
     def verify(self) -> list[Problem]:
-        """Compares with the manifest what opening did not: `Problem`s."""
+        """Compares with the manifest what was not compared on opening."""
         verify = getattr(self._source, "verify", list)
         return verify()
 
@@ -375,8 +385,8 @@ def write_packed(
 ) -> None:
     """Writes a folder that `PackedFolder` reads, with a manifest.
 
-    Of the rows, floats `[dim]` for each of the names, one at a time is in
-    memory; they are kept as float32.
+    The rows are floats `[dim]`, one for each name, and are written as float32.
+    One row at a time is in memory.
     """
     files = _write_texts(path, clip_seconds, encoder)
     packed, listed = (

@@ -34,11 +34,18 @@ class FolderInUseError(OSError):
 def locked(folder: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
     """Has a folder to itself, among all that ask for it in this way.
 
-    A folder that is not there is made, and removed again if nothing was written
-    to it. If it is in use, a `FolderInUseError` says by which process; with
-    `wait`, it is waited for, and a warning logged after 2 seconds. A remote
-    folder (`s3://...`), or one on a file system without `flock`, is not
-    locked; a warning is logged.
+    A remote folder (`s3://...`), or one on a file system without `flock`, is
+    not locked; a warning is logged.
+
+    Args:
+        folder: The folder. If it does not exist, it is made, and removed again
+            if nothing was written to it.
+        wait: Whether to wait until another process leaves the folder. After 2
+            seconds a warning is logged.
+
+    Raises:
+        FolderInUseError: If the folder is in use and `wait` is false. The
+            message says by which process.
 
     Example:
 

@@ -115,9 +115,17 @@ class Manifest:
 def read_manifest(
     path: str | os.PathLike, problems: list[Problem], remedy: str | None = None
 ) -> Manifest | None:
-    """The `Manifest` of a file or a folder, or `None` where there is none.
+    """Reads the manifest of a file or a folder.
 
-    Of one that is damaged a `Problem` goes to the list `problems`.
+    Args:
+        path: The file or the folder.
+        problems: A list to which a `Problem` is added if the manifest is
+            damaged.
+        remedy: What to do about a file that is not as the manifest says.
+            Default: to restore it, or to write the manifest again.
+
+    Returns:
+        The manifest, or `None` if there is none or it is damaged.
     """
     path = manifest_path(path)
     if not _exists(path):
@@ -145,10 +153,14 @@ def read_manifest(
 def check_file(
     path: str | os.PathLike, records: int | None = None
 ) -> list[Problem]:
-    """Compares a file with the manifest beside it: a list of `Problem`.
+    """Compares a file with the manifest beside it.
 
-    It is empty where there is no manifest. `records` is how many it holds, if
-    that is known.
+    Args:
+        path: The file.
+        records: Number of records in it, if it is known.
+
+    Returns:
+        The problems. There are none if there is no manifest.
     """
     path, problems = os.fspath(path), []
     manifest = read_manifest(path, problems)
@@ -160,10 +172,27 @@ def save_manifest(
     records: Mapping[str, int],
     others: Mapping[str, dict] | None = None,
 ) -> str:
-    """Writes the manifest of a file, or of some files of a folder: its path.
+    """Writes the manifest of a file, or of some files of a folder.
 
-    `records` has the number of records in each file. `others`, as of
-    `Manifest.files`, are more files, which are not read again.
+    Args:
+        path: The file or the folder.
+        records: Path of each file -> number of records in it.
+        others: More files of the folder, as of `Manifest.files`. They are not
+            read again.
+
+    Returns:
+        The path of the manifest.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.files.manifests import check_file, save_manifest
+    >>> path = tempfile.mkdtemp() + "/notes.txt"
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("all of it")
+    >>> _ = save_manifest(path, {path: 1})
+    >>> check_file(path)
+    []
     """
     manifest = manifest_path(path)
     files = {

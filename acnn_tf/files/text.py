@@ -249,10 +249,25 @@ def read_numbers(
 ) -> dict[str, float]:
     """Reads one number above 0 per video: durations, or counts of frames.
 
-    From JSON, `{video: number}`; CSV with the columns `id` and `length`, as
-    that of Charades; or a pickle of such a dictionary, of which nothing is
-    run, as `video_allframes_info.pkl` of TACoS. What is malformed, or not as
-    the file's manifest says, goes to the list `problems`.
+    Args:
+        path: JSON file `{video: number}`; CSV file with the columns `id` and
+            `length`, as that of Charades; or a pickle of such a dictionary, as
+            `video_allframes_info.pkl` of TACoS. No code in a pickle is run.
+        problems: A list to which a `Problem` is added for everything that is
+            malformed, or is not as the file's manifest says.
+
+    Returns:
+        Dictionary from video id to number.
+
+    Example:
+
+    >>> import tempfile
+    >>> from acnn_tf.files.text import read_numbers
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    ...     _ = file.write('{"cat": 12.5}')
+    ...     file.flush()
+    ...     read_numbers(file.name, problems=[])
+    {'cat': 12.5}
     """
     path = os.fspath(path)
     damage = check_file(path)
