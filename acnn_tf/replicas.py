@@ -47,10 +47,18 @@ def map_shares(
 ) -> list[tuple]:
     """Does each replica's share of some work, on its device.
 
-    `function`, of one of the items, is called in a thread for each device. The
-    items are dealt out to the replicas of the `strategy`, or `None`, like
-    cards; each of several workers must call this with the same. Returns a list
-    of `(item, result)` of those that fell to this process.
+    Items are dealt to the replicas like cards, and there is a thread for each
+    device. Each of several workers must call this with the same arguments.
+
+    Args:
+        strategy: The strategy of the replicas, or `None` for one replica.
+        function: Function that is called with each item.
+        items: The items.
+
+    Returns:
+        List of `(item, result)` of the items that this process got.
+
+    Example:
 
     >>> from acnn_tf.replicas import map_shares
     >>> map_shares(None, lambda item: item * 2, [1, 2])
@@ -80,7 +88,15 @@ def gather_arrays(
 ) -> np.ndarray:
     """The rows `[R, ...]` that all processes hold, outside of a step.
 
-    Each gives an array `[r, ...]`, of which r may differ.
+    Args:
+        strategy: The strategy of the replicas, or `None` for one process.
+        rows: The rows `[r, ...]` of this process. Processes may have different
+            numbers of rows.
+
+    Returns:
+        The rows of all processes.
+
+    Example:
 
     >>> from acnn_tf.replicas import gather_arrays
     >>> gather_arrays(None, [[1, 2]])

@@ -37,6 +37,8 @@ _MOST_BYTES = 8 * 2**30
 class Batches:
     """Training batches without end, and how many make an epoch.
 
+    Example:
+
     >>> model.fit(batches.dataset, steps_per_epoch=batches.steps_per_epoch)
     ... # doctest: +SKIP
 
@@ -57,9 +59,15 @@ class Batches:
     def distribute(self, strategy: tf.distribute.Strategy) -> Batches:
         """The same batches for several replicas, each with rows of its own.
 
-        Every worker assembles whole batches and takes the rows of its replicas,
-        so that the batches are those of one process, whatever the number of
-        replicas: N of them get `B // N` rows or one more, one after another.
+        Every worker makes whole batches and takes the rows of its replicas. So
+        the batches are the same for any number of replicas: each of N replicas
+        gets `B // N` rows or one more, one replica after another.
+
+        Args:
+            strategy: The strategy of the replicas.
+
+        Returns:
+            Batches for `fit` under this strategy.
         """
         count = strategy.num_replicas_in_sync
         if count == 1:
@@ -90,8 +98,8 @@ def _rows(batch, part, count):
 def moment_ids(moments: Sequence[Moment]) -> np.ndarray:
     """One id for each distinct (video, segments), `int32 [N]`.
 
-    They are equal for the sentences of a moment, in whatever order its
-    segments are told.
+    Sentences about the same moment have the same id, in whatever order their
+    annotations list its segments.
     """
     ids = {}
     keys = [(m.video_id, tuple(sorted(m.segments))) for m in moments]

@@ -142,6 +142,21 @@ class Encoder:
         preprocessing: String: how a frame is prepared, in words.
         dim: Int: numbers in a vector.
         batch_size: Int: clips that go through the network together.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from acnn_tf.encoders import Encoder
+    >>> class Brightness(Encoder):
+    ...     kind = name = "brightness"
+    ...     default_frame_rate, clip_frames, dim = 1.0, 1, 1
+    ...     size, preprocessing, batch_size = (8, 8), "8 x 8 pixels", 32
+    ...
+    ...     def encode_clips(self, clips):
+    ...         return clips.mean(axis=(1, 2, 3, 4))[:, None]
+    >>> frames = np.full((3, 48, 64, 3), 7, np.uint8)
+    >>> Brightness().encode(frames).tolist()
+    [[7.0], [7.0], [7.0]]
     """
 
     kind: str
