@@ -251,14 +251,13 @@ class ClipFeatures(collections.abc.Mapping):
         """Reads everything and returns all that is wrong with it.
 
         Args:
-            durations: Dictionary from video id to seconds, which clips are
-                compared with (`acnn_tf.data.windows.clips_problem`).
-            grid: `WindowGrid`, whose windows `WindowFeatures` should have of
-                these videos.
+            durations: Seconds of each video, with which its clips are compared
+                (`acnn_tf.data.windows.clips_problem`).
+            grid: A grid of which `WindowFeatures` should have all windows.
 
         Returns:
-            Dictionary from video id to `Problem`. Videos of another width
-            than most count as wrong; clips that are all alike are a note.
+            Dictionary from video id to its problem. A width that most videos do
+            not have is a problem; clips that are all alike are a note.
         """
         problems, dims, durations = {}, {}, durations or {}
         for video_id in self:
@@ -437,9 +436,9 @@ class WindowFeatures(ClipFeatures):
         durations: Mapping[str, float] | None = None,
         grid: WindowGrid | None = None,
     ) -> dict[str, Problem]:
-        """Reads everything and returns what is wrong, by video id.
+        """Reads everything and returns the first problem of each video.
 
-        See `ClipFeatures.problems`. Of each video it is the first.
+        The arguments are those of `ClipFeatures.problems`.
         """
         damage = self._arrays.verify()
         if damage:

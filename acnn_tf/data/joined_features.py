@@ -16,21 +16,34 @@ class JoinedFeatures(collections.abc.Mapping):
     """Read-only mapping from video id to float32 `[T, D_1 + D_2 + ...]`.
 
     Each clip of each source is brought to unit length first, so that no source
-    counts for more than another. Where they differ by one clip, the last ones
-    are cut.
+    counts for more than another. If the sources differ by one clip, the last
+    clip of the longer ones is left out.
 
     Args:
-        sources: List of `ClipFeatures`, which this closes.
+        sources: `ClipFeatures` of the same videos. `close` closes them.
 
     Attributes:
-        path: Where they lie, with commas between.
-        clip_seconds: Seconds from one clip to the next, of all of them.
-        encoder: What made them, if all of them say; see `ClipFeatures`.
-        dim: The sum of their widths.
+        path: Where the sources lie, with commas between.
+        clip_seconds: Seconds from one clip to the next, in all sources.
+        encoder: What made the features, if all sources say it; see
+            `ClipFeatures`.
+        dim: The sum of the widths of the sources.
 
     Raises:
-        FeatureError: If their clips do not last as long, or one has windows
-            in place of clips.
+        FeatureError: If the clips of two sources do not last as long, or one
+            source has windows in place of clips.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.data import open_features
+    >>> folders = [tempfile.mkdtemp(), tempfile.mkdtemp()]
+    >>> for folder, dim in zip(folders, (2, 3)):
+    ...     np.save(folder + "/cat.npy", np.ones((4, dim), np.float32))
+    >>> features = open_features(",".join(folders), clip_seconds=1.0)
+    >>> features["cat"].shape
+    (4, 5)
     """
 
     def __init__(self, sources: Sequence[Mapping[str, np.ndarray]]):
@@ -95,7 +108,7 @@ class JoinedFeatures(collections.abc.Mapping):
         durations: Mapping[str, float] | None = None,
         grid: WindowGrid | None = None,
     ) -> dict[str, Problem]:
-        """See `ClipFeatures.problems`: those of all sources, by video id."""
+        """The problems of all sources, as of `ClipFeatures.problems`."""
         problems = {}
         for source in self._sources:
             for video, problem in source.problems(durations, grid).items():
@@ -120,7 +133,7 @@ class JoinedFeatures(collections.abc.Mapping):
         return problems
 
     def save_manifest(self) -> str | None:
-        """Writes those of the sources; see `ClipFeatures.save_manifest`."""
+        """Writes the manifests of all sources."""
         written = [source.save_manifest() for source in self._sources]
         return next(filter(None, written), None)
 

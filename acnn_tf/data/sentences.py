@@ -179,10 +179,12 @@ class ReadSentences(typing.NamedTuple):
     """Sentences as a model takes them.
 
     Attributes:
-        queries: What its `encode_queries` takes, a row for each.
-        unknown_words: For each a list of the words that it does not know.
-        is_known: For each whether it knows any word; if not, there is nothing
-            to search for.
+        queries: What the model's `encode_queries` takes, a row for each
+            sentence.
+        unknown_words: For each sentence, the words that the model does not
+            know.
+        is_known: For each sentence, whether the model knows any of its words.
+            If not, there is nothing to search for.
     """
 
     queries: np.ndarray
@@ -442,23 +444,23 @@ def _vector(numbers, name, dim):
 class SentenceVectors:
     """Sentence vectors by query id, each float32 `[E]`.
 
-    A file may hold a vector per query id. It may as well hold, per
-    `VIDEO_START_END`, a vector or an array `[N, E]`: query ids are
-    `VIDEO_START_END_K` where the annotations have none of their own, and K is
+    A file may hold a vector for each query id. It may instead hold a vector or
+    an array `[N, E]` for each `VIDEO_START_END`. The query id is then
+    `VIDEO_START_END_K`, as for annotations without ids of their own, and K is
     the row.
 
     Args:
-        path: `.hdf5` or `.h5` file, a folder of `.npy` files, or a pickle, of
-            which nothing is run: `{train,test}_clip-sentvec.pkl`, see
-            `acnn_tf.files.pickles.PickleFile`. Several of them, with commas
-            between, are taken together.
+        path: `.hdf5` or `.h5` file, a folder of `.npy` files, or a pickle such
+            as `{train,test}_clip-sentvec.pkl`; see
+            `acnn_tf.files.pickles.PickleFile`. No code in a pickle is run.
+            Several of them, with commas between, are read as one.
 
     Attributes:
         path: Where the vectors lie.
         dim: E.
 
     Raises:
-        FeatureError: If two files have the same name.
+        FeatureError: If two files hold a vector of the same name.
     """
 
     def __init__(self, path: str | os.PathLike):
