@@ -1,5 +1,7 @@
 """The mean of vectors, weighted by attention."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 from keras import ops
 
@@ -39,14 +41,19 @@ class AttentionPooling(keras.layers.Layer):
     Reference: paper, Eq. 2 to 4.
     """
 
-    def __init__(self, activation="tanh", own_scorers=False, **kwargs):
+    def __init__(
+        self,
+        activation: str | Callable | Sequence[str | Callable] = "tanh",
+        own_scorers: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.activation = _each(keras.activations.get, activation)
         self.own_scorers = own_scorers
         self.supports_masking = True
         self.softmax = keras.layers.Softmax(axis=-1, dtype=self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         *_, num_vectors, width = input_shape
         num_scorers = num_vectors if self.own_scorers else 1
         self.kernel = self.add_weight(name="kernel", shape=(width, num_scorers))
@@ -54,7 +61,12 @@ class AttentionPooling(keras.layers.Layer):
             name="bias", shape=(num_scorers,), initializer="zeros"
         )
 
-    def call(self, inputs, mask=None, return_weights=False):
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        mask: keras.KerasTensor | None = None,
+        return_weights: bool = False,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         if self.own_scorers:
             score = ops.sum(inputs * ops.transpose(self.kernel), axis=-1)
         else:
@@ -71,13 +83,17 @@ class AttentionPooling(keras.layers.Layer):
         )
         return (pooled, weights) if return_weights else pooled
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(
+        self, inputs: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> None:
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return (*input_shape[:-2], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "activation": _each(keras.activations.serialize, self.activation),

@@ -1,5 +1,7 @@
 """Clip features on a common scale."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 
@@ -34,11 +36,11 @@ class ClipNormalization(keras.layers.Layer):
     [[1.0, -1.0]]
     """
 
-    def __init__(self, per_feature=True, **kwargs):
+    def __init__(self, per_feature: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.per_feature = per_feature
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = (input_shape[-1],)
         self.mean = self.add_weight(
             name="mean", shape=shape, initializer="zeros", trainable=False
@@ -47,7 +49,7 @@ class ClipNormalization(keras.layers.Layer):
             name="scale", shape=shape, initializer="ones", trainable=False
         )
 
-    def adapt(self, features):
+    def adapt(self, features: np.ndarray | Iterable[np.ndarray]) -> None:
         """Measures the mean and the scale of features.
 
         Args:
@@ -95,11 +97,13 @@ class ClipNormalization(keras.layers.Layer):
         # A feature that never changes keeps its scale.
         self.scale.assign(np.where(scale > 1e-6, scale, 1.0))
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return (inputs - self.mean) / self.scale
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "per_feature": self.per_feature}

@@ -1,9 +1,14 @@
 """Which clips lie under a segment, and how much of each."""
 
+import keras
 from keras import ops
 
 
-def clip_share(segment, clip_mask, first_clip=None):
+def clip_share(
+    segment: keras.KerasTensor,
+    clip_mask: keras.KerasTensor,
+    first_clip: keras.KerasTensor | None = None,
+) -> keras.KerasTensor:
     """The share of each clip in each segment, which pools clips into windows.
 
     Args:

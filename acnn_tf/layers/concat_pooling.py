@@ -26,8 +26,10 @@ class ConcatPooling(keras.layers.Layer):
     [1.0, 2.0, 3.0, 6.0]
     """
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return ops.reshape(inputs, self.compute_output_shape(ops.shape(inputs)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return (*input_shape[:-2], math.prod(input_shape[-2:]))

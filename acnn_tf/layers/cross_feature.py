@@ -36,11 +36,13 @@ class CrossFeature(keras.layers.Layer):
     Reference: paper, Eq. 7.
     """
 
-    def __init__(self, first_order_query=True, **kwargs):
+    def __init__(self, first_order_query: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.first_order_query = first_order_query
 
-    def call(self, query, window):
+    def call(
+        self, query: keras.KerasTensor, window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         query = ops.expand_dims(query, -2)  # [..., Q, 1, t]
         window = ops.expand_dims(window, -3)  # [..., 1, W, t]
         cross = ops.expand_dims(window, -1) * ops.expand_dims(query, -2)
@@ -53,7 +55,7 @@ class CrossFeature(keras.layers.Layer):
         parts.append(ops.ones((*pairs, 1), dtype=cross.dtype))
         return ops.concatenate(parts, axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "first_order_query": self.first_order_query,

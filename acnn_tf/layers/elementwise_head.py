@@ -58,7 +58,9 @@ class ElementwiseHead(FoldedHead):
         )
         self.window_kernel, self.query_kernel = others
 
-    def fold(self, query):
+    def fold(
+        self, query: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Folds each query `[..., Q, t]` into a matrix and a bias."""
         query = ops.cast(query, self.compute_dtype)
         both = self._cast(self.sum_kernel)

@@ -28,7 +28,9 @@ class FoldedHead(keras.layers.Layer):
     (3, 2)
     """
 
-    def __init__(self, hidden_dim=256, dropout=0.0, **kwargs):
+    def __init__(
+        self, hidden_dim: int | None = 256, dropout: float = 0.0, **kwargs
+    ):
         super().__init__(**kwargs)
         if hidden_dim is not None and hidden_dim < 1:
             raise ValueError(
@@ -38,7 +40,11 @@ class FoldedHead(keras.layers.Layer):
         self.dropout = dropout
         self._drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
-    def build(self, query_shape, window_shape):
+    def build(
+        self,
+        query_shape: tuple[int | None, ...],
+        window_shape: tuple[int | None, ...],
+    ) -> None:
         width = self.hidden_dim or 3
         self._add_kernels(query_shape[-1], window_shape[-1], width)
         self.bias = self.add_weight(
@@ -63,10 +69,17 @@ class FoldedHead(keras.layers.Layer):
         initializer = keras.initializers.RandomUniform(-limit, limit)
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
-    def call(self, query, window, training=None):
+    def call(
+        self,
+        query: keras.KerasTensor,
+        window: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         return self.meet(self.fold(query), window, training=training)
 
-    def fold(self, query):
+    def fold(
+        self, query: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """`[..., Q, t]` -> `([..., Q, t, H], [..., Q, H])`."""
         raise NotImplementedError
 
@@ -78,7 +91,12 @@ class FoldedHead(keras.layers.Layer):
         """
         return window, None
 
-    def meet(self, folded, window, training=None):
+    def meet(
+        self,
+        folded: tuple[keras.KerasTensor, ...],
+        window: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         """`call` for folded queries."""
         matrix, bias = folded
         window = ops.cast(window, self.compute_dtype)
@@ -93,7 +111,9 @@ class FoldedHead(keras.layers.Layer):
             hidden = hidden + self._cast(self.output_bias)
         return {"score": hidden[..., 0], "offset": hidden[..., 1:]}
 
-    def score(self, folded, window):
+    def score(
+        self, folded: tuple[keras.KerasTensor, ...], window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         """Scores of all windows for all queries, and no offsets: for search.
 
         Query by query, so that a hidden layer is still in the cache when it
@@ -118,7 +138,12 @@ class FoldedHead(keras.layers.Layer):
         scores = ops.concatenate(scores, axis=1)
         return scores if output_bias is None else scores + output_bias
 
-    def locate(self, folded, row, window):
+    def locate(
+        self,
+        folded: tuple[keras.KerasTensor, ...],
+        row: keras.KerasTensor,
+        window: keras.KerasTensor,
+    ) -> dict[str, keras.KerasTensor]:
         """Scores and offsets of windows `[P, W, t]` for the queries `[P]`."""
         matrix, bias = (ops.take(part, row, axis=0) for part in folded)
         output = self.meet((matrix[:, None], bias[:, None]), window)
@@ -128,11 +153,15 @@ class FoldedHead(keras.layers.Layer):
         # Outside `__call__` Keras leaves weights in their own precision.
         return ops.cast(weight, self.compute_dtype)
 
-    def compute_output_shape(self, query_shape, window_shape):
+    def compute_output_shape(
+        self,
+        query_shape: tuple[int | None, ...],
+        window_shape: tuple[int | None, ...],
+    ) -> dict[str, tuple[int | None, ...]]:
         pairs = (*query_shape[:-1], window_shape[-2])
         return {"score": pairs, "offset": (*pairs, 2)}
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

@@ -50,10 +50,10 @@ class LocalizationHead(FoldedHead):
 
     def __init__(
         self,
-        hidden_dim=256,
-        first_order_query=True,
-        dropout=0.0,
-        pool_size=1,
+        hidden_dim: int | None = 256,
+        first_order_query: bool = True,
+        dropout: float = 0.0,
+        pool_size: int = 1,
         **kwargs,
     ):
         super().__init__(hidden_dim, dropout, **kwargs)
@@ -82,7 +82,9 @@ class LocalizationHead(FoldedHead):
         if self.first_order_query:
             self.query_kernel = kernel("query_kernel", query_dim, width)
 
-    def fold(self, query):
+    def fold(
+        self, query: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Folds each query `[..., Q, t]` into a matrix and a bias."""
         window_dim, width, query_dim = self.cross_kernel.shape
         query = ops.cast(query, self.compute_dtype)
@@ -109,7 +111,7 @@ class LocalizationHead(FoldedHead):
         term = ops.matmul(window, ops.cast(self.window_kernel, window.dtype))
         return entry_means(window, self.pool_size), term
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "first_order_query": self.first_order_query,
@@ -117,7 +119,7 @@ class LocalizationHead(FoldedHead):
         }
 
 
-def entry_means(vector, size):
+def entry_means(vector: keras.KerasTensor, size: int) -> keras.KerasTensor:
     """Means of every `size` entries of vectors `[..., t]`.
 
     Example:

@@ -24,8 +24,10 @@ class MeanPooling(keras.layers.Layer):
     [2.0, 4.0]
     """
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return ops.mean(inputs, axis=-2)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return (*input_shape[:-2], input_shape[-1])

@@ -1,5 +1,7 @@
 """Attention of a query over the context of a window."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -40,13 +42,19 @@ class MemoryAttention(keras.layers.Layer):
     the memory attention network.
     """
 
-    def __init__(self, context_size, activation="tanh", **kwargs):
+    def __init__(
+        self, context_size: int, activation: str | Callable = "tanh", **kwargs
+    ):
         super().__init__(**kwargs)
         self.context_size = context_size
         self.activation = keras.activations.get(activation)
         self.softmax = keras.layers.Softmax(axis=-1, dtype=self.dtype_policy)
 
-    def build(self, query_shape, window_shape):
+    def build(
+        self,
+        query_shape: tuple[int | None, ...],
+        window_shape: tuple[int | None, ...],
+    ) -> None:
         if window_shape[-1] != self.context_size * query_shape[-1]:
             raise ValueError(
                 f"`window` must hold {self.context_size} cells as wide as "
@@ -56,10 +64,14 @@ class MemoryAttention(keras.layers.Layer):
             name="bias", shape=(query_shape[-1],), initializer="zeros"
         )
 
-    def call(self, query, window):
+    def call(
+        self, query: keras.KerasTensor, window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         return self.attend(query, window)
 
-    def attend(self, query, window):
+    def attend(
+        self, query: keras.KerasTensor, window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         """`call` in the precision of `window`, whatever the layer's dtype."""
         bias = ops.cast(self.bias, window.dtype)
         width = bias.shape[0]
@@ -85,10 +97,14 @@ class MemoryAttention(keras.layers.Layer):
             for place, cell in enumerate(cells)
         )
 
-    def compute_output_shape(self, query_shape, window_shape):
+    def compute_output_shape(
+        self,
+        query_shape: tuple[int | None, ...],
+        window_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
         return (*query_shape[:-1], window_shape[-2], query_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "context_size": self.context_size,

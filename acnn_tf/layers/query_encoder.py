@@ -36,7 +36,13 @@ class QueryEncoder(keras.layers.Layer):
     (2, 16)
     """
 
-    def __init__(self, encoder="gru", units=128, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        encoder: str = "gru",
+        units: int = 128,
+        dropout: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if encoder not in ENCODERS:
             raise ValueError(
@@ -57,11 +63,16 @@ class QueryEncoder(keras.layers.Layer):
                 name="gru",
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) == 3 and self._gru is not None:
             self._gru.build(input_shape)
 
-    def call(self, query, mask=None, training=None):
+    def call(
+        self,
+        query: keras.KerasTensor,
+        mask: keras.KerasTensor | None = None,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         query = self._drop(query, training=training)
         if len(query.shape) == 2:
             return query
@@ -74,15 +85,19 @@ class QueryEncoder(keras.layers.Layer):
             ops.sum(mask, axis=1), 1
         )
 
-    def compute_mask(self, query, mask=None):
+    def compute_mask(
+        self, query: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> None:
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         if len(input_shape) == 3 and self._gru is not None:
             return (input_shape[0], 2 * self.units)
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "encoder": self.encoder,

@@ -1,5 +1,7 @@
 """Multi-kernel temporal context of windows."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 from keras import ops
 
@@ -55,7 +57,12 @@ class TemporalContext(keras.layers.Layer):
     """
 
     def __init__(
-        self, kernel_sizes, filters, dilation=1, activation=None, **kwargs
+        self,
+        kernel_sizes: Sequence[int],
+        filters: int,
+        dilation: int = 1,
+        activation: str | Callable | None = None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         kernel_sizes = tuple(int(size) for size in kernel_sizes)
@@ -82,11 +89,11 @@ class TemporalContext(keras.layers.Layer):
         self.supports_masking = True
 
     @property
-    def context_size(self):
+    def context_size(self) -> int:
         """Windows that the largest kernel sees."""
         return max(self.kernel_sizes)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         width = input_shape[-1]
         if len(input_shape) == 4 and input_shape[-2] != self.context_size:
             raise ValueError(
@@ -117,7 +124,12 @@ class TemporalContext(keras.layers.Layer):
             for size in self.kernel_sizes
         ]
 
-    def call(self, window, mask=None, pooling=None):
+    def call(
+        self,
+        window: keras.KerasTensor,
+        mask: keras.KerasTensor | None = None,
+        pooling: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
         if len(window.shape) == 4:
             outputs = self._multiply(window, mask)
         else:
@@ -201,13 +213,17 @@ class TemporalContext(keras.layers.Layer):
             for taps in self.kernels
         ]
 
-    def compute_mask(self, window, mask=None):
+    def compute_mask(
+        self, window: keras.KerasTensor, mask: keras.KerasTensor | None = None
+    ) -> None:
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return (*input_shape[:2], len(self.kernel_sizes), self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "kernel_sizes": self.kernel_sizes,
