@@ -1,8 +1,10 @@
 """The attentive n-gram convolutional network."""
 
 import inspect
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from acnn_tf import layers
@@ -82,16 +84,16 @@ class ACNN(WindowModel):
 
     def __init__(
         self,
-        kernel_sizes=(1, 3, 5),
-        filters=256,
-        context_pooling="attention",
-        context_activation=None,
-        scorer_activation="tanh",
-        first_order_query=True,
-        own_scorers=False,
-        project_first=False,
-        unit_length=False,
-        cross_pool_size=1,
+        kernel_sizes: Sequence[int] = (1, 3, 5),
+        filters: int = 256,
+        context_pooling: str | keras.layers.Layer = "attention",
+        context_activation: str | Callable | None = None,
+        scorer_activation: str | Callable | Sequence[str | Callable] = "tanh",
+        first_order_query: bool = True,
+        own_scorers: bool = False,
+        project_first: bool = False,
+        unit_length: bool = False,
+        cross_pool_size: int = 1,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -145,11 +147,15 @@ class ACNN(WindowModel):
         )
 
     @property
-    def context_size(self):
+    def context_size(self) -> int:
         """C: windows that the largest kernel sees."""
         return max(self.kernel_sizes)
 
-    def encode_windows(self, inputs, training=None):
+    def encode_windows(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes the windows of videos as vectors `[B, W, t]`."""
         window = self.pooling(self._context(inputs, training))
         window = self.drop(window, training=training)
@@ -158,13 +164,19 @@ class ACNN(WindowModel):
         own = inputs["segment"][:, :, self.context_size // 2]
         return self._scaled(self._placed(window, own, inputs["duration"]))
 
-    def encode_queries(self, query, training=None):
+    def encode_queries(
+        self,
+        query: np.ndarray | keras.KerasTensor,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         return self._scaled(super().encode_queries(query, training))
 
     def _scaled(self, vector):
         return ops.normalize(vector) if self.unit_length else vector
 
-    def attention_weights(self, inputs):
+    def attention_weights(
+        self, inputs: Mapping[str, keras.KerasTensor]
+    ) -> keras.KerasTensor | None:
         """Weights of the widths of the context, `[B, W, K]`.
 
         `None` where `call` of the pooling has no argument `return_weights`.

@@ -1,5 +1,7 @@
 """The attentive cross-modal retrieval network."""
 
+from collections.abc import Callable, Mapping
+
 import keras
 from keras import ops
 
@@ -54,7 +56,11 @@ class ACRN(WindowModel):
     """
 
     def __init__(
-        self, context_size=3, memory_activation="tanh", pool_size=2, **kwargs
+        self,
+        context_size: int = 3,
+        memory_activation: str | Callable = "tanh",
+        pool_size: int = 2,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.context_size = odd_size(context_size)
@@ -80,7 +86,11 @@ class ACRN(WindowModel):
             self.hidden_dim, dropout=self.dropout, name="head", **common
         )
 
-    def encode_windows(self, inputs, training=None):
+    def encode_windows(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes the windows of videos as memories `[B, W, C * t]`."""
         features, mask, share = self._features(inputs, training)
         cells = self.window_projection(features)
@@ -99,7 +109,12 @@ class ACRN(WindowModel):
         width = self.context_size * self.embedding_dim
         return ops.reshape(cells, (-1, num_windows, width))
 
-    def match(self, query, window, training=None):
+    def match(
+        self,
+        query: keras.KerasTensor,
+        window: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         """Score and offsets of every query with every window."""
         read = self._pool(self.memory(query, window))  # [..., Q, W, t']
         query = ops.expand_dims(self._pool(query), -2)  # [..., Q, 1, t']
@@ -109,10 +124,12 @@ class ACRN(WindowModel):
             "offset": output["offset"][..., 0, :, :],
         }
 
-    def fold(self, query):
+    def fold(self, query: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
         return (*self.head.fold(self._pool(query)), query)
 
-    def score(self, folded, window):
+    def score(
+        self, folded: tuple[keras.KerasTensor, ...], window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         *folded, query = folded
         read = self._pool(self.memory.attend(query, window))  # [Q, W, t']
         scores = [
@@ -121,7 +138,12 @@ class ACRN(WindowModel):
         ]
         return ops.concatenate(scores, axis=1)
 
-    def locate(self, folded, row, window):
+    def locate(
+        self,
+        folded: tuple[keras.KerasTensor, ...],
+        row: keras.KerasTensor,
+        window: keras.KerasTensor,
+    ) -> dict[str, keras.KerasTensor]:
         *folded, query = folded
         query = ops.take(query, row, axis=0)[:, None]  # [P, 1, t]
         read = self._pool(self.memory(query, window))[:, 0]  # [P, W, t']
@@ -135,7 +157,7 @@ class ACRN(WindowModel):
         cells = self.context_size * self.embedding_dim
         build(self.memory, (None, self.embedding_dim), (None, cells))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Mapping[str, tuple]) -> None:
         pooled = (None, self.embedding_dim // self.pool_size)
         build(self.head, pooled, pooled)
         super().build(input_shape)

@@ -1,5 +1,7 @@
 """The cross-modal temporal regression localizer."""
 
+from collections.abc import Mapping
+
 import keras
 from keras import ops
 
@@ -41,7 +43,7 @@ class CTRL(WindowModel):
     Query", ICCV 2017, section 3.
     """
 
-    def __init__(self, context_size=3, **kwargs):
+    def __init__(self, context_size: int = 3, **kwargs):
         super().__init__(**kwargs)
         self.context_size = odd_size(context_size)
         # A convolution over the three of them is the projection of all three.
@@ -53,7 +55,11 @@ class CTRL(WindowModel):
             self.hidden_dim, self.dropout, name="head", dtype=self.dtype_policy
         )
 
-    def encode_windows(self, inputs, training=None):
+    def encode_windows(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes the windows of videos as vectors `[B, W, t]`."""
         features, mask, share = self._features(inputs, training)
         if share is None:

@@ -1,6 +1,9 @@
 """Several networks, trained side by side, as one model."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
 from acnn_tf.models.moment_model import MomentModel
@@ -53,7 +56,9 @@ class Ensemble(MomentModel):
     Uncertainty Estimation using Deep Ensembles", NeurIPS 2017.
     """
 
-    def __init__(self, network, members=3, **settings):
+    def __init__(
+        self, network: type[WindowModel], members: int = 3, **settings
+    ):
         own = {k: settings.pop(k) for k in OF_KERAS if k in settings}
         super().__init__(**own)
         if not (isinstance(network, type) and issubclass(network, WindowModel)):
@@ -78,7 +83,7 @@ class Ensemble(MomentModel):
             return getattr(networks[0], name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def adapt(self, clips):
+    def adapt(self, clips: np.ndarray | Iterable[np.ndarray]) -> None:
         """Sets the mean and scale of clip features; reads them once."""
         first, *others = (network.normalization for network in self.networks)
         first.adapt(clips)
@@ -87,41 +92,60 @@ class Ensemble(MomentModel):
             other.mean.assign(first.mean)
             other.scale.assign(first.scale)
 
-    def set_word_vectors(self, words, vectors):
+    def set_word_vectors(
+        self, words: Sequence[str], vectors: np.ndarray
+    ) -> None:
         """Starts words of the vocabulary at given vectors, in all networks."""
         for network in self.networks:
             network.set_word_vectors(words, vectors)
 
-    def encode_windows(self, inputs, training=None):
+    def encode_windows(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes windows as the vectors of all networks, `[B, W, M * N]`."""
         return ops.concatenate(
             [n.encode_windows(inputs, training) for n in self.networks], -1
         )
 
-    def encode_queries(self, query, training=None):
+    def encode_queries(
+        self,
+        query: np.ndarray | keras.KerasTensor,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes queries as the vectors of all networks, `[Q, M * t]`."""
         return ops.concatenate(
             [n.encode_queries(query, training) for n in self.networks], -1
         )
 
-    def attention_weights(self, inputs):
+    def attention_weights(
+        self, inputs: Mapping[str, keras.KerasTensor]
+    ) -> keras.KerasTensor | None:
         """Mean weights of the widths of the context, `[B, W, K]`, or `None`."""
         weights = [n.attention_weights(inputs) for n in self.networks]
         return None if weights[0] is None else sum(weights) / self.members
 
-    def match(self, query, window, training=None):
+    def match(
+        self,
+        query: keras.KerasTensor,
+        window: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         """Mean score and offsets of every query with every window."""
         return _mean(
             network.match(*own, training)
             for network, *own in self._parts(query, window)
         )
 
-    def fold(self, query):
+    def fold(self, query: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
         """Folds queries `[Q, M * t]` for `score` and `locate`."""
         folded = [n.fold(own) for n, own in self._parts(query)]
         return tuple(part for one in folded for part in one)
 
-    def score(self, folded, window):
+    def score(
+        self, folded: tuple[keras.KerasTensor, ...], window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         """Scores `[W, Q]` of `match` alone, in the precision of `window`."""
         scores = [
             network.score(one, own)
@@ -129,7 +153,12 @@ class Ensemble(MomentModel):
         ]
         return sum(scores) / self.members
 
-    def locate(self, folded, row, window):
+    def locate(
+        self,
+        folded: tuple[keras.KerasTensor, ...],
+        row: keras.KerasTensor,
+        window: keras.KerasTensor,
+    ) -> dict[str, keras.KerasTensor]:
         """`match` of folded queries, each with windows of its own."""
         return _mean(
             network.locate(one, row, own)
@@ -148,7 +177,11 @@ class Ensemble(MomentModel):
         split = [ops.split(part, self.members, axis=-1) for part in encodings]
         return zip(self.networks, *split)
 
-    def call(self, inputs, training=None):
+    def call(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         outputs = [n(inputs, training=training) for n in self.networks]
         return {
             name: ops.stack([output[name] for output in outputs], axis=1)
@@ -156,8 +189,13 @@ class Ensemble(MomentModel):
         }
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
+        self,
+        x: Mapping | None = None,
+        y: Mapping | None = None,
+        y_pred: dict[str, keras.KerasTensor] | None = None,
+        sample_weight: Mapping | None = None,
+        training: bool = True,
+    ) -> keras.KerasTensor:
         """The sum of the networks' losses, each of its own outputs."""
         one = super().compute_loss
         parts = [
@@ -170,13 +208,13 @@ class Ensemble(MomentModel):
         mean = {name: ops.mean(v, axis=1) for name, v in y_pred.items()}
         return super().compute_metrics(x, y, mean, sample_weight)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Mapping[str, tuple]) -> None:
         for network in self.networks:
             if not network.built:
                 network.build(input_shape)
         self.built = True
 
-    def get_config(self):
+    def get_config(self) -> dict:
         network = self.networks[0]
         return {
             **super().get_config(),
@@ -186,7 +224,7 @@ class Ensemble(MomentModel):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "Ensemble":
         config = dict(config)
         network = keras.saving.get_registered_object(config.pop("network"))
         settings = config.pop("settings") | config

@@ -64,7 +64,7 @@ class ModelFileError(ValueError):
     """
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves a model so that a failure leaves the old file as it was.
 
     The file is one that `keras.saving.load_model` reads, too: after
@@ -91,7 +91,9 @@ def save_model(model, path):
         model.save(partial)
 
 
-def load_model(path, *, max_bytes=MAX_BYTES):
+def load_model(
+    path: str | os.PathLike, *, max_bytes: int = MAX_BYTES
+) -> keras.Model:
     """Loads a model from a file that may be anybody's.
 
     The file says which model of this package to construct, with which

@@ -5,11 +5,16 @@ import functools
 import inspect
 import json
 import os
+import typing
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from acnn_tf import replicas
 from acnn_tf.encoders import descriptions
+
+if typing.TYPE_CHECKING:  # it imports TensorFlow
+    from acnn_tf.data.sentences import ReadSentences
 
 
 class MomentModel(keras.Model):
@@ -65,7 +70,7 @@ class MomentModel(keras.Model):
             )
 
     @classmethod
-    def arguments(cls):
+    def arguments(cls) -> dict[str, object]:
         """Arguments of the constructor and their defaults, as a dictionary.
 
         The model's own arguments come first, then those of `WindowModel`, if
@@ -79,7 +84,7 @@ class MomentModel(keras.Model):
             if parameter.kind is not parameter.VAR_KEYWORD
         }
 
-    def encode_sentences(self, sentences):
+    def encode_sentences(self, sentences: Sequence[str]) -> keras.KerasTensor:
         """Encodes sentences: `encode_queries` of what `read_sentences` returns.
 
         Args:
@@ -90,7 +95,7 @@ class MomentModel(keras.Model):
         """
         return self.encode_queries(self.read_sentences(sentences).queries)
 
-    def read_sentences(self, sentences):
+    def read_sentences(self, sentences: Sequence[str]) -> "ReadSentences":
         """What `encode_queries` takes, from sentences.
 
         By the vocabulary; or by the `sentence_encoder`, where the model takes
@@ -124,7 +129,9 @@ class MomentModel(keras.Model):
 
         return Vocabulary(self.vocabulary)
 
-    def save(self, filepath, *args, **kwargs):
+    def save(
+        self, filepath: str | os.PathLike, *args: object, **kwargs: object
+    ) -> None:
         """`keras.Model.save`, to a `.keras` file."""
         if not os.fspath(filepath).endswith(".keras"):
             raise ValueError(
@@ -133,7 +140,9 @@ class MomentModel(keras.Model):
             )
         return super().save(filepath, *args, **kwargs)
 
-    def export(self, filepath, *args, **kwargs):
+    def export(
+        self, filepath: str | os.PathLike, *args: object, **kwargs: object
+    ) -> typing.NoReturn:
         """Refused: Keras's export has no sentences, nor videos of any length.
 
         Raises:
@@ -249,7 +258,7 @@ class MomentModel(keras.Model):
         super()._maybe_symbolic_build(iterator, data_batch)
 
 
-def description_text(name, description):
+def description_text(name: str, description: Mapping | None) -> str:
     """A description of an encoder, or `None`, as text.
 
     Keras would make a dictionary and lists of its own of it.

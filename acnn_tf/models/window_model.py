@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -90,27 +91,35 @@ class WindowModel(MomentModel):
 
     def __init__(
         self,
-        window_lengths=(3.0, 4.5, 6.0, 8.0, 10.5, 14.0, 19.0),
-        window_overlap=0.8,
-        frame_rate=None,
-        clip_seconds=1.0,
-        dilation=None,
-        context_length=None,
-        embedding_dim=128,
-        hidden_dim=256,
-        position_features=True,
-        query_encoder="gru",
-        query_units=128,
-        vocabulary=None,
-        word_dim=300,
-        train_words=True,
-        dropout=0.3,
-        clip_dropout=0.3,
-        offset_unit="window_lengths",
-        consensus_iou=(0.5,),
-        decay_sigma=None,
-        encoder=None,
-        query_description=None,
+        window_lengths: Sequence[float] = (
+            3.0,
+            4.5,
+            6.0,
+            8.0,
+            10.5,
+            14.0,
+            19.0,
+        ),
+        window_overlap: float = 0.8,
+        frame_rate: float | None = None,
+        clip_seconds: float = 1.0,
+        dilation: int | None = None,
+        context_length: float | None = None,
+        embedding_dim: int = 128,
+        hidden_dim: int | None = 256,
+        position_features: bool = True,
+        query_encoder: str = "gru",
+        query_units: int = 128,
+        vocabulary: Sequence[str] | None = None,
+        word_dim: int = 300,
+        train_words: bool = True,
+        dropout: float = 0.3,
+        clip_dropout: float = 0.3,
+        offset_unit: str = "window_lengths",
+        consensus_iou: float | Sequence[float] | None = (0.5,),
+        decay_sigma: float | None = None,
+        encoder: Mapping | None = None,
+        query_description: Mapping | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -216,27 +225,27 @@ class WindowModel(MomentModel):
         self.drop = keras.layers.Dropout(self.dropout, **common)
 
     @property
-    def encoder(self):
+    def encoder(self) -> dict | None:
         """What made the clip features: a dictionary, or `None`."""
         return json.loads(self._encoder)
 
     @property
-    def query_description(self):
+    def query_description(self) -> dict | None:
         """What made the sentence vectors: a dictionary, or `None`."""
         return json.loads(self._query_description)
 
     @property
-    def query_dim(self):
+    def query_dim(self) -> int:
         """E, the width of sentence vectors; of words, that of their GRU."""
         return self.query_projection.kernel.shape[0]
 
     @property
-    def clip_dim(self):
+    def clip_dim(self) -> int | None:
         """D, the width of the clip features; `None` before it is known."""
         known = self.normalization.built
         return self.normalization.mean.shape[0] if known else None
 
-    def adapt(self, clips):
+    def adapt(self, clips: np.ndarray | Iterable[np.ndarray]) -> None:
         """Sets the mean and scale that clip features are normalised by.
 
         Args:
@@ -245,7 +254,9 @@ class WindowModel(MomentModel):
         """
         self.normalization.adapt(clips)
 
-    def set_word_vectors(self, words, vectors):
+    def set_word_vectors(
+        self, words: Sequence[str], vectors: np.ndarray
+    ) -> None:
         """Starts words of the vocabulary at given vectors.
 
         Words of the vocabulary that are not among `words` keep the random
@@ -278,7 +289,11 @@ class WindowModel(MomentModel):
         table[[row[word] for word in words]] = vectors
         self.words.embeddings.assign(table)
 
-    def encode_windows(self, inputs, training=None):
+    def encode_windows(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes the windows of videos as vectors.
 
         Args:
@@ -298,7 +313,9 @@ class WindowModel(MomentModel):
         """
         raise NotImplementedError
 
-    def attention_weights(self, inputs):
+    def attention_weights(
+        self, inputs: Mapping[str, keras.KerasTensor]
+    ) -> keras.KerasTensor | None:
         """Weights of the widths of the context, `None` without such weights.
 
         Args:
@@ -347,7 +364,11 @@ class WindowModel(MomentModel):
             ops.concatenate([place, length], -1)
         )
 
-    def encode_queries(self, query, training=None):
+    def encode_queries(
+        self,
+        query: np.ndarray | keras.KerasTensor,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes queries as vectors.
 
         Args:
@@ -378,7 +399,12 @@ class WindowModel(MomentModel):
         query = self.sentence(query, mask=mask, training=training)
         return self.query_projection(query)
 
-    def match(self, query, window, training=None):
+    def match(
+        self,
+        query: keras.KerasTensor,
+        window: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         """Score and offsets of every query with every window.
 
         Args:
@@ -392,7 +418,7 @@ class WindowModel(MomentModel):
         """
         return self.head(query, window, training=training)
 
-    def fold(self, query):
+    def fold(self, query: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
         """Folds queries `[Q, t]` for `score` and `locate`.
 
         Returns:
@@ -400,7 +426,9 @@ class WindowModel(MomentModel):
         """
         return self.head.fold(query)
 
-    def score(self, folded, window):
+    def score(
+        self, folded: tuple[keras.KerasTensor, ...], window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         """Scores of `match` without the offsets, for search.
 
         Args:
@@ -412,7 +440,12 @@ class WindowModel(MomentModel):
         """
         return self.head.score(folded, window)
 
-    def locate(self, folded, row, window):
+    def locate(
+        self,
+        folded: tuple[keras.KerasTensor, ...],
+        row: keras.KerasTensor,
+        window: keras.KerasTensor,
+    ) -> dict[str, keras.KerasTensor]:
         """Score and offsets of some queries, each with windows of its own.
 
         Args:
@@ -425,7 +458,11 @@ class WindowModel(MomentModel):
         """
         return self.head.locate(folded, row, window)
 
-    def call(self, inputs, training=None):
+    def call(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         window = self.encode_windows(inputs, training=training)  # [B, W, N]
         query = self.encode_queries(inputs["query"], training=training)
         if "positive" not in inputs:  # `predict`
@@ -453,7 +490,7 @@ class WindowModel(MomentModel):
         """Builds the layers of the windows' side."""
         raise NotImplementedError
 
-    def build(self, input_shape):
+    def build(self, input_shape: Mapping[str, tuple]) -> None:
         features = input_shape.get("clip") or input_shape["window"]
         query = tuple(input_shape["query"])
         if self.words is not None:
@@ -469,7 +506,7 @@ class WindowModel(MomentModel):
         build(self.head, pair, pair)
         self.built = True
 
-    def settings(self):
+    def settings(self) -> dict[str, object]:
         """The constructor's arguments, a layer as Keras serialises it."""
         found = {name: getattr(self, name) for name in self.arguments()}
         for name, value in found.items():
@@ -478,21 +515,23 @@ class WindowModel(MomentModel):
                 found[name].pop("build_config", None)  # the model builds it
         return found
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | self.settings()
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "WindowModel":
         return cls(**deserialize(config))
 
 
-def build(layer, *shapes):
+def build(
+    layer: keras.layers.Layer | None, *shapes: tuple[int | None, ...]
+) -> None:
     """Builds a layer that is there and not built yet."""
     if layer is not None and not layer.built:
         layer.build(*shapes)
 
 
-def deserialize(settings):
+def deserialize(settings: dict) -> dict:
     """Settings as `get_config` returned them, with their layers made again."""
     return {
         name: keras.saving.deserialize_keras_object(value)

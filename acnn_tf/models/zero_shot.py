@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from acnn_tf import layers
@@ -71,10 +73,20 @@ class ZeroShot(MomentModel):
 
     def __init__(
         self,
-        window_lengths=(6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0),
-        window_overlap=0.9,
-        clip_seconds=1.0,
-        encoder=None,
+        window_lengths: Sequence[float] = (
+            6.0,
+            7.0,
+            8.0,
+            9.0,
+            10.0,
+            11.0,
+            12.0,
+            13.0,
+            14.0,
+        ),
+        window_overlap: float = 0.9,
+        clip_seconds: float = 1.0,
+        encoder: Mapping | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -90,25 +102,31 @@ class ZeroShot(MomentModel):
         self.grid = WindowGrid(self.window_lengths, window_overlap)
 
     @property
-    def encoder(self):
+    def encoder(self) -> dict | None:
         """What made the clips: a dictionary, or `None`."""
         return json.loads(self._encoder)
 
     @property
-    def query_description(self):
+    def query_description(self) -> dict | None:
         """What makes the vectors of sentences: the same as `encoder`."""
         return self.encoder
 
     @property
-    def query_dim(self):
+    def query_dim(self) -> int | None:
         """E, the width of sentence vectors: that of the clips."""
         return self.clip_dim
 
-    def attention_weights(self, inputs):
+    def attention_weights(
+        self, inputs: Mapping[str, keras.KerasTensor]
+    ) -> None:
         """`None`: there is no attention."""
         return None
 
-    def encode_windows(self, inputs, training=None):
+    def encode_windows(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes the windows of videos as vectors `[B, W, D]`.
 
         Args:
@@ -140,7 +158,9 @@ class ZeroShot(MomentModel):
         weight = ops.where(covered > 0, weight, ops.zeros_like(weight))
         return ops.cast((inside - whole) * weight, self.compute_dtype)
 
-    def whole_video(self, clip):
+    def whole_video(
+        self, clip: np.ndarray | keras.KerasTensor
+    ) -> dict[str, keras.KerasTensor]:
         """What `encode_windows` has to know of a video given in pieces.
 
         Args:
@@ -155,7 +175,11 @@ class ZeroShot(MomentModel):
             "num_clips": ops.ones(1) * ops.cast(ops.shape(clip)[0], "float32"),
         }
 
-    def encode_queries(self, query, training=None):
+    def encode_queries(
+        self,
+        query: np.ndarray | keras.KerasTensor,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         """Encodes queries: vectors of sentences at length 1.
 
         Args:
@@ -174,7 +198,12 @@ class ZeroShot(MomentModel):
             )
         return ops.cast(_unit(query), self.compute_dtype)
 
-    def match(self, query, window, training=None):
+    def match(
+        self,
+        query: keras.KerasTensor,
+        window: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         """Score, and offsets of 0, of every query with every window.
 
         Args:
@@ -187,16 +216,23 @@ class ZeroShot(MomentModel):
         """
         return _unmoved(ops.matmul(query, ops.swapaxes(window, -1, -2)))
 
-    def fold(self, query):
+    def fold(self, query: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
         """Queries `[Q, D]` as `score` and `locate` take them."""
         return (ops.convert_to_tensor(query),)
 
-    def score(self, folded, window):
+    def score(
+        self, folded: tuple[keras.KerasTensor, ...], window: keras.KerasTensor
+    ) -> keras.KerasTensor:
         """Scores `[W, Q]` of `match`, in the precision of `window`."""
         (query,) = folded
         return ops.matmul(window, ops.transpose(ops.cast(query, window.dtype)))
 
-    def locate(self, folded, row, window):
+    def locate(
+        self,
+        folded: tuple[keras.KerasTensor, ...],
+        row: keras.KerasTensor,
+        window: keras.KerasTensor,
+    ) -> dict[str, keras.KerasTensor]:
         """`match` of folded queries, each with windows of its own.
 
         Args:
@@ -211,22 +247,26 @@ class ZeroShot(MomentModel):
         output = self.match(ops.cast(query, window.dtype), window)
         return {name: value[:, 0] for name, value in output.items()}
 
-    def call(self, inputs, training=None):
+    def call(
+        self,
+        inputs: Mapping[str, keras.KerasTensor],
+        training: bool | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         window = self.encode_windows(inputs)
         query = self.encode_queries(inputs["query"])
         output = self.match(query[:, None], window)
         return {name: value[:, 0] for name, value in output.items()}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Mapping[str, tuple]) -> None:
         self.clip_dim = input_shape["clip"][-1]
         self.built = True
 
-    def get_config(self):
+    def get_config(self) -> dict:
         own = {name: getattr(self, name) for name in self.arguments()}
         return super().get_config() | own
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "ZeroShot":
         return cls(**config)
 
 
