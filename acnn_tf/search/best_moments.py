@@ -14,6 +14,7 @@ servable has the loop in its graph, and its encodings in variables.
 
 import functools
 import typing
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -65,7 +66,12 @@ class Search(typing.NamedTuple):
     ],
     autograph=False,
 )
-def start_search(bounds, num_windows, top_n, is_sure):
+def start_search(
+    bounds: tf.Tensor,
+    num_windows: tf.Tensor,
+    top_n: tf.Tensor,
+    is_sure: tf.Tensor,
+) -> Search:
     """A `Search` that asks for its first videos.
 
     Bounds `[Q, V]` are those of `video_bounds`, V at least 1; videos are
@@ -127,7 +133,15 @@ def _with_next_videos(search, top_n):
     return search._replace(is_done=tf.size(row) < 1, row=row, video=video)
 
 
-def rank_videos(settings, search, output, windows, duration, top_n, max_iou):
+def rank_videos(
+    settings: RankingSettings,
+    search: Search,
+    output: dict[str, tf.Tensor],
+    windows: tf.Tensor,
+    duration: tf.Tensor,
+    top_n: tf.Tensor | int,
+    max_iou: tf.Tensor | float,
+) -> Search:
     """Ranks the videos that a search asks for, and asks for the next.
 
     Args:
@@ -218,7 +232,7 @@ def _best(search, moments, top_n):
     return Moments(tf.where(score > -np.inf, video, -1), segment, score)
 
 
-def rank_function(model):
+def rank_function(model: keras.Model) -> Callable[..., Search]:
     """`model.locate` and `rank_videos`, compiled as far as they can be.
 
     Returns a function of what `model.fold` returned, a `Search`, encodings

@@ -1,12 +1,14 @@
 """Videos to encoded windows, each once."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 
 from acnn_tf.data.windows import (
     VideoWindows,
+    WindowGrid,
     check_clips,
     check_features,
     contexts_of,
@@ -37,8 +39,14 @@ class EncodedVideo:
 
 
 def encode_videos(
-    model, features, durations, grid=None, max_windows=2048, *, is_exact=True
-):
+    model: keras.Model,
+    features: Mapping[str, np.ndarray],
+    durations: Mapping[str, float],
+    grid: WindowGrid | None = None,
+    max_windows: int = 2048,
+    *,
+    is_exact: bool = True,
+) -> Iterator[EncodedVideo]:
     """Encodes every window of every video, once.
 
     Videos of similar duration go through the model together, padded; padding
@@ -183,7 +191,13 @@ def _clips(model, features, video_id, duration=None):
     return clips
 
 
-def encoder_inputs(model, features, durations, windows, grid=None):
+def encoder_inputs(
+    model: keras.Model,
+    features: Mapping[str, np.ndarray],
+    durations: Mapping[str, float],
+    windows: Mapping[str, np.ndarray],
+    grid: WindowGrid | None = None,
+) -> dict[str, np.ndarray]:
     """What `model.encode_windows` takes, for a batch of videos.
 
     Args:
@@ -232,6 +246,6 @@ def encoder_inputs(model, features, durations, windows, grid=None):
     }
 
 
-def to_numpy(tensor):
+def to_numpy(tensor: keras.KerasTensor) -> np.ndarray:
     """A tensor of any backend and precision as a float32 array."""
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))

@@ -19,6 +19,7 @@ import os
 import re
 import threading
 import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import keras
 import ml_dtypes  # which TensorFlow, JAX and Keras require
@@ -93,14 +94,14 @@ class Contents:
     windows_of: typing.Callable  # windows of a duration
 
     @property
-    def num_windows(self):
+    def num_windows(self) -> int:
         return sum(len(part) for part in self.parts)
 
     @property
-    def video_ids(self):
+    def video_ids(self) -> list[str]:
         return [video.video_id for video in self.videos]
 
-    def chunks(self, size):
+    def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields `(encoding [N, t], starts [v])` of v whole videos at a time.
 
         They have at least `size` windows, but for the last of a file; `starts`
@@ -117,12 +118,12 @@ class Contents:
                     yield rows, np.array(starts) - starts[0]
                     starts = []
 
-    def encoding(self, video):
+    def encoding(self, video: IndexedVideo) -> np.ndarray:
         """float32 `[W, t]` of one `IndexedVideo`."""
         end = video.first + video.num_windows
         return np.asarray(self._rows(video.part, video.first, end), np.float32)
 
-    def windows(self, video):
+    def windows(self, video: IndexedVideo) -> np.ndarray:
         """`float64 [W, 2]` of one `IndexedVideo`, in seconds."""
         # Windows cover their video, but for less than one of them: without
         # this, a wrong duration could ask for any number of windows.
@@ -136,7 +137,7 @@ class Contents:
             f"{video.num_windows:,} windows",
         )
 
-    def encoded(self, video):
+    def encoded(self, video: IndexedVideo) -> EncodedVideo:
         """The `EncodedVideo` of one `IndexedVideo`."""
         return EncodedVideo(
             video.video_id,
@@ -175,7 +176,13 @@ class IndexFiles:
         read_only: String that says why nothing can be added, or `None`.
     """
 
-    def __init__(self, path, model, dtype=None, shard=None):
+    def __init__(
+        self,
+        path: str | os.PathLike | None,
+        model: keras.Model,
+        dtype: str | None = None,
+        shard: Mapping | None = None,
+    ):
         if dtype not in (None, *_DTYPES):
             raise ValueError(
                 f"`dtype` must be one of {_DTYPES}. Received: {dtype}"
@@ -210,7 +217,7 @@ class IndexFiles:
                 )
 
     @contextlib.contextmanager
-    def updating(self):
+    def updating(self) -> Iterator[None]:
         """Waits for the folder's lock, and reads what others have added."""
         if self.read_only:
             raise ValueError(self.read_only)
@@ -222,7 +229,13 @@ class IndexFiles:
                 self._sweep()  # what a killed process left
             yield
 
-    def encode(self, features, durations, progress=None, **placed):
+    def encode(
+        self,
+        features: Mapping[str, np.ndarray],
+        durations: Mapping[str, float],
+        progress: Callable[[int, int], object] | None = None,
+        **placed,
+    ) -> None:
         """Encodes videos and appends them, see `MomentIndex.append`."""
         self.check(features)
         total = sum(len(self._windows(s)) for s in durations.values())
@@ -244,13 +257,21 @@ class IndexFiles:
         made_by = getattr(features, "encoder", None) or self.encoder
         self.append(encoded(), total, made_by, **placed)
 
-    def check(self, features):
+    def check(self, features: Mapping[str, np.ndarray]) -> None:
         """Refuses features that were made otherwise than those encoded."""
         check_features(self._model, features)
         made_by = getattr(features, "encoder", None)
         encoders.check(made_by, self.encoder, getattr(features, "path", None))
 
-    def append(self, encoded, total, encoder=None, *, without=(), sources=None):
+    def append(
+        self,
+        encoded: Iterable[EncodedVideo],
+        total: int,
+        encoder: Mapping | None = None,
+        *,
+        without: Iterable[str] = (),
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
         """Adds `EncodedVideo`s with `total` windows: all of them, or none.
 
         They are of features that the `encoder`, a description, made. The videos
@@ -320,7 +341,7 @@ class IndexFiles:
         self._sweep()
         self._read(verify=False)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes an index that is in memory to a new folder, or nothing."""
         path = os.fspath(path)
         if self.path is not None:
@@ -336,7 +357,9 @@ class IndexFiles:
         self._forget()
         self._read(verify=False)
 
-    def add_folder(self, folder, verify=True):
+    def add_folder(
+        self, folder: str | os.PathLike, verify: bool = True
+    ) -> dict | None:
         """Adds what another folder of an index holds; returns its `shard`.
 
         Unless it is to `verify`, the encodings are not read, and of their file
@@ -637,7 +660,7 @@ def _header(dtype, shape):
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
-def fingerprint(model):
+def fingerprint(model: keras.Model) -> str:
     """A hash of the model's weights."""
     digest = hashlib.sha256()
     for weight in getattr(model, "weights", ()):

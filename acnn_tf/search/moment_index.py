@@ -1,8 +1,11 @@
 """All windows of many videos, encoded once and searched together."""
 
 import functools
+import os
 import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -11,7 +14,7 @@ from acnn_tf import segments as segments_lib
 from acnn_tf.data.windows import check_queries
 from acnn_tf.files.problems import UnknownIdError
 from acnn_tf.search.best_moments import rank_function, start_search
-from acnn_tf.search.encoding import to_numpy
+from acnn_tf.search.encoding import EncodedVideo, to_numpy
 from acnn_tf.search.ranking import RankingSettings, candidates
 from acnn_tf.search.scoring import bounds_function, encode_function
 from acnn_tf.search.shards import open_index
@@ -48,7 +51,9 @@ class Results(list):
             among them; 1 where the search is exact.
     """
 
-    def __init__(self, moments=(), recall=1.0):
+    def __init__(
+        self, moments: Iterable[FoundMoment] = (), recall: float = 1.0
+    ):
         super().__init__(moments)
         self.recall = recall
 
@@ -63,7 +68,12 @@ class FoundMoments(Results):
             none of them, it has no moments.
     """
 
-    def __init__(self, moments, query, unknown_words):
+    def __init__(
+        self,
+        moments: Iterable[FoundMoment],
+        query: str,
+        unknown_words: Sequence[str],
+    ):
         super().__init__(moments, getattr(moments, "recall", 1.0))
         self.query = query
         self.unknown_words = unknown_words
@@ -108,7 +118,13 @@ class MomentIndex:
     [[FoundMoment(video_id='v7', start=4.5, end=9.0, score=3.2)]]
     """
 
-    def __init__(self, model, path=None, *, dtype=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        path: str | os.PathLike | None = None,
+        *,
+        dtype: str | None = None,
+    ):
         self.model = model
         self._files = open_index(path, model, dtype)
         self._encode = encode_function(model)
@@ -120,32 +136,32 @@ class MomentIndex:
         return len(self._files.contents.videos)
 
     @property
-    def num_windows(self):
+    def num_windows(self) -> int:
         """Windows of all videos."""
         return self._files.contents.num_windows
 
     @property
-    def video_ids(self):
+    def video_ids(self) -> list[str]:
         """Ids of all videos, in the order in which they were encoded."""
         return self._files.contents.video_ids
 
     @property
-    def sources(self):
+    def sources(self) -> dict[str, str | None]:
         """Dictionary from the ids of all videos to what `update` noted."""
         videos = self._files.contents.videos
         return {video.video_id: video.source for video in videos}
 
     @property
-    def dtype(self):
+    def dtype(self) -> str:
         """How the encodings are kept."""
         return self._files.dtype
 
     @property
-    def encoder(self):
+    def encoder(self) -> dict | None:
         """What made the features of its videos: a dictionary, or `None`."""
         return self._files.encoder
 
-    def videos(self):
+    def videos(self) -> Iterator[EncodedVideo]:
         """All videos, in the order in which they were encoded.
 
         Yields:
@@ -154,7 +170,12 @@ class MomentIndex:
         contents = self._files.contents
         return map(contents.encoded, contents.videos)
 
-    def append(self, features, durations=None, progress=None):
+    def append(
+        self,
+        features: Mapping[str, np.ndarray],
+        durations: Mapping[str, float] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
         """Encodes videos and adds them.
 
         All of them or, if anything fails, none: what was there before stays.
@@ -191,8 +212,12 @@ class MomentIndex:
             self._files.encode(features, durations, progress)
 
     def add_missing(
-        self, features, durations=None, video_ids=None, progress=None
-    ):
+        self,
+        features: Mapping[str, np.ndarray],
+        durations: Mapping[str, float] | None = None,
+        video_ids: Iterable[str] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
         """`append` for those videos that the index does not have.
 
         Processes that do so at once with one folder wait for each other: each
@@ -229,7 +254,13 @@ class MomentIndex:
             if new:
                 self._files.encode(features, new, progress)
 
-    def update(self, features, durations, sources, progress=None):
+    def update(
+        self,
+        features: Mapping[str, np.ndarray],
+        durations: Mapping[str, float],
+        sources: Mapping[str, str],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
         """`append`, in place of the videos of the same ids, if there are any.
 
         Args:
@@ -245,7 +276,7 @@ class MomentIndex:
                 features, durations, progress, without=without, sources=sources
             )
 
-    def remove(self, video_ids):
+    def remove(self, video_ids: Iterable[str]) -> None:
         """Removes videos: all of them or, if anything fails, none.
 
         What is left of the files that held them is written anew, and then
@@ -292,7 +323,7 @@ class MomentIndex:
             for video_id in video_ids
         }
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes an index that was kept in memory to a folder.
 
         Args:
@@ -300,7 +331,9 @@ class MomentIndex:
         """
         self._files.save(path)
 
-    def scored_windows(self, sentence, video_id):
+    def scored_windows(
+        self, sentence: str, video_id: str
+    ) -> tuple[EncodedVideo, np.ndarray, np.ndarray] | None:
         """All windows of one video as answers to one sentence, unranked.
 
         Args:
@@ -328,7 +361,9 @@ class MomentIndex:
         )
         return video, segments[0], scores[0]
 
-    def search(self, sentences, **settings):
+    def search(
+        self, sentences: Sequence[str], **settings
+    ) -> list[FoundMoments]:
         """The best moments over all videos, for each sentence.
 
         Args:
@@ -360,7 +395,7 @@ class MomentIndex:
             )
         ]
 
-    def search_queries(self, queries, **settings):
+    def search_queries(self, queries: np.ndarray, **settings) -> list[Results]:
         """`search` for what the model's `encode_queries` takes.
 
         Args:
@@ -377,15 +412,15 @@ class MomentIndex:
 
     def search_encoded(
         self,
-        queries,
+        queries: np.ndarray | keras.KerasTensor,
         *,
-        top_n=5,
-        suppression="fixed",
-        nms_threshold=0.5,
-        shortlist=None,
-        min_recall=0.99,
-        video_ids=None,
-    ):
+        top_n: int = 5,
+        suppression: str = "fixed",
+        nms_threshold: float = 0.5,
+        shortlist: str | None = None,
+        min_recall: float = 0.99,
+        video_ids: Iterable[str] | None = None,
+    ) -> list[Results]:
         """`search` for queries that are encoded already.
 
         Args:

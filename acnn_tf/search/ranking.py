@@ -8,12 +8,15 @@ padding, whose score is `-inf`.
 
 import functools
 import typing
+from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from acnn_tf import segments as segments_lib
-from acnn_tf.search.encoding import to_numpy
+from acnn_tf.search.encoding import EncodedVideo, to_numpy
 
 # Pairs of windows that are compared at a time, which bounds memory.
 _PAIRS = 1 << 18
@@ -41,7 +44,7 @@ class RankingSettings(typing.NamedTuple):
     decay_sigma: float | None
 
     @classmethod
-    def of(cls, model):
+    def of(cls, model: keras.Model) -> "RankingSettings":
         """The settings of a model, as they are now."""
         return cls(
             model.offset_unit,
@@ -51,7 +54,12 @@ class RankingSettings(typing.NamedTuple):
         )
 
 
-def candidates(model, queries, video, refined=True):
+def candidates(
+    model: keras.Model,
+    queries: np.ndarray | keras.KerasTensor,
+    video: EncodedVideo,
+    refined: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
     """Every window of a video as an answer to every query, unranked.
 
     Args:
@@ -100,7 +108,15 @@ def _compiled_refine(settings):
     )
 
 
-def rank(settings, windows, scores, offsets, duration, top_n, max_iou):
+def rank(
+    settings: RankingSettings,
+    windows: tf.Tensor,
+    scores: tf.Tensor,
+    offsets: tf.Tensor,
+    duration: tf.Tensor,
+    top_n: tf.Tensor | int,
+    max_iou: tf.Tensor | float,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The best moments of each row: shift, rescore, suppress.
 
     Args:
@@ -157,7 +173,11 @@ def _refine(settings, windows, scores, offsets, duration):
     return segments, scores
 
 
-def consensus(segments, scores, min_iou):
+def consensus(
+    segments: ArrayLike | tf.Tensor,
+    scores: ArrayLike | tf.Tensor,
+    min_iou: float | Sequence[float],
+) -> tf.Tensor:
     """Lets the windows of a video support those that they agree with.
 
         s'_w = log sum_v exp(s_v) gain(iou(w, v))
@@ -199,7 +219,9 @@ def consensus(segments, scores, min_iou):
     return tf.where(scores > -np.inf, tf.math.log(total) + highest, scores)
 
 
-def decay(segments, scores, sigma):
+def decay(
+    segments: ArrayLike | tf.Tensor, scores: ArrayLike | tf.Tensor, sigma: float
+) -> tf.Tensor:
     """Lowers the scores of windows that lie under better ones.
 
         s'_w = s_w - max(0, max over v of iou(w, v)^2 - c_v^2) / sigma
@@ -300,7 +322,12 @@ def _among_neighbours(function, segments, scores, *values):
     return tf.gather(found, tf.argsort(order), batch_dims=1)
 
 
-def in_blocks(function, count, size, dtype):
+def in_blocks(
+    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    count: tf.Tensor | int,
+    size: int,
+    dtype: tf.DType,
+) -> tf.Tensor:
     """Calls a function for blocks of rows, one after the other: `[count, K]`.
 
     It is given the first row of a block of `size`, and the first behind it,
@@ -333,7 +360,12 @@ def in_blocks(function, count, size, dtype):
     autograph=False,
 )
 @_on_processor
-def nms(segments, scores, max_iou, top_n):
+def nms(
+    segments: ArrayLike | tf.Tensor,
+    scores: ArrayLike | tf.Tensor,
+    max_iou: ArrayLike | tf.Tensor,
+    top_n: int,
+) -> tf.Tensor:
     """Greedy non-maximum suppression, row by row.
 
     The best segment is kept and those that overlap it by more than `max_iou`
@@ -381,7 +413,7 @@ def nms(segments, scores, max_iou, top_n):
     return tf.transpose(kept.stack())
 
 
-def iou(a, b):
+def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """`acnn_tf.segments.iou` of tensors.
 
     Example:

@@ -1,9 +1,12 @@
 """From scores of windows to scores of equal parts of a video."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def clip_saliency(windows, scores, duration, clip_seconds):
+def clip_saliency(
+    windows: ArrayLike, scores: ArrayLike, duration: float, clip_seconds: float
+) -> np.ndarray:
     """How likely each clip lies in the moment, by the windows that hold it.
 
         saliency_c = sum_w softmax(scores)_w |w and c| / |c|
@@ -41,7 +44,9 @@ def clip_saliency(windows, scores, duration, clip_seconds):
     return weight @ share
 
 
-def score_curve(segments, scores, duration, step):
+def score_curve(
+    segments: ArrayLike, scores: ArrayLike, duration: float, step: float
+) -> tuple[np.ndarray, np.ndarray]:
     """How well the moments about each time answer a query.
 
     Args:

@@ -1,6 +1,7 @@
 """Scores of very many windows, and what they say of each video."""
 
 import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -17,7 +18,11 @@ from acnn_tf.search.ranking import RankingSettings, in_blocks
 TILE = 8192
 
 
-def video_bounds(settings, scores, owner):
+def video_bounds(
+    settings: RankingSettings,
+    scores: np.ndarray | tf.Tensor,
+    owner: np.ndarray | tf.Tensor,
+) -> tf.Tensor:
     """The most that any moment of a video can score.
 
     That is the highest score of its windows; where windows support each other
@@ -43,7 +48,9 @@ def video_bounds(settings, scores, owner):
     return tf.where(is_nan, np.nan, bounds)
 
 
-def score_tiles(score, encoding, size):
+def score_tiles(
+    score: Callable[[tf.Tensor], tf.Tensor], encoding: tf.Tensor, size: int
+) -> tf.Tensor:
     """Scores all windows `[N, t]`, a tile at a time, within a graph.
 
     `score` makes `[n, Q]` of a tile `[n, t]`; returns float32 `[N, Q]`.
@@ -56,7 +63,7 @@ def score_tiles(score, encoding, size):
     )
 
 
-def bounds_function(model):
+def bounds_function(model: keras.Model) -> Callable[..., np.ndarray]:
     """Scores of windows and their `video_bounds`, compiled where that can be.
 
     Returns a function of what `model.fold` returned for Q queries, encodings
@@ -100,7 +107,7 @@ def bounds_function(model):
     return bounds
 
 
-def shared_tensor(array):
+def shared_tensor(array: np.ndarray) -> tf.Tensor:
     """A tensor of a large array, without a copy where that can be.
 
     What TensorFlow takes for an array it copies, but what offers one it reads
@@ -117,7 +124,7 @@ class _Offer:
         return self._array
 
 
-def any_size(array, *widths):
+def any_size(array: tf.Tensor, *widths: int | None) -> tf.TensorSpec:
     """The spec of an array of any size, but for its last axes.
 
     TensorFlow adds a bias within a product only where it knows how wide both
@@ -127,7 +134,7 @@ def any_size(array, *widths):
     return tf.TensorSpec(shape, array.dtype)
 
 
-def encode_function(model):
+def encode_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """`model.encode_queries`, compiled where that can be, with an array."""
     encode = model.encode_queries
     on_tensorflow = keras.backend.backend() == "tensorflow"

@@ -16,14 +16,21 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 
+import keras
+import numpy as np
+
+from acnn_tf.data.windows import WindowGrid
 from acnn_tf.files.atomic import replacing
 from acnn_tf.search.index_files import IndexFileError, IndexFiles
 
 _NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})(\..+\.partial)?")
 
 
-def assign_videos(durations, num_shards, grid):
+def assign_videos(
+    durations: Mapping[str, float], num_shards: int, grid: WindowGrid
+) -> list[dict[str, float]]:
     """Divides videos among shards of about as many windows.
 
     The video with the most windows that is left goes to the shard with the
@@ -62,7 +69,7 @@ def assign_videos(durations, num_shards, grid):
     ]
 
 
-def describe_shards(shards):
+def describe_shards(shards: Sequence[Mapping[str, float]]) -> list[dict]:
     """What the index of each shard says of it.
 
     Args:
@@ -76,7 +83,7 @@ def describe_shards(shards):
     return number_shards(len(shards), corpus)
 
 
-def number_shards(num_shards, corpus):
+def number_shards(num_shards: int, corpus: str) -> list[dict]:
     """What shards say of themselves, given a digest of all that they hold."""
     return [
         {"number": number, "num_shards": num_shards, "corpus": corpus}
@@ -84,12 +91,14 @@ def number_shards(num_shards, corpus):
     ]
 
 
-def shard_name(number, num_shards):
+def shard_name(number: int, num_shards: int) -> str:
     """Name of one of the folders: `shard-00003-of-00016`."""
     return f"shard-{number:05d}-of-{num_shards:05d}"
 
 
-def find_shards(path, num_shards=None):
+def find_shards(
+    path: str | os.PathLike, num_shards: int | None = None
+) -> tuple[int | None, set[int]]:
     """How many shards a corpus has, and the set of those that are complete.
 
     Their names say how many, or `None` where there are none. An
@@ -134,7 +143,9 @@ def _in_words(shard):
     return f"shard {number} of {num_shards} of the corpus {corpus}..."
 
 
-def open_index(path, model, dtype=None):
+def open_index(
+    path: str | os.PathLike, model: keras.Model, dtype: str | None = None
+) -> IndexFiles:
     """The `IndexFiles` of an index, or of all shards of a corpus, read-only."""
     num_shards, numbers = (None, ()) if path is None else find_shards(path)
     if num_shards is None:
@@ -175,7 +186,13 @@ def open_index(path, model, dtype=None):
     return files
 
 
-def done_shards(path, model, shards, dtype=None, encoder=None):
+def done_shards(
+    path: str | os.PathLike,
+    model: keras.Model,
+    shards: Sequence[Mapping[str, float]],
+    dtype: str | None = None,
+    encoder: Mapping | None = None,
+) -> set[int]:
     """Which shards a folder holds already.
 
     Their lists and the sizes of their files are compared; their bytes are as
@@ -207,7 +224,14 @@ def done_shards(path, model, shards, dtype=None, encoder=None):
     return numbers
 
 
-def encode_shard(model, features, durations, shard, path, dtype=None):
+def encode_shard(
+    model: keras.Model,
+    features: Mapping[str, np.ndarray],
+    durations: Mapping[str, float],
+    shard: Mapping,
+    path: str | os.PathLike,
+    dtype: str | None = None,
+) -> None:
     """Encodes one shard; its folder takes its name once it is complete.
 
     One that is there stays, and is not encoded again; where several processes

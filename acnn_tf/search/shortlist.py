@@ -16,10 +16,12 @@ Of errors with a few that are far larger than the others both expect too few.
 
 import math
 import typing
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
 
+from acnn_tf.search.ranking import RankingSettings
 from acnn_tf.search.scoring import shared_tensor, video_bounds
 
 # Windows that the line is fitted to.
@@ -40,7 +42,7 @@ class Windows(typing.NamedTuple):
     starts: np.ndarray  # int64, the first row of each piece, and N
 
     @classmethod
-    def of(cls, chunks):
+    def of(cls, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Windows":
         """Of what `contents.chunks` yields."""
         encodings, owners, count = [], [], 0
         for encoding, starts in chunks:
@@ -52,7 +54,7 @@ class Windows(typing.NamedTuple):
         sizes = [0, *map(len, encodings)]
         return cls(encodings, np.concatenate(owners), np.cumsum(sizes))
 
-    def take(self, rows):
+    def take(self, rows: np.ndarray) -> np.ndarray:
         """Encodings `float32 [R, t]` of rows, which rise."""
         found = []
         for encoding, first, last in zip(
@@ -63,7 +65,7 @@ class Windows(typing.NamedTuple):
                 found.append(encoding[rows[own] - first])
         return np.concatenate(found).astype(np.float32, copy=False)
 
-    def sample(self):
+    def sample(self) -> np.ndarray:
         """Some rows, the same each time."""
         total = len(self.owners)
         if total <= _SAMPLE:
@@ -72,7 +74,7 @@ class Windows(typing.NamedTuple):
         return np.sort(rng.choice(total, _SAMPLE, replace=False))
 
 
-def fit_line(windows, scores):
+def fit_line(windows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The lines nearest to the scores of some windows.
 
     The best windows count most, since only they are to be found.
@@ -107,7 +109,7 @@ def fit_line(windows, scores):
     return lines.numpy()[..., 0].astype(np.float32)
 
 
-def line_scores(line, windows):
+def line_scores(line: np.ndarray, windows: Windows) -> np.ndarray:
     """What lines `[Q, t + 1]` say of all `Windows`, float32 `[Q, N]`."""
     found = np.empty((len(line), len(windows.owners)), np.float32)
     for encoding, first, last in zip(
@@ -139,7 +141,15 @@ class Candidates:
             expected to hold.
     """
 
-    def __init__(self, rough, sample, owners, score, top_n, min_recall):
+    def __init__(
+        self,
+        rough: np.ndarray,
+        sample: np.ndarray,
+        owners: np.ndarray,
+        score: Callable[[np.ndarray], np.ndarray],
+        top_n: int,
+        min_recall: float,
+    ):
         self.rows, self.scores = np.zeros(0, int), np.zeros(0, np.float32)
         self.recall = 0.0
         self._rough, self._owners, self._score = rough, owners, score
@@ -154,7 +164,7 @@ class Candidates:
             first = np.inf
         self._score_down_to(first)
 
-    def extend(self, lowest=None):
+    def extend(self, lowest: float | None = None) -> bool:
         """Has the head score as many windows as `min_recall` asks for.
 
         `lowest` is the score of the last result, if it is known. Returns
@@ -190,7 +200,9 @@ class Candidates:
             self.rows = np.concatenate([self.rows, new])
             self.scores = np.concatenate([self.scores, self._score(new)])
 
-    def bounds(self, settings):
+    def bounds(
+        self, settings: RankingSettings
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the videos with scored windows, and their bounds.
 
         Where windows support each other, what the line says of the rest of
