@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -10,6 +11,7 @@ from acnn_tf.search.best_moments import (
     rank_videos,
     start_search,
 )
+from acnn_tf.search.moment_index import MomentIndex
 from acnn_tf.search.ranking import RankingSettings
 from acnn_tf.search.scoring import (
     TILE,
@@ -36,7 +38,9 @@ class Corpus(tf.Module):
         `[Q, n]`, best first; `""`, zeros and `-inf` where fewer are found.
     """
 
-    def __init__(self, model, index, top_n, max_iou):
+    def __init__(
+        self, model: keras.Model, index: MomentIndex, top_n: int, max_iou: float
+    ):
         super().__init__()
         # By their ids, which rank moments of equal scores.
         videos = sorted(index.videos(), key=lambda video: video.video_id)

@@ -1,5 +1,6 @@
 """Videos to encoded windows in a graph, in bounded memory."""
 
+import keras
 import tensorflow as tf
 
 from acnn_tf.search.ranking import in_blocks
@@ -10,7 +11,13 @@ _LONG = 1024
 _SHARES = 1 << 26
 
 
-def encode_windows(model, clip, clip_mask, segment, duration):
+def encode_windows(
+    model: keras.Model,
+    clip: tf.Tensor,
+    clip_mask: tf.Tensor,
+    segment: tf.Tensor,
+    duration: tf.Tensor,
+) -> tf.Tensor:
     """`model.encode_windows` of videos of any length.
 
     Pooling all windows from all clips costs windows times clips. Here long

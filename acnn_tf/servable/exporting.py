@@ -1,11 +1,14 @@
 """A model, as a folder that TensorFlow Serving takes."""
 
 import os
+from collections.abc import Mapping
 
+import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from acnn_tf.files.atomic import replacing
+from acnn_tf.search.moment_index import MomentIndex
 from acnn_tf.servable.readme import readme
 from acnn_tf.servable.signatures import Signatures
 from acnn_tf.servable.verification import ExportError, verify
@@ -15,15 +18,15 @@ _FULL = (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError)
 
 
 def export(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike,
     *,
-    index=None,
-    top_n=10,
-    nms_threshold=0.5,
-    assets_extra=None,
-    example_query=None,
-):
+    index: MomentIndex | None = None,
+    top_n: int = 10,
+    nms_threshold: float = 0.5,
+    assets_extra: Mapping[str, bytes] | None = None,
+    example_query: str | None = None,
+) -> dict[str, float]:
     """Writes a model as a SavedModel that answers sentences with moments.
 
     The folder needs none of this code: TensorFlow Serving, the C API or

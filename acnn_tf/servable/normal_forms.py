@@ -5,6 +5,7 @@ TensorFlow has no Unicode normalisation, so that tables do it.
 
 import functools
 import unicodedata
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -15,7 +16,7 @@ from acnn_tf.servable import pairs
 _LIMIT = 0x40000
 
 
-def characters():
+def characters() -> list[str]:
     """All characters that may be letters, from 0 on: a list."""
     return [
         chr(number)
@@ -24,7 +25,7 @@ def characters():
     ]
 
 
-def checked(query):
+def checked(query: tf.Tensor) -> tf.Tensor:
     """The sentences, if they are UTF-8 of at most `MAX_CHARACTERS`.
 
     Args:
@@ -145,7 +146,7 @@ class NFC(tf.Module):
         return tf.where(is_free & same_row, left, -1)
 
 
-def replaced(text, table):
+def replaced(text: tf.Tensor, table: tf.lookup.StaticHashTable) -> tf.Tensor:
     """Texts, string `[Q]`, with the characters replaced that a table holds."""
     split = tf.strings.unicode_split(text, "UTF-8")  # [Q, (n)]
     found = table.lookup(split.flat_values)
@@ -153,7 +154,9 @@ def replaced(text, table):
     return tf.strings.reduce_join(split.with_flat_values(flat), axis=-1)
 
 
-def string_table(keys, values, default):
+def string_table(
+    keys: Sequence[str], values: Sequence, default: object
+) -> tf.lookup.StaticHashTable:
     """A hash table from strings; its content is part of the graph."""
     dtype = tf.string if isinstance(default, str) else tf.int32
     keys = tf.constant([*keys, "\0"], tf.string)  # none may be empty

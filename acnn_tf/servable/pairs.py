@@ -1,5 +1,7 @@
 """Neighbours that are joined to one symbol, again and again, in a graph."""
 
+from collections.abc import Callable, Mapping
+
 import tensorflow as tf
 
 # Symbols are below it: code points, and ids of tokens.
@@ -8,7 +10,9 @@ _BASE = 2**21
 _NO_RANK = 2**30
 
 
-def pair_table(pairs):
+def pair_table(
+    pairs: Mapping[tuple[int, int], tuple[int, int]],
+) -> tf.lookup.StaticHashTable:
     """What `join` looks pairs up in.
 
     Args:
@@ -23,7 +27,11 @@ def pair_table(pairs):
     )
 
 
-def join(symbols, left_of, table):
+def join(
+    symbols: tf.RaggedTensor,
+    left_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    table: tf.lookup.StaticHashTable,
+) -> tf.RaggedTensor:
     """Joins pairs of symbols, in each row one at a time, until none is left.
 
     Of the pairs in a row that the table has, the one of the lowest rank comes
@@ -75,7 +83,7 @@ def join(symbols, left_of, table):
     return tf.RaggedTensor.from_value_rowids(symbols, row, num_rows)
 
 
-def just_before(symbols, row):
+def just_before(symbols: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     """`left_of` for neighbours: the symbol before, in the same row."""
     place = tf.range(tf.size(symbols, tf.int64))
     same_row = tf.roll(row, 1, 0) == row

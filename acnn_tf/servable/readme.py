@@ -4,9 +4,17 @@ import json
 import re
 import shlex
 import textwrap
+from collections.abc import Mapping
+
+import keras
 
 from acnn_tf.files.text import MAX_CHARACTERS
-from acnn_tf.servable.signatures import describe_model, takes_sentences
+from acnn_tf.search.moment_index import MomentIndex
+from acnn_tf.servable.signatures import (
+    Signatures,
+    describe_model,
+    takes_sentences,
+)
 
 # Of a vocabulary, how many words are told.
 _MOST_WORDS = 12
@@ -131,15 +139,15 @@ The answer has columns too: `{{"outputs": {{"video_id": [[...]], "start":
 
 
 def readme(
-    model,
-    signatures,
-    functions,
-    index,
-    top_n,
-    nms_threshold,
-    name,
-    example_query=None,
-):
+    model: keras.Model,
+    signatures: Signatures,
+    functions: Mapping,
+    index: MomentIndex | None,
+    top_n: int,
+    nms_threshold: float,
+    name: str,
+    example_query: str | None = None,
+) -> str:
     """Describes the folder that `export` writes, as Markdown.
 
     The arguments are those of `export`, with `Signatures` and their

@@ -1,6 +1,7 @@
 """What a servable answers: its signatures, as TensorFlow functions."""
 
 import json
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from acnn_tf import segments
 from acnn_tf.data import sentences
 from acnn_tf.data.windows import NEAR_CLIPS, NEAR_SHARE
+from acnn_tf.search.moment_index import MomentIndex
 from acnn_tf.search.ranking import RankingSettings, in_blocks, rank
 from acnn_tf.servable import windows
 from acnn_tf.servable.corpus import Corpus
@@ -53,7 +55,13 @@ class Signatures(tf.Module):
         nms_threshold: IoU that two moments of one video may have.
     """
 
-    def __init__(self, model, index=None, top_n=10, nms_threshold=0.5):
+    def __init__(
+        self,
+        model: keras.Model,
+        index: MomentIndex | None = None,
+        top_n: int = 10,
+        nms_threshold: float = 0.5,
+    ):
         super().__init__()
         if top_n < 1:
             raise ValueError(f"`top_n` must be positive. Received: {top_n}")
@@ -84,7 +92,7 @@ class Signatures(tf.Module):
         if index is not None:
             self._corpus = Corpus(model, index, top_n, self._max_iou)
 
-    def inputs(self):
+    def inputs(self) -> dict[str, dict[str, tf.TensorSpec]]:
         """Dictionary from names of signatures to those of `tf.TensorSpec`."""
         model = self._model()
         if takes_sentences(model):
@@ -113,7 +121,7 @@ class Signatures(tf.Module):
             specs = {"search": {"query": query}, **specs}
         return specs
 
-    def concrete_functions(self):
+    def concrete_functions(self) -> dict[str, Callable]:
         """Dictionary of concrete functions by name, for `tf.saved_model.save`.
 
         Functions with named inputs and outputs; `serving_default` is the first
@@ -319,7 +327,7 @@ class Signatures(tf.Module):
         )
 
 
-def takes_sentences(model):
+def takes_sentences(model: keras.Model) -> bool:
     """Whether a model's servable takes sentences, or their vectors.
 
     Sentences are read by the vocabulary, or by a `sentence_encoder` that can
@@ -330,7 +338,7 @@ def takes_sentences(model):
     )
 
 
-def describe_model(model):
+def describe_model(model: keras.Model) -> str:
     """What features and sentences a model takes, as JSON.
 
     `{"encoder": ..., "clip_seconds": 1.0}`: what made those that it learned

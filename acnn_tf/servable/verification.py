@@ -1,11 +1,16 @@
 """What a SavedModel answers, against the model that it was made of."""
 
+import os
+from collections.abc import Mapping, Sequence
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 from acnn_tf import segments as segments_lib
 from acnn_tf.data.batches import pad
 from acnn_tf.search import candidates, encode_videos, nms
+from acnn_tf.search.moment_index import MomentIndex
 from acnn_tf.servable.signatures import (
     NO_SCORE,
     describe_model,
@@ -23,7 +28,9 @@ class ExportError(ValueError):
     """A SavedModel that does not do what it should."""
 
 
-def example_inputs(model, num_clips=(9, 5)):
+def example_inputs(
+    model: keras.Model, num_clips: Sequence[int] = (9, 5)
+) -> dict[str, dict[str, np.ndarray]]:
     """Inputs of each signature, made up: random clips and known words.
 
     Args:
@@ -65,7 +72,13 @@ def example_inputs(model, num_clips=(9, 5)):
     }
 
 
-def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
+def expected_outputs(
+    model: keras.Model,
+    inputs: Mapping[str, Mapping[str, np.ndarray]],
+    index: MomentIndex | None = None,
+    top_n: int = 10,
+    nms_threshold: float = 0.5,
+) -> dict[str, dict[str, np.ndarray]]:
     """The outputs of each signature by way of the library, without a graph.
 
     Args:
@@ -131,7 +144,13 @@ def expected_outputs(model, inputs, index=None, top_n=10, nms_threshold=0.5):
     return outputs
 
 
-def verify(path, model, index=None, top_n=10, nms_threshold=0.5):
+def verify(
+    path: str | os.PathLike,
+    model: keras.Model,
+    index: MomentIndex | None = None,
+    top_n: int = 10,
+    nms_threshold: float = 0.5,
+) -> dict[str, float]:
     """Loads a SavedModel and compares its answers with the model's.
 
     Args:

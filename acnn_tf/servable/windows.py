@@ -2,8 +2,12 @@
 
 import tensorflow as tf
 
+from acnn_tf.data.windows import WindowGrid
 
-def contexts(grid, size, duration):
+
+def contexts(
+    grid: WindowGrid, size: int, duration: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """`WindowGrid.windows` and `WindowGrid.contexts` of several videos.
 
     Of C context windows, `size`, and durations float64 `[B]`, in seconds, it

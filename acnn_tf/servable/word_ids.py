@@ -1,6 +1,7 @@
 """Sentences to word ids, and to the words that have none, in a graph."""
 
 import unicodedata
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -38,7 +39,7 @@ class WordIds(tf.Module):
     ([[2, 3, 4], [2, 1, 0]], [b'', b'dog'])
     """
 
-    def __init__(self, vocabulary):
+    def __init__(self, vocabulary: Sequence[str]):
         super().__init__()
         words = [unicodedata.normalize("NFD", word) for word in vocabulary]
         first = sentences.UNKNOWN + 1
