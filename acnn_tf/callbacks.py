@@ -2,9 +2,13 @@
 
 import contextlib
 import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
+import numpy as np
 
+from acnn_tf.data.annotations import Moment
 from acnn_tf.evaluation import evaluate
 from acnn_tf.models import save_model
 
@@ -32,11 +36,11 @@ class Validation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        moments,
-        features,
-        path=None,
-        monitor="val_mIoU",
-        prefix="val_",
+        moments: Sequence[Moment],
+        features: Mapping[str, np.ndarray],
+        path: str | os.PathLike | None = None,
+        monitor: str | None = "val_mIoU",
+        prefix: str = "val_",
         **kwargs,
     ):
         super().__init__()
@@ -48,15 +52,15 @@ class Validation(keras.callbacks.Callback):
         self.kwargs = {"ns": (1, 5), "ious": (0.3, 0.5, 0.7), **kwargs}
         self.best = -math.inf
 
-    def get_state(self):
+    def get_state(self) -> dict[str, float]:
         """What a checkpoint keeps, see `acnn_tf.ResumableTraining`."""
         return {"best": self.best}
 
-    def set_state(self, state):
+    def set_state(self, state: Mapping[str, float]) -> None:
         """Takes back what `get_state` returned."""
         self.best = state["best"]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         with averaged_weights(self.model):
             results, _ = evaluate(
                 self.model,
@@ -82,7 +86,7 @@ class Validation(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def averaged_weights(model):
+def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Lends a model the averaged weights of its optimizer, for a while.
 
     Without an average (`use_ema=False`) its weights stay as they are.

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -28,7 +29,12 @@ class Checkpoints:
     `tf.train.experimental.PythonState`.
     """
 
-    def __init__(self, folder, variables, state):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        variables: Sequence[tf.Variable],
+        state: tf.train.experimental.PythonState,
+    ):
         self.folder = os.fspath(folder)
         self._variables = variables
         self._checkpoint = tf.train.Checkpoint(variables=variables, state=state)
@@ -47,7 +53,7 @@ class Checkpoints:
             self._checkpoint, self.folder, max_to_keep=2
         )
 
-    def save(self):
+    def save(self) -> None:
         """Writes one more, and removes what a killed process left of another.
 
         If it cannot be written, a `WriteError`, the others stay.
@@ -59,7 +65,7 @@ class Checkpoints:
         finally:
             self._sweep()
 
-    def restore(self):
+    def restore(self) -> str | None:
         """Reads the newest that is whole: its path, `None` if there is none.
 
         If it is of another model, or none of them is whole: a `ValueError`.

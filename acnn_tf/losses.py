@@ -45,16 +45,18 @@ class AlignmentLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        positive_weight=None,
-        negative_weight=None,
-        name="alignment_loss",
+        positive_weight: float | None = None,
+        negative_weight: float | None = None,
+        name: str = "alignment_loss",
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
         self.positive_weight = positive_weight
         self.negative_weight = negative_weight
 
-    def call(self, y_true, y_pred):
+    def call(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+    ) -> keras.KerasTensor:
         moment = ops.reshape(y_true, (-1,))
         all_moments = replicas.gather(moment)
         batch = ops.cast(ops.shape(all_moments)[0], y_pred.dtype)
@@ -73,7 +75,7 @@ class AlignmentLoss(keras.losses.Loss):
             axis=-1,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "positive_weight": self.positive_weight,
@@ -115,7 +117,9 @@ class VideoAlignmentLoss(keras.losses.Loss):
     0.6931
     """
 
-    def __init__(self, min_iou=0.3, name="video_alignment_loss", **kwargs):
+    def __init__(
+        self, min_iou: float = 0.3, name: str = "video_alignment_loss", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
         if not 0 <= min_iou < 1:
             raise ValueError(
@@ -123,7 +127,9 @@ class VideoAlignmentLoss(keras.losses.Loss):
             )
         self.min_iou = min_iou
 
-    def call(self, y_true, y_pred):
+    def call(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+    ) -> keras.KerasTensor:
         real = y_true >= 0
         best = ops.max(y_true, axis=-1, keepdims=True)
         target = ops.maximum(y_true - self.min_iou, 0.0)
@@ -147,7 +153,7 @@ class VideoAlignmentLoss(keras.losses.Loss):
         )
         return -ops.sum(target * (shifted - ops.log(partition)), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "min_iou": self.min_iou}
 
 
@@ -180,10 +186,12 @@ class OffsetLoss(keras.losses.Loss):
     Reference: paper, Eq. 10.
     """
 
-    def __init__(self, name="offset_loss", **kwargs):
+    def __init__(self, name: str = "offset_loss", **kwargs):
         super().__init__(name=name, **kwargs)
 
-    def call(self, y_true, y_pred):
+    def call(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+    ) -> keras.KerasTensor:
         weight = y_true[..., 2]
         distance = ops.sum(ops.abs(y_true[..., :2] - y_pred), axis=-1)
         total = ops.sum(weight * distance, axis=-1)

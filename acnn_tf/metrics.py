@@ -1,12 +1,15 @@
 """R@n, IoU=m and mIoU, as Keras metrics too; average precision."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from acnn_tf import segments as segments_lib
 
 
-def best_iou(y_true, y_pred):
+def best_iou(y_true: ArrayLike, y_pred: ArrayLike) -> np.ndarray:
     """IoU of each result with the true segment that it overlaps most.
 
     Args:
@@ -46,7 +49,7 @@ def best_iou(y_true, y_pred):
     return overlap
 
 
-def recall_hits(overlap, n, iou):
+def recall_hits(overlap: np.ndarray, n: int, iou: float) -> np.ndarray:
     """Which queries have one of their top n at IoU >= m.
 
     Args:
@@ -60,7 +63,7 @@ def recall_hits(overlap, n, iou):
     return (overlap[:, :n] >= iou).any(axis=1)
 
 
-def top_iou(overlap):
+def top_iou(overlap: np.ndarray) -> np.ndarray:
     """IoU of the first result of each query, 0 where there is none.
 
     Args:
@@ -72,7 +75,9 @@ def top_iou(overlap):
     return overlap[:, 0] if overlap.shape[1] else np.zeros(len(overlap))
 
 
-def average_precision(y_true, y_pred, ious):
+def average_precision(
+    y_true: ArrayLike, y_pred: ArrayLike, ious: Sequence[float]
+) -> np.ndarray:
     """Average precision of the results of each query.
 
     One by one, best first, each result takes the true segment that it overlaps
@@ -124,7 +129,7 @@ def average_precision(y_true, y_pred, ious):
         return (is_right * best).sum(axis=-1) / num_true[:, None]
 
 
-def clip_average_precision(is_positive, scores):
+def clip_average_precision(is_positive: ArrayLike, scores: ArrayLike) -> float:
     """Average precision of the scores of a video's clips.
 
     The mean, over the points of the precision-recall curve at which recall
@@ -190,7 +195,9 @@ class RecallAtN(keras.metrics.Mean):
     ('R@1_IoU=0.5', 0.5)
     """
 
-    def __init__(self, n=1, iou=0.5, name=None, **kwargs):
+    def __init__(
+        self, n: int = 1, iou: float = 0.5, name: str | None = None, **kwargs
+    ):
         if n < 1:
             raise ValueError(f"`n` must be at least 1. Received: {n}")
         if not 0 < iou <= 1:
@@ -199,11 +206,16 @@ class RecallAtN(keras.metrics.Mean):
         self.n = n
         self.iou = iou
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> None:
         hits = recall_hits(best_iou(y_true, y_pred), self.n, self.iou)
         return super().update_state(hits.astype("float32"), sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "n": self.n, "iou": self.iou}
 
 
@@ -231,9 +243,14 @@ class MeanIoU(keras.metrics.Mean):
     0.5
     """
 
-    def __init__(self, name="mIoU", **kwargs):
+    def __init__(self, name: str = "mIoU", **kwargs):
         super().__init__(name=name, **kwargs)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> None:
         overlap = top_iou(best_iou(y_true, y_pred))
         return super().update_state(overlap.astype("float32"), sample_weight)

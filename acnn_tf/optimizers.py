@@ -30,7 +30,12 @@ class FusedAdam(keras.optimizers.Adam):
     the end of its section 2; Loshchilov and Hutter, ICLR 2019, for the decay.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        learning_rate: keras.KerasTensor,
+    ) -> None:
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
             return

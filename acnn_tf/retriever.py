@@ -4,12 +4,19 @@ import contextlib
 import functools
 import os
 import threading
+from collections.abc import Callable, Mapping, Sequence
 
+import keras
 import numpy as np
 
 from acnn_tf import encoders
-from acnn_tf.calibration import read_calibration
-from acnn_tf.data.extraction import encode_video, file_state, find_videos
+from acnn_tf.calibration import Calibration, read_calibration
+from acnn_tf.data.extraction import (
+    EncodedVideo,
+    encode_video,
+    file_state,
+    find_videos,
+)
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import load_model
 from acnn_tf.search import (
@@ -58,7 +65,14 @@ class MomentRetriever:
     [FoundMoment(video_id='holiday', start=12.4, end=19.8, score=0.91), ...]
     """
 
-    def __init__(self, model, encoder=None, index=None, *, calibration=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        encoder: encoders.Encoder | str | None = None,
+        index: str | os.PathLike | None = None,
+        *,
+        calibration: Calibration | None = None,
+    ):
         self.index = MomentIndex(model, index)
         self.calibration = calibration
         self._named, self._other = encoder, None
@@ -67,7 +81,12 @@ class MomentRetriever:
             model.sentence_encoder = self._sentence_encoder()
 
     @classmethod
-    def load(cls, workdir, encoder=None, index=None):
+    def load(
+        cls,
+        workdir: str | os.PathLike,
+        encoder: encoders.Encoder | str | None = None,
+        index: str | os.PathLike | None = None,
+    ) -> "MomentRetriever":
         """The retriever of a run.
 
         Args:
@@ -82,7 +101,7 @@ class MomentRetriever:
         return cls(model, encoder, index, calibration=calibration)
 
     @functools.cached_property
-    def encoder(self):
+    def encoder(self) -> encoders.Encoder:
         """The `Encoder` of the frames, made when it is first needed.
 
         Raises:
@@ -97,11 +116,15 @@ class MomentRetriever:
         return len(self.index)
 
     @property
-    def video_ids(self):
+    def video_ids(self) -> list[str]:
         """Ids of the videos that were added."""
         return self.index.video_ids
 
-    def add(self, *videos, progress=None):
+    def add(
+        self,
+        *videos: str | os.PathLike,
+        progress: Callable[[float, int], object] | None = None,
+    ) -> list[str]:
         """Encodes videos, and adds them.
 
         A video whose file is as it was is left as it is; one that has changed
@@ -151,7 +174,12 @@ class MomentRetriever:
             raise DataError(problems)
         return notes
 
-    def add_encoded(self, video_id, video, path=None):
+    def add_encoded(
+        self,
+        video_id: str,
+        video: EncodedVideo,
+        path: str | os.PathLike | None = None,
+    ) -> None:
         """Adds a video that was encoded already, under an id of its own.
 
         Args:
@@ -165,12 +193,12 @@ class MomentRetriever:
         batch.put(video_id, video, path and _state(path))
         batch.keep()
 
-    def has(self, video_id, path):
+    def has(self, video_id: str, path: str | os.PathLike) -> bool:
         """Whether a video was added whose file has not changed since."""
         known = self.index.sources
         return video_id in known and known[video_id] == _state(path)
 
-    def remove(self, video_id):
+    def remove(self, video_id: str) -> None:
         """Removes a video.
 
         Raises:
@@ -178,7 +206,9 @@ class MomentRetriever:
         """
         self.index.remove([video_id])
 
-    def search(self, sentence, top=5, **settings):
+    def search(
+        self, sentence: str | Sequence[str], top: int = 5, **settings
+    ) -> FoundMoments | list[FoundMoments]:
         """Finds the best moments of all videos that were added.
 
         Args:
@@ -195,7 +225,13 @@ class MomentRetriever:
         """
         return self._search(self.index, sentence, top, settings)
 
-    def localize(self, video, sentence, top=5, **settings):
+    def localize(
+        self,
+        video: str | os.PathLike,
+        sentence: str | Sequence[str],
+        top: int = 5,
+        **settings,
+    ) -> FoundMoments | list[FoundMoments]:
         """Finds the best moments of one video.
 
         Args:
@@ -226,7 +262,9 @@ class MomentRetriever:
         settings["video_ids"] = [video]
         return self._search(self.index, sentence, top, settings)
 
-    def curve(self, video_id, sentence, max_points=2000):
+    def curve(
+        self, video_id: str, sentence: str, max_points: int = 2000
+    ) -> tuple[np.ndarray, np.ndarray]:
         """How well each moment of a video answers a sentence.
 
         Args:
@@ -254,7 +292,13 @@ class MomentRetriever:
             best = self.calibration.likelihood(best)
         return times, best
 
-    def attention(self, video_id, sentence, segment, video):
+    def attention(
+        self,
+        video_id: str,
+        sentence: str,
+        segment: tuple[float, float],
+        video: EncodedVideo,
+    ) -> dict | None:
         """Where the model looked for a moment: the widths of its context.
 
         Args:
@@ -340,7 +384,11 @@ class MomentRetriever:
         return moment._replace(score=score)
 
 
-def make_encoder(learned_from, clip_seconds, encoder=None):
+def make_encoder(
+    learned_from: Mapping | None,
+    clip_seconds: float,
+    encoder: encoders.Encoder | str | None = None,
+) -> encoders.Encoder:
     """The encoder of frames for a model.
 
     Args:

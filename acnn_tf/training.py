@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
 
 from acnn_tf.checkpoints import Checkpoints
+from acnn_tf.data.batches import Batches
 from acnn_tf.files.atomic import write_text
 from acnn_tf.files.locks import FolderInUseError, locked
 from acnn_tf.replicas import gather_arrays
@@ -65,7 +67,14 @@ class ResumableTraining(keras.callbacks.Callback):
         num_steps: Int, how many steps are done, those of earlier runs too.
     """
 
-    def __init__(self, model, folder, every=None, history_path=None, grace=8.0):
+    def __init__(
+        self,
+        model: keras.Model,
+        folder: str | os.PathLike,
+        every: int | None = None,
+        history_path: str | os.PathLike | None = None,
+        grace: float = 8.0,
+    ):
         super().__init__()
         self.folder = os.fspath(folder)
         if every is not None and every < 1:
@@ -96,10 +105,17 @@ class ResumableTraining(keras.callbacks.Callback):
         self._variables = [variable.value for variable in variables]
 
     @property
-    def num_steps(self):
+    def num_steps(self) -> int:
         return self._epoch * self._steps_per_epoch + self._step
 
-    def fit(self, make_batches, *, epochs, callbacks=(), verbose="auto"):
+    def fit(
+        self,
+        make_batches: Callable[[int], Batches],
+        *,
+        epochs: int,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: str | int = "auto",
+    ) -> dict[str, list[float | None]]:
         """Trains until `epochs` are done, counting those of earlier runs.
 
         Args:
@@ -201,10 +217,10 @@ class ResumableTraining(keras.callbacks.Callback):
 
     # What Keras calls.
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._first = epoch, self._step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step, self._saved = self._first + batch + 1, False
         if self._metrics is not None:
             # Now they exist. What an epoch has summed up so far comes on top.
@@ -342,7 +358,9 @@ class ResumableTraining(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def alone(strategy, folder):
+def alone(
+    strategy: tf.distribute.Strategy, folder: str | os.PathLike
+) -> Iterator[None]:
     """Locks a folder that workers share, for all of a strategy's workers.
 
     If it is in use, each of them is told by a `FolderInUseError`.
