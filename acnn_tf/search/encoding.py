@@ -29,7 +29,9 @@ class EncodedVideo:
         video_id: Its name.
         duration: Float, seconds.
         windows: `float64 [W, 2]`, seconds.
-        encoding: `[W, t]`, from `model.encode_windows`.
+        encoding: `float32 [W, t]`, from `model.encode_windows`.
+
+    Example: see `encode_videos`.
     """
 
     video_id: str
@@ -56,23 +58,36 @@ def encode_videos(
         model: See `acnn_tf.search`.
         features: Mapping from video id to `[T, D]` clip features, such as
             `acnn_tf.data.features.open_features` returns.
-        durations: Dictionary from video id to seconds: the videos to encode.
+        durations: Seconds of each video to encode, by video id.
         grid: `WindowGrid` to use instead of `model.grid`, such as the coarser
             one that the paper tests with.
-        max_windows: Windows of a batch, padding included, unless one video
-            has more. Bounds memory.
-        is_exact: Bool: whether the durations are those of the videos, which
-            clips then have to fit; not those of pieces of them, as DiDeMo's.
+        max_windows: The most windows in a batch, with padding. It bounds
+            memory. A video that has more is a batch of its own.
+        is_exact: Whether the durations are those of whole videos. The clips
+            must then fit them. `False` is for durations that are counted in
+            pieces, as those of DiDeMo are.
 
     Yields:
-        `EncodedVideo`, by rising duration.
+        An `EncodedVideo` for each video, the shortest video first.
 
     Raises:
-        DataError: If the features were made otherwise than those that the
-            model learned from.
+        DataError: If the features were not made in the way in which those
+            were made that the model learned from.
         UnknownIdError: If a video has no features.
-        ValueError: If its clips are not those that the model learned from, or
-            do not fit its duration; see `acnn_tf.data.windows.check_clips`.
+        ValueError: If the clips of a video have another width than those that
+            the model learned from, or do not fit the duration of the video;
+            see `acnn_tf.data.windows.check_clips`.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot((4.0,), window_overlap=0.5)
+    >>> (video,) = acnn_tf.search.encode_videos(
+    ...     model, {"v1": np.eye(8, 3)}, {"v1": 8.0}
+    ... )
+    >>> video.windows.tolist(), video.encoding.shape
+    ([[0.0, 4.0], [2.0, 6.0], [4.0, 8.0]], (3, 3))
     """
     grid = grid or model.grid
     check_features(model, features, durations)
@@ -201,17 +216,32 @@ def encoder_inputs(
     """What `model.encode_windows` takes, for a batch of videos.
 
     Args:
-        model: Likewise for all: see `encode_videos`.
-        features: Mapping from video id to `[T, D]`.
-        durations: Dictionary from video id to seconds.
-        windows: Dictionary from the video ids of the batch to `[W, 2]`.
-        grid: `WindowGrid` that made the windows, if not `model.grid`.
+        model: See `acnn_tf.search`.
+        features: Clip features `[T, D]` of each video, by video id.
+        durations: Seconds of each video, by video id.
+        windows: Windows `[W, 2]`, in seconds, of each video of the batch, by
+            video id.
+        grid: `WindowGrid` that made the windows. Default: `model.grid`.
 
     Returns:
         Dictionary of float32 arrays: `"clip"` `[B, T, D]`, `"clip_mask"`
-        bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`. Of one
-        video whose features are `VideoWindows`, `"window"` `[1, W, C, D]`
-        in place of the first two.
+        bool `[B, T]`, `"segment"` `[B, W, C, 2]`, `"duration"` `[B]`. If the
+        batch is one video whose features are `VideoWindows`, it has
+        `"window"` `[1, W, C, D]` in place of `"clip"` and `"clip_mask"`.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot((4.0,), window_overlap=0.5)
+    >>> inputs = acnn_tf.search.encoder_inputs(
+    ...     model,
+    ...     {"v1": np.eye(8, 3)},
+    ...     {"v1": 8.0},
+    ...     {"v1": model.grid.windows(duration=8.0)},
+    ... )
+    >>> sorted(inputs)
+    ['clip', 'clip_mask', 'duration', 'segment']
     """
     check_features(model, features)
     grid = grid or model.grid
@@ -247,5 +277,12 @@ def encoder_inputs(
 
 
 def to_numpy(tensor: keras.KerasTensor) -> np.ndarray:
-    """A tensor of any backend and precision as a float32 array."""
+    """Copies a tensor of any backend and precision to a float32 array.
+
+    Example:
+
+    >>> import acnn_tf, keras
+    >>> acnn_tf.search.to_numpy(keras.ops.ones(2, "float16"))
+    array([1., 1.], dtype=float32)
+    """
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))

@@ -57,7 +57,19 @@ _REMEDY = (
 
 
 class IndexFileError(ValueError):
-    """A folder that is no index, or not the one that is asked for."""
+    """A folder does not hold an index, or holds another one than asked for.
+
+    Example:
+
+    >>> import acnn_tf, pathlib, tempfile
+    >>> model = acnn_tf.models.ZeroShot()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "manifest.json").write_text("{}")
+    ...     acnn_tf.search.MomentIndex(model, folder)
+    Traceback (most recent call last):
+    ...
+    acnn_tf.search.index_files.IndexFileError: ...
+    """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,21 @@ _NOT_CHOSEN = np.float32(-1e30)
 
 
 class FoundMoment(typing.NamedTuple):
-    """A moment that a search found; times in seconds."""
+    """A moment that a search found.
+
+    Attributes:
+        video_id: Id of the video.
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video.
+        score: The higher, the better the moment answers the sentence.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> moment = acnn_tf.search.FoundMoment("v1", 2.0, 6.5, score=0.9)
+    >>> moment.end - moment.start
+    4.5
+    """
 
     video_id: str
     start: float
@@ -112,8 +126,17 @@ class MomentIndex:
 
     Example:
 
-    >>> index = MomentIndex(model, "runs/index")  # doctest: +SKIP
-    >>> index.append(open_features("clips.hdf5"))  # doctest: +SKIP
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot((4.0,), window_overlap=0.5)
+    >>> index = acnn_tf.search.MomentIndex(model)
+    >>> index.append({"v1": np.eye(8, 3)})
+    >>> ((moment,),) = index.search_queries(np.eye(1, 3), top_n=1)
+    >>> moment.video_id, moment.start, moment.end
+    ('v1', 0.0, 4.0)
+
+    With a model that reads words, `search` takes sentences:
+
     >>> index.search(["a man runs"], top_n=1)  # doctest: +SKIP
     [[FoundMoment(video_id='v7', start=4.5, end=9.0, score=3.2)]]
     """
@@ -185,15 +208,15 @@ class MomentIndex:
         Args:
             features: Mapping from video id to `[T, D]` clip features, such as
                 `acnn_tf.data.features.open_features` returns.
-            durations: Dictionary from video id to seconds: the videos to add.
-                Default: all, as long as their clips.
-            progress: Function of two numbers, windows encoded and windows in
-                all, called after each video.
+            durations: Seconds of each video to add, by video id. Default: all
+                videos of `features`, each as long as its clips.
+            progress: Called after each video with two numbers: how many
+                windows are encoded, and how many there are to encode.
 
         Raises:
-            DataError: If the features were made otherwise than those of the
-                index or the model; see `acnn_tf.encoders.check`.
-            WriteError: If the disk is full; the message says of what.
+            DataError: If the features were not made as those of the index or
+                of the model were; see `acnn_tf.encoders.check`.
+            WriteError: If the disk is full; the message names the file.
             ValueError: If a video is there already, or the folder is a shard
                 or holds shards.
         """
@@ -337,7 +360,7 @@ class MomentIndex:
         """All windows of one video as answers to one sentence, unranked.
 
         Args:
-            sentence: String.
+            sentence: What to look for.
             video_id: Id of the video.
 
         Returns:
@@ -367,7 +390,7 @@ class MomentIndex:
         """The best moments over all videos, for each sentence.
 
         Args:
-            sentences: List of strings, `[Q]`.
+            sentences: The Q sentences.
             **settings: `top_n` and the others of `search_encoded`.
 
         Returns:
@@ -425,7 +448,7 @@ class MomentIndex:
 
         Args:
             queries: `[Q, t]` from `model.encode_queries`.
-            top_n: Int, results of a query.
+            top_n: How many moments of a query are returned at most.
             suppression: `"none"` or `"fixed"`, among results of one video.
             nms_threshold: Float, see `acnn_tf.segments.suppression_iou`.
             shortlist: `"bfloat16"` scores the windows roughly, which is
@@ -437,7 +460,7 @@ class MomentIndex:
             min_recall: Float below 1: the share of the best moments that the
                 linear shortlist is to find. What it expects to have found is
                 the attribute `recall` of each list.
-            video_ids: List of ids: the videos to search in. Default: all.
+            video_ids: Ids of the videos to search in. Default: all.
 
         Returns:
             For each query `Results`, a list of `FoundMoment`, as `search`.

@@ -65,9 +65,9 @@ def candidates(
     Args:
         model: See `acnn_tf.search`.
         queries: `[Q, t]`, from `model.encode_queries`.
-        video: `EncodedVideo`.
-        refined: Bool: move the windows by their offsets, and let them support
-            each other. Otherwise they stay, each with its own score.
+        video: The windows of the video, from `encode_videos`.
+        refined: Whether the windows are moved by their offsets, and support
+            each other. Otherwise each stays, with its own score.
 
     Returns:
         `(segments, scores)`: arrays, `float64 [Q, W, 2]` seconds, within
@@ -75,6 +75,19 @@ def candidates(
 
     Raises:
         ValueError: If the model's output is not finite; names the video.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> model = acnn_tf.models.ZeroShot((4.0,), window_overlap=0.5)
+    >>> (video,) = acnn_tf.search.encode_videos(
+    ...     model, {"v1": np.eye(8, 3)}, {"v1": 8.0}
+    ... )
+    >>> query = model.encode_queries(np.eye(1, 3))
+    >>> segments, scores = acnn_tf.search.candidates(model, query, video)
+    >>> scores.round(2).tolist()
+    [[0.71, -0.71, -0.71]]
     """
     output = model.match(queries, video.encoding)
     scores, offsets = to_numpy(output["score"]), to_numpy(output["offset"])
@@ -237,7 +250,7 @@ def decay(
         segments: `[P, W, 2]`: the windows of a video in each row.
         scores: `[P, W]`; `-inf` marks padding and stays. Of equal ones, the
             first is better.
-        sigma: Positive float; the smaller, the more.
+        sigma: Positive number. The smaller it is, the more scores fall.
 
     Returns:
         float64 `[P, W]`, at most `scores`.
@@ -375,9 +388,9 @@ def nms(
         segments: float64 `[P, W, 2]`.
         scores: float64 `[P, W]`, higher is better; equal scores keep their
             order and `-inf` marks padding.
-        max_iou: Float in `[0, 1]`: largest IoU that two kept segments have;
-            or one for each row, `[P]`.
-        top_n: Int: stop after this many.
+        max_iou: Largest IoU that two kept segments may have, in `[0, 1]`; one
+            number, or one for each row, `[P]`.
+        top_n: How many segments are kept at most.
 
     Returns:
         int32 `[P, M]`, M at least 1: places of the kept segments in their

@@ -19,10 +19,11 @@ def clip_saliency(
 
     Args:
         windows: `[W, 2]`, seconds: all windows of a video.
-        scores: `[Q, W]`, of each with some queries, as a model gives them.
-        duration: Float, seconds of the video.
-        clip_seconds: Float, seconds of a clip. What is left of the video after
-            the last whole clip is none.
+        scores: `[Q, W]`, the score of each window with each query, as a model
+            gives it.
+        duration: Seconds of the video.
+        clip_seconds: Seconds of a clip. What is left of the video after the
+            last whole clip does not count as a clip.
 
     Returns:
         `float64 [Q, C]`, in `[0, 1]`.
@@ -52,8 +53,8 @@ def score_curve(
     Args:
         segments: `[W, 2]`, seconds: moments of a video.
         scores: `[W]`, of each with the query.
-        duration: Float, seconds of the video.
-        step: Float, seconds from one time to the next.
+        duration: Seconds of the video.
+        step: Seconds from one time to the next.
 
     Returns:
         `(times, scores)`: arrays `[N]`. The times are the middles of steps; a

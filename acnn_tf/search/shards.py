@@ -37,9 +37,10 @@ def assign_videos(
     fewest, so that shards differ by one video's windows at most.
 
     Args:
-        durations: Dictionary from video id to seconds.
-        num_shards: Int, at most as many as there are videos.
-        grid: `WindowGrid`.
+        durations: Seconds of each video, by video id.
+        num_shards: How many shards, at most as many as there are videos.
+        grid: `WindowGrid` of the model, which says how many windows a video
+            has.
 
     Returns:
         List of a dictionary from video id to seconds for each shard; the same
@@ -70,13 +71,23 @@ def assign_videos(
 
 
 def describe_shards(shards: Sequence[Mapping[str, float]]) -> list[dict]:
-    """What the index of each shard says of it.
+    """Describes the shards, for the index of each one.
 
     Args:
         shards: From `assign_videos`.
 
     Returns:
-        List of dictionaries.
+        For each shard a dictionary: its number, how many shards there are, and
+        a digest of all videos and durations, which tells the shards of one
+        corpus from those of another.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> shards = [{"v2": 30.0}, {"v1": 9.0, "v3": 20.0}]
+    >>> first, second = acnn_tf.search.describe_shards(shards)
+    >>> second["number"], second["num_shards"]
+    (1, 2)
     """
     text = json.dumps([sorted(shard.items()) for shard in shards])
     corpus = hashlib.sha256(text.encode()).hexdigest()
@@ -199,7 +210,7 @@ def done_shards(
     the corpus is opened.
 
     Args:
-        path: Folder of the corpus; need not be there.
+        path: Folder of the corpus. It need not exist yet.
         model: See `acnn_tf.search`.
         shards: From `assign_videos`.
         dtype: See `MomentIndex`.
@@ -210,8 +221,10 @@ def done_shards(
         Set of numbers.
 
     Raises:
-        IndexFileError: If one of them is of another model, grid, `dtype`,
+        IndexFileError: If one of them is of another model, grid or `dtype`, of
             other videos or another division, or damaged.
+
+    Example: see `encode_shard`.
     """
     _, numbers = find_shards(path, len(shards))
     files = IndexFiles(None, model, dtype or "float32")
@@ -234,8 +247,8 @@ def encode_shard(
 ) -> None:
     """Encodes one shard; its folder takes its name once it is complete.
 
-    One that is there stays, and is not encoded again; where several processes
-    encode the same shard, the first one's stays.
+    A shard that exists is not encoded again. If several processes encode the
+    same shard, the one that is complete first stays.
 
     Args:
         model: See `acnn_tf.search`.
@@ -245,6 +258,20 @@ def encode_shard(
         shard: What `describe_shards` returns for it.
         path: Folder of the corpus, on a disk that all processes share.
         dtype: See `MomentIndex`.
+
+    Example:
+
+    >>> import acnn_tf, tempfile
+    >>> import numpy as np
+    >>> from acnn_tf.search import describe_shards, done_shards, encode_shard
+    >>> model = acnn_tf.models.ZeroShot((4.0,), window_overlap=0.5)
+    >>> shards = [{"v1": 8.0}, {"v2": 9.0}]
+    >>> descriptions = describe_shards(shards)
+    >>> features = {"v1": np.eye(8, 3), "v2": np.eye(9, 3)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     encode_shard(model, features, shards[1], descriptions[1], folder)
+    ...     done_shards(folder, model, shards)
+    {1}
     """
     os.makedirs(path, exist_ok=True)
     name = shard_name(shard["number"], shard["num_shards"])
