@@ -39,15 +39,15 @@ def export(
 
     Args:
         model: One of `acnn_tf.models`, built and trained.
-        path: Folder that is not there yet; a server wants an integer for its
-            name, `models/acnn/1`.
-        index: `acnn_tf.search.MomentIndex` of the videos to search in.
-        top_n: Int, moments of an answer.
-        nms_threshold: Float, IoU that two moments of one video may have.
-        assets_extra: Dictionary from names of files to bytes, for the folder
-            `assets.extra`.
-        example_query: String: a sentence for the requests in the README.
-            Default: frequent words of the vocabulary.
+        path: Folder that does not exist yet. A server wants an integer for
+            its name: `models/acnn/1`.
+        index: The videos to search in. Default: the servable does not search,
+            and answers for the videos that a request brings.
+        top_n: How many moments an answer has.
+        nms_threshold: Largest IoU that two moments of one video may have.
+        assets_extra: Files for the folder `assets.extra`, by their names.
+        example_query: Sentence for the requests in the README. Default:
+            frequent words of the vocabulary.
 
     Returns:
         Dictionary from the names of the signatures to the largest error
@@ -56,8 +56,8 @@ def export(
     Raises:
         ExportError: If what was written does not give the model's numbers,
             or needs operations that a stock server does not have.
-        FileExistsError: If `path` is there already.
-        WriteError: If it cannot be written; nothing of it stays.
+        FileExistsError: If `path` exists already.
+        WriteError: If the folder cannot be written; nothing of it stays.
 
     Example:
 

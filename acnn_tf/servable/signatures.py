@@ -50,9 +50,17 @@ class Signatures(tf.Module):
 
     Args:
         model: One of `acnn_tf.models`, built.
-        index: `acnn_tf.search.MomentIndex` of this model, to search in.
-        top_n: Int n.
-        nms_threshold: IoU that two moments of one video may have.
+        index: Index of this model, in which `search` searches.
+        top_n: n, how many moments an answer has.
+        nms_threshold: Largest IoU that two moments of one video may have.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> model = acnn_tf.models.CTRL(vocabulary=["a", "dog"])
+    >>> model.build({"clip": (None, None, 6), "query": (None, None)})
+    >>> sorted(acnn_tf.servable.Signatures(model).inputs())
+    ['describe', 'encode_queries', 'encode_windows', 'localize']
     """
 
     def __init__(

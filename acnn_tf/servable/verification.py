@@ -25,21 +25,37 @@ _WORDS = ["A", "person", "opens", "2", "cafés:", "CAFE\u0301S", "don't", "ẞ!"
 
 
 class ExportError(ValueError):
-    """A SavedModel that does not do what it should."""
+    """A SavedModel that does not give the answers of its model.
+
+    Its message names the signature and how far the answers are apart.
+
+    Example: see `export`.
+    """
 
 
 def example_inputs(
     model: keras.Model, num_clips: Sequence[int] = (9, 5)
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Inputs of each signature, made up: random clips and known words.
+    """Makes inputs for each signature, of random clips and known words.
 
     Args:
-        model: One of `acnn_tf.models`.
-        num_clips: Clips of the videos.
+        model: One of `acnn_tf.models`, built.
+        num_clips: How many clips each of the videos has.
 
     Returns:
         Dictionary from `"search"`, `"localize"`, `"encode_windows"`,
         `"encode_queries"` and `"describe"` to dictionaries of arrays.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> model = acnn_tf.models.CTRL(vocabulary=["a", "dog"])
+    >>> model.build({"clip": (None, None, 6), "query": (None, None)})
+    >>> inputs = acnn_tf.servable.example_inputs(model)
+    >>> inputs["localize"]["clip"].shape
+    (2, 9, 6)
+    >>> inputs["search"]["query"].tolist()
+    ['a dog a', 'dog a dog a']
     """
     rng = np.random.default_rng(0)
     clip = rng.normal(size=(len(num_clips), max(num_clips), model.clip_dim))
@@ -79,17 +95,28 @@ def expected_outputs(
     top_n: int = 10,
     nms_threshold: float = 0.5,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The outputs of each signature by way of the library, without a graph.
+    """Computes the outputs of each signature by the library, without a graph.
 
     Args:
         model: One of `acnn_tf.models`.
-        inputs: As `example_inputs` returns them.
-        index: `MomentIndex` for `search`.
-        top_n: As in `Signatures`.
-        nms_threshold: As in `Signatures`.
+        inputs: Inputs of each signature, as `example_inputs` returns them.
+        index: Index of the videos in which `search` searches. Default: there
+            is no such signature.
+        top_n: How many moments an answer has.
+        nms_threshold: Largest IoU that two moments of one video may have.
 
     Returns:
-        Dictionary of dictionaries of arrays.
+        Dictionary from names of signatures to dictionaries of arrays.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> model = acnn_tf.models.CTRL(vocabulary=["a", "dog"], embedding_dim=4)
+    >>> model.build({"clip": (None, None, 6), "query": (None, None)})
+    >>> inputs = acnn_tf.servable.example_inputs(model)
+    >>> outputs = acnn_tf.servable.expected_outputs(model, inputs, top_n=5)
+    >>> outputs["localize"]["score"].shape
+    (2, 5)
     """
     max_iou = segments_lib.suppression_iou("fixed", nms_threshold)
 
@@ -154,18 +181,24 @@ def verify(
     """Loads a SavedModel and compares its answers with the model's.
 
     Args:
-        path: Folder.
-        model: One of `acnn_tf.models` that it was made of.
-        index: As in `Signatures`, as the others.
-        top_n: Likewise.
-        nms_threshold: Likewise.
+        path: Folder of the SavedModel.
+        model: The model that it was made of, one of `acnn_tf.models`.
+        index: The index that it was made with, if there was one.
+        top_n: How many moments an answer has, as in `Signatures`.
+        nms_threshold: Largest IoU that two moments of one video may have, as
+            in `Signatures`.
 
     Returns:
         Dictionary from the names of the signatures to the largest error,
         relative to the largest number of each output.
 
     Raises:
-        ExportError: If they differ.
+        ExportError: If the answers differ by more than rounding.
+
+    Example:
+
+    >>> acnn_tf.servable.verify("models/acnn/1", model)  # doctest: +SKIP
+    {'localize': 2.1e-07, 'encode_windows': 1.3e-07, ...}
     """
     tolerance = _TOLERANCES.get(model.compute_dtype, 1e-4)
     inputs = example_inputs(model)
