@@ -67,16 +67,19 @@ class ModelFileError(ValueError):
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves a model so that a failure leaves the old file as it was.
 
-    The file is one that `keras.saving.load_model` reads, too: after
-    `import acnn_tf.models`, with the optimizer and the losses.
+    `keras.saving.load_model` reads the file, too, with the optimizer and the
+    losses, after `import acnn_tf.models`.
 
     Args:
         model: One of `acnn_tf.models`, built.
         path: `*.keras`.
 
     Raises:
-        ModelFileError: If `path` has another name, or its folder is not there.
+        ModelFileError: If the name of `path` does not end in `.keras`, or its
+            folder does not exist.
         WriteError: If it cannot be written.
+
+    Example: see `load_model`.
     """
     path = os.fspath(path)
     folder, name = os.path.split(os.path.abspath(path))
@@ -99,21 +102,21 @@ def load_model(
     The file says which model of this package to construct, with which
     settings and weights. Keras deserialises none of its objects, nothing that
     it names is imported or run, and no weight is allocated which the file
-    does not hold. The weights may still be anything: whom a model is from, it
-    does not tell.
+    does not hold. The weights may still be anything: the file does not tell
+    whom a model is from.
 
     Optimizer and losses are left out. For those, or for a model with a layer
     of your own, use `keras.saving.load_model` on a file that you trust.
 
     Args:
         path: `*.keras`.
-        max_bytes: Int, the largest file to load.
+        max_bytes: Size of the largest file to load.
 
     Returns:
         One of `acnn_tf.models`, not compiled.
 
     Raises:
-        ModelFileError: If it is not there, or anything else is wrong with it.
+        ModelFileError: If there is no such file, or anything is wrong with it.
 
     Example:
 
