@@ -23,6 +23,7 @@ def best_iou(y_true: ArrayLike, y_pred: ArrayLike) -> np.ndarray:
 
     Example:
 
+    >>> from acnn_tf.metrics import best_iou
     >>> best_iou([[0.0, 10.0]], [[[5.0, 10.0], [10.0, 20.0]]]).tolist()
     [[0.5, 0.0]]
     """
@@ -54,11 +55,19 @@ def recall_hits(overlap: np.ndarray, n: int, iou: float) -> np.ndarray:
 
     Args:
         overlap: `[Q, N]`, from `best_iou`.
-        n: Int.
-        iou: Float, m.
+        n: How many results of each query count, the best first.
+        iou: m, in `(0, 1]`.
 
     Returns:
         bool `[Q]`.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> overlap = np.array([[0.2, 0.6], [0.1, 0.3]])
+    >>> acnn_tf.metrics.recall_hits(overlap, n=2, iou=0.5).tolist()
+    [True, False]
     """
     return (overlap[:, :n] >= iou).any(axis=1)
 
@@ -71,6 +80,13 @@ def top_iou(overlap: np.ndarray) -> np.ndarray:
 
     Returns:
         `float64 [Q]`.
+
+    Example:
+
+    >>> import acnn_tf
+    >>> import numpy as np
+    >>> acnn_tf.metrics.top_iou(np.array([[0.2, 0.6], [0.1, 0.3]])).tolist()
+    [0.2, 0.1]
     """
     return overlap[:, 0] if overlap.shape[1] else np.zeros(len(overlap))
 
@@ -80,28 +96,30 @@ def average_precision(
 ) -> np.ndarray:
     """Average precision of the results of each query.
 
-    One by one, best first, each result takes the true segment that it overlaps
-    most of those that are still free, if their IoU is m or more; else it is
-    wrong. With p_k the share of the first k results that are right,
+    The results are taken one by one, the best first. A result takes, of the
+    true segments that are still free, the one that it overlaps most. It is
+    right if their IoU is m or more, and wrong otherwise. With p_k the share of
+    the first k results that are right,
 
         AP = 1/M sum over right results k of max over j >= k of p_j
 
-    which is interpolated as in PASCAL VOC 2011. Of true segments that a result
-    overlaps as much, it takes the last, as the public code of QVHighlights
-    does.
+    which is interpolated as in PASCAL VOC 2011. If a result overlaps several
+    true segments equally, it takes the last of them, as the public code of
+    QVHighlights does.
 
     Args:
         y_true: True segments, `[Q, M, 2]`, rows of NaN where a query has fewer
             than M. One that has none gets NaN.
         y_pred: Results, best first, `[Q, N, 2]`; rows of NaN where a query has
             fewer than N, behind the others.
-        ious: Floats `[K]`, m.
+        ious: The K values of m.
 
     Returns:
         `float64 [Q, K]`.
 
     Example:
 
+    >>> from acnn_tf.metrics import average_precision
     >>> true = [[[0.0, 10.0], [20.0, 30.0]]]
     >>> found = [[[0.0, 10.0], [50.0, 60.0], [20.0, 28.0]]]
     >>> average_precision(true, found, ious=[0.5, 0.9]).round(3).tolist()
@@ -138,14 +156,12 @@ def clip_average_precision(is_positive: ArrayLike, scores: ArrayLike) -> float:
     is.
 
     Args:
-        is_positive: bool `[C]`.
-        scores: Floats `[C]`.
-
-    Returns:
-        Float.
+        is_positive: bool `[C]`, whether each of the C clips is in a moment.
+        scores: `[C]`, the score of each clip.
 
     Example:
 
+    >>> from acnn_tf.metrics import clip_average_precision
     >>> clip_average_precision([True, False, True], [0.9, 0.5, 0.1])
     0.8333333333333333
     >>> clip_average_precision([True, False, True], [0.5, 0.5, 0.5])
@@ -174,10 +190,10 @@ class RecallAtN(keras.metrics.Mean):
     out of a compiled step.
 
     Args:
-        n: Int, how many results of each query count.
-        iou: Float in `(0, 1]`, m.
-        name: Defaults to the way papers print it, `"R@1_IoU=0.5"`.
-        **kwargs: As of every Keras metric.
+        n: How many results of each query count.
+        iou: m, in `(0, 1]`.
+        name: Defaults to the way in which papers print it, `"R@1_IoU=0.5"`.
+        **kwargs: Arguments of every Keras metric.
 
     Call arguments:
         y_true: `[Q, 2]` or `[Q, M, 2]`, see `best_iou`. A query with several
@@ -188,7 +204,8 @@ class RecallAtN(keras.metrics.Mean):
 
     Example:
 
-    >>> metric = RecallAtN(n=1, iou=0.5)
+    >>> import acnn_tf
+    >>> metric = acnn_tf.metrics.RecallAtN(n=1, iou=0.5)
     >>> y_true = [[0.0, 10.0], [0.0, 10.0]]
     >>> metric.update_state(y_true, [[[5.0, 10.0]], [[9.0, 20.0]]])
     >>> metric.name, float(metric.result())
@@ -223,12 +240,13 @@ class RecallAtN(keras.metrics.Mean):
 class MeanIoU(keras.metrics.Mean):
     """mIoU: mean over queries of the IoU of the first result.
 
-    Where a query has several true segments, the one counts that the result
-    overlaps most. State and way of running as of `RecallAtN`.
+    If a query has several true segments, the one counts that the result
+    overlaps most. The state is a sum and a count, and it runs eagerly, as
+    `RecallAtN` does.
 
     Args:
         name: Defaults to `"mIoU"`.
-        **kwargs: As of every Keras metric.
+        **kwargs: Arguments of every Keras metric.
 
     Call arguments:
         y_true: `[Q, 2]` or `[Q, M, 2]`, see `best_iou`.
@@ -237,7 +255,8 @@ class MeanIoU(keras.metrics.Mean):
 
     Example:
 
-    >>> metric = MeanIoU()
+    >>> import acnn_tf
+    >>> metric = acnn_tf.metrics.MeanIoU()
     >>> metric.update_state([[0.0, 10.0]], [[[5.0, 10.0]]])
     >>> float(metric.result())
     0.5
