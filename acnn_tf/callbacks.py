@@ -23,15 +23,23 @@ class Validation(keras.callbacks.Callback):
     share the videos.
 
     Args:
-        moments: List of `Moment`.
-        features: Mapping from video id to `[T, D]` clip features.
+        moments: The sentences of the split, with their true moments.
+        features: Clip features `[T, D]` of each video, by video id.
         path: Where to save the best model, `*.keras`; `None` saves none. A
-            better one replaces it by rename, so that there is always a whole
-            one.
-        monitor: Name in the logs, the higher the better; `None` keeps no best.
+            better model replaces it by a rename, so that the file is whole at
+            any time.
+        monitor: Name in the logs of what says which model is best: the one of
+            the highest value. `None` saves no model.
         prefix: What the names in the logs begin with: `"train_"` for training
-            queries, whose lead over the others is what is learnt by heart.
+            queries. What they score more than others was learnt by heart.
         **kwargs: Further arguments of `acnn_tf.evaluation.evaluate`.
+
+    Example:
+
+    >>> validation = acnn_tf.callbacks.Validation(  # doctest: +SKIP
+    ...     moments, features, "best.keras"
+    ... )
+    >>> model.fit(batches, callbacks=[validation])  # doctest: +SKIP
     """
 
     def __init__(
@@ -53,7 +61,7 @@ class Validation(keras.callbacks.Callback):
         self.best = -math.inf
 
     def get_state(self) -> dict[str, float]:
-        """What a checkpoint keeps, see `acnn_tf.ResumableTraining`."""
+        """What a checkpoint keeps, see `acnn_tf.training.ResumableTraining`."""
         return {"best": self.best}
 
     def set_state(self, state: Mapping[str, float]) -> None:
@@ -87,14 +95,25 @@ class Validation(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Lends a model the averaged weights of its optimizer, for a while.
+    """Gives a model the averaged weights of its optimizer, within a `with`.
 
-    Without an average (`use_ema=False`) its weights stay as they are.
+    If the optimizer has no average (`use_ema=False`), the weights stay as they
+    are.
     `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which
     changes the last bits of the weights; this one does not.
 
     Args:
         model: Compiled model.
+
+    Example:
+
+    >>> import acnn_tf, keras
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(use_ema=True), "mse")
+    >>> with acnn_tf.callbacks.averaged_weights(model):
+    ...     loss = model.evaluate(
+    ...         keras.ops.ones((2, 1)), keras.ops.ones((2, 1)), verbose=0
+    ...     )
     """
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if not getattr(optimizer, "use_ema", False) or not optimizer.built:

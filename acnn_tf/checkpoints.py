@@ -23,10 +23,15 @@ _DAMAGED = (tf.errors.OpError, IndexError, RuntimeError)
 class Checkpoints:
     """Saves variables and a state of Python to a folder; keeps the last two.
 
-    A checkpoint counts once it is complete. One that was cut short or damaged
-    afterwards is told of and left for the one before it. Variables are
-    restored in the order of their list; the state is a
-    `tf.train.experimental.PythonState`.
+    A checkpoint counts once it is complete. If the newest was cut short or
+    damaged afterwards, a warning says so, and the one before it is restored.
+
+    Args:
+        folder: Folder for the checkpoints.
+        variables: Variables to save. They are restored in this order.
+        state: What is saved besides the variables.
+
+    Example: see `acnn_tf.training.ResumableTraining`.
     """
 
     def __init__(
@@ -54,9 +59,11 @@ class Checkpoints:
         )
 
     def save(self) -> None:
-        """Writes one more, and removes what a killed process left of another.
+        """Writes a checkpoint, and removes what a killed process left of one.
 
-        If it cannot be written, a `WriteError`, the others stay.
+        Raises:
+            WriteError: If it cannot be written. The checkpoints that were
+                written before stay.
         """
         try:
             self._manager.save()
@@ -66,9 +73,14 @@ class Checkpoints:
             self._sweep()
 
     def restore(self) -> str | None:
-        """Reads the newest that is whole: its path, `None` if there is none.
+        """Restores the newest checkpoint that is whole.
 
-        If it is of another model, or none of them is whole: a `ValueError`.
+        Returns:
+            Its path, or `None` if the folder has no checkpoint.
+
+        Raises:
+            ValueError: If it is of another model, or if there are checkpoints
+                but none is whole.
         """
         damaged = []
         for path in self._paths():

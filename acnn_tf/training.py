@@ -54,12 +54,13 @@ class ResumableTraining(keras.callbacks.Callback):
 
     Args:
         model: Built and compiled model.
-        folder: Where the checkpoints go.
-        every: Int, steps from one checkpoint to the next. Default: those of an
+        folder: Folder for the checkpoints.
+        every: Steps from one checkpoint to the next. Default: the steps of an
             epoch.
-        history_path: CSV file to keep, with a line for each epoch.
-        grace: Float, seconds after SIGTERM at which the process ends even if
-            its step, or its checkpoint, has not.
+        history_path: CSV file that gets a line for each epoch. Default: none
+            is written.
+        grace: Seconds after SIGTERM at which the process ends even if a step,
+            or the writing of a checkpoint, has not ended.
 
     Attributes:
         history: List of the logs of each epoch, those of earlier runs too.
@@ -122,10 +123,12 @@ class ResumableTraining(keras.callbacks.Callback):
             make_batches: Function of an epoch, counted from 0, that returns
                 `acnn_tf.data.batches.Batches` from that epoch on. They are
                 shared out among the replicas of the model's strategy.
-            epochs: Int.
-            callbacks: Callbacks of Keras. What one has to know again later it
-                returns from `get_state()`, as JSON takes it, and is given
-                with `set_state()`; `Validation` does.
+            epochs: How many epochs the training has, those of earlier runs
+                included.
+            callbacks: Callbacks of Keras. If a callback must remember
+                something when the training goes on, it returns it from
+                `get_state()`, as values of JSON, and gets it back by
+                `set_state()`. `Validation` does so.
             verbose: See `keras.Model.fit`.
 
         Returns:
