@@ -34,25 +34,27 @@ _SECONDS = 1200
 class MomentRetriever:
     """Finds moments in video files by sentences.
 
-    Videos are encoded once, by the encoder that the model learned from, and
-    kept in an index. Their ids are the names of their files, without folder
-    and ending. Threads may search while another adds or removes.
+    Each video is encoded once, by the encoder that the model learned from, and
+    kept in an index. Its id is the name of its file, without the folder and
+    the ending. Threads may search while another thread adds or removes videos.
 
     Args:
-        model: One of `acnn_tf.models`. One that takes vectors of sentences is
-            given the encoder that makes them, where it has none.
-        encoder: `Encoder`, or its name for `acnn_tf.encoders.make`. Default:
-            the one that the model learned from, as it says itself; where its
-            weights are in a file or folder, name it: `"clip:my/weights"`.
-        index: Folder that keeps what is added, see `MomentIndex`; the next
-            retriever has it at once. Default: it is kept in memory.
-        calibration: `acnn_tf.calibration.Calibration` of the model. With one,
-            scores are likelihoods; without, they compare moments of one
-            sentence alone.
+        model: One of `acnn_tf.models`. If it takes vectors of sentences, and
+            has no encoder that makes them, it is given one.
+        encoder: Encoder of the frames, or its name for
+            `acnn_tf.encoders.make`. Default: the one that the model learned
+            from, as the model says itself. If the weights of the encoder are
+            in a file or folder, name it: `"clip:my/weights"`.
+        index: Folder that keeps the videos that are added, see `MomentIndex`.
+            A retriever that is made later with the same folder has them at
+            once. Default: they are kept in memory.
+        calibration: Calibration of the model. With one, scores are
+            likelihoods. Without one, scores compare moments of one sentence
+            only.
 
     Attributes:
         index: `MomentIndex`.
-        calibration: As above, or `None`.
+        calibration: The calibration of the model, or `None`.
 
     Raises:
         IndexFileError: See `MomentIndex`.
@@ -87,14 +89,15 @@ class MomentRetriever:
         encoder: encoders.Encoder | str | None = None,
         index: str | os.PathLike | None = None,
     ) -> "MomentRetriever":
-        """The retriever of a run.
+        """Makes the retriever of a run.
 
         Args:
             workdir: Folder of a run of `experiments.train`: its `model.keras`,
                 and its `calibration.json` if it has one.
-            encoder: `Encoder`, or its name. Default: the one that the model
-                learned from.
-            index: Folder that keeps what is added. Default: memory.
+            encoder: Encoder of the frames, or its name. Default: the one that
+                the model learned from.
+            index: Folder that keeps the videos that are added. Default: they
+                are kept in memory.
         """
         model = load_model(os.path.join(workdir, "model.keras"))
         calibration = read_calibration(workdir, model)
@@ -127,24 +130,24 @@ class MomentRetriever:
     ) -> list[str]:
         """Encodes videos, and adds them.
 
-        A video whose file is as it was is left as it is; one that has changed
-        takes the place of the old one. What was done is kept, whatever
-        becomes of the rest.
+        A video whose file has not changed is not encoded again. A video whose
+        file has changed replaces the old one. If something fails, the videos
+        that were added before stay.
 
         Args:
             *videos: Files, folders or patterns, see
                 `acnn_tf.data.extraction.find_videos`.
-            progress: Function that is called with the share of the work that
-                is done, and the number of the videos that are there.
+            progress: Called with two numbers: the share of the work that is
+                done, and how many videos were added.
 
         Returns:
-            List of strings: what is wrong with files of which something could
-            be read.
+            Notes on files of which only a part could be read: for each what
+            is wrong with it.
 
         Raises:
-            DataError: Lists the files that cannot be read, once all others
-                are added; or, before any is, names of which two files have
-                the same.
+            DataError: If files cannot be read: lists them, after all others
+                are added. If two files have the same name: lists such names,
+                before any video is added.
             WriteError: If the disk is full.
         """
         found, known = find_videos(videos), self.index.sources
@@ -183,11 +186,11 @@ class MomentRetriever:
         """Adds a video that was encoded already, under an id of its own.
 
         Args:
-            video_id: String. A video of this id is replaced.
-            video: What `acnn_tf.data.encode_video` made of it, by the
-                `encoder`.
-            path: The file, to be told from a later one of its name, see
-                `has`. Default: it is not kept which one it was.
+            video_id: Id of the video. A video that has this id is replaced.
+            video: What `acnn_tf.data.encode_video` returned for it, with the
+                `encoder` of this retriever.
+            path: The file of the video, so that `has` can say whether it has
+                changed. Default: the state of the file is not kept.
         """
         batch = _Batch(self.encoder, self.index)
         batch.put(video_id, video, path and _state(path))
@@ -212,10 +215,11 @@ class MomentRetriever:
         """Finds the best moments of all videos that were added.
 
         Args:
-            sentence: String; or a list of them, for a list of answers.
-            top: Int, moments of a sentence.
-            **settings: Those of `MomentIndex.search_encoded`, such as
-                `video_ids`, to search in these alone.
+            sentence: A sentence, or a list of sentences for a list of
+                answers.
+            top: How many moments a sentence gets at most.
+            **settings: Arguments of `MomentIndex.search_encoded`, such as
+                `video_ids`, to search in these videos only.
 
         Returns:
             `FoundMoments`: a list of moments, best first, each with its
@@ -235,11 +239,12 @@ class MomentRetriever:
         """Finds the best moments of one video.
 
         Args:
-            video: Id of a video that was added; or a file, which is encoded
-                for this answer, unless it was added.
-            sentence: String; or a list of them, for a list of answers.
-            top: Int, moments of a sentence.
-            **settings: Those of `MomentIndex.search_encoded`, but for
+            video: Id of a video that was added, or a file. A file that was
+                not added is encoded for this answer.
+            sentence: A sentence, or a list of sentences for a list of
+                answers.
+            top: How many moments a sentence gets at most.
+            **settings: Arguments of `MomentIndex.search_encoded`, except
                 `video_ids`.
 
         Returns:
@@ -269,8 +274,8 @@ class MomentRetriever:
 
         Args:
             video_id: Id of a video that was added.
-            sentence: String.
-            max_points: Int: of a long video, how many times at most.
+            sentence: What to look for.
+            max_points: How many times the curve has at most, for a long video.
 
         Returns:
             `(times, scores)`: arrays `[N]`. The times, in seconds, are the
@@ -303,9 +308,9 @@ class MomentRetriever:
 
         Args:
             video_id: Id of a video that was added.
-            sentence: String.
+            sentence: What was looked for.
             segment: `(start, end)`, seconds, of a moment that `search` found.
-            video: What was added, see `add_encoded`.
+            video: What was given to `add_encoded`.
 
         Returns:
             Dictionary: `"kernel_sizes"`, the widths in windows; `"weights"`,
