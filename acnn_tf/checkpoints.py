@@ -31,7 +31,7 @@ class Checkpoints:
         variables: Variables to save. They are restored in this order.
         state: What is saved besides the variables.
 
-    Example: see `acnn_tf.training.ResumableTraining`.
+    See `acnn_tf.training.ResumableTraining` for an example.
     """
 
     def __init__(

@@ -394,21 +394,27 @@ def make_encoder(
     clip_seconds: float,
     encoder: encoders.Encoder | str | None = None,
 ) -> encoders.Encoder:
-    """The encoder of frames for a model.
+    """Makes the encoder of frames for a model.
 
     Args:
-        learned_from: What made the clips that the model learned from, a
-            dictionary, see `acnn_tf.encoders.descriptions`; or `None`.
-        clip_seconds: Float: seconds of one of them.
-        encoder: `Encoder`, or its name for `acnn_tf.encoders.make`. Default:
-            what the dictionary names.
-
-    Returns:
-        `Encoder`.
+        learned_from: Description of the encoder that made the clips that the
+            model learned from, see `acnn_tf.encoders.descriptions`; `None` if
+            it is not known.
+        clip_seconds: Seconds of one clip of the model.
+        encoder: Encoder, or its name for `acnn_tf.encoders.make`. Default: the
+            one that is described.
 
     Raises:
-        DataError: If it is another than the model learned from.
-        ValueError: If it is not said which.
+        DataError: If `encoder` is not the one that the model learned from.
+        ValueError: If neither the description nor the name is given.
+
+    Example:
+
+    >>> from acnn_tf import encoders, retriever
+    >>> pixels = encoders.make("pixels")
+    >>> encoder = retriever.make_encoder(pixels.description, clip_seconds=1.0)
+    >>> encoder.dim == pixels.dim
+    True
     """
     rate = learned_from and learned_from.get("frame_rate")
     if encoder is None:

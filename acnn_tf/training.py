@@ -31,19 +31,19 @@ _LOG = logging.getLogger(__name__)
 class ResumableTraining(keras.callbacks.Callback):
     """Fits a model, from exactly where an earlier fit of it was stopped.
 
-    Saves weights, optimizer, random states, the position in the data, the sums
-    behind the metrics and the history: every so many steps, at the end of each
-    epoch before its validation, when the process is told to end (SIGTERM, or
-    Ctrl-C, whose KeyboardInterrupt follows), and when all is done. The order
-    of the data follows from seed and epoch. So a training that was killed, at
-    whatever moment, and is started again ends with the weights, to the last
-    bit, of one that was not; at most `every` steps are done twice. (TensorFlow
-    must be told to be deterministic:
-    `tf.config.experimental.enable_op_determinism`.)
+    It saves weights, optimizer, random states, the position in the data, the
+    sums behind the metrics, and the history. It saves after every `every`
+    steps, at the end of each epoch before its validation, when the process is
+    told to end (by SIGTERM, or by Ctrl-C, which then raises
+    KeyboardInterrupt), and when the training is done. The order of the data
+    follows from seed and epoch. So a training that was killed at any moment
+    and started again ends with the same weights, to the last bit, as one that
+    was not killed. At most `every` steps are done twice. (TensorFlow must be
+    told to be deterministic: `tf.config.experimental.enable_op_determinism`.)
 
-    Under a strategy of several workers all of them read the checkpoints, so
-    the folder must be one that they share; the first of them alone writes.
-    While one training fits, others with its folder are refused.
+    Under a strategy of several workers, all workers read the checkpoints, so
+    they must share the folder. Only the first worker writes. While one
+    training fits, another training with the same folder is refused.
 
     >>> training = ResumableTraining(  # doctest: +SKIP
     ...     model, "runs/mine/checkpoints"
@@ -63,9 +63,9 @@ class ResumableTraining(keras.callbacks.Callback):
             or the writing of a checkpoint, has not ended.
 
     Attributes:
-        history: List of the logs of each epoch, those of earlier runs too.
-        num_epochs: Int, how many of them this object has ended itself.
-        num_steps: Int, how many steps are done, those of earlier runs too.
+        history: List of the logs of each epoch, with those of earlier runs.
+        num_epochs: How many epochs this object has ended itself.
+        num_steps: How many steps are done, with those of earlier runs.
     """
 
     def __init__(
@@ -366,7 +366,12 @@ def alone(
 ) -> Iterator[None]:
     """Locks a folder that workers share, for all of a strategy's workers.
 
-    If it is in use, each of them is told by a `FolderInUseError`.
+    Args:
+        strategy: Strategy of the workers. One worker alone has one, too.
+        folder: Folder that all workers share.
+
+    Raises:
+        FolderInUseError: In every worker, if the folder is in use.
     """
     with contextlib.ExitStack() as stack:
         refused = None

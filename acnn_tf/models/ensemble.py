@@ -32,12 +32,12 @@ class Ensemble(MomentModel):
 
     Args:
         network: Class of the networks: `ACNN`, `ACRN` or `CTRL`.
-        members: Int from 1 to 32, M, the number of networks.
-        **settings: Arguments of `network` and of `keras.Model`. Each network
-            gets a copy of a layer among them.
+        members: M, the number of networks, from 1 to 32.
+        **settings: Arguments of `network` and of `keras.Model`. If a layer is
+            among them, each network gets a copy of it.
 
     Call arguments:
-        inputs: As for `network`.
+        inputs: The batch that `network` takes.
 
     Returns:
         What each network returns: `"score": [B, M, W]`, `"offset": [B, M, W,

@@ -79,7 +79,7 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
             folder does not exist.
         WriteError: If it cannot be written.
 
-    Example: see `load_model`.
+    See `load_model` for an example.
     """
     path = os.fspath(path)
     folder, name = os.path.split(os.path.abspath(path))

@@ -319,7 +319,7 @@ class WindowModel(MomentModel):
         """Weights of the widths of the context, `None` without such weights.
 
         Args:
-            inputs: As for `encode_windows`.
+            inputs: The dictionary that `encode_windows` takes.
         """
         return None
 

@@ -130,8 +130,9 @@ class ZeroShot(MomentModel):
         """Encodes the windows of videos as vectors `[B, W, D]`.
 
         Args:
-            inputs: As for `WindowModel.encode_windows`, with `"clip"`; clips
-                from the middle of a video also with what `whole_video` says.
+            inputs: The dictionary that `WindowModel.encode_windows` takes,
+                with `"clip"`. Clips from the middle of a video come with what
+                `whole_video` returns, too.
             training: Makes no difference.
         """
         own, dtype = inputs["segment"][:, :, :1], self.variable_dtype

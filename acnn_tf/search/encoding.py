@@ -31,7 +31,7 @@ class EncodedVideo:
         windows: `float64 [W, 2]`, seconds.
         encoding: `float32 [W, t]`, from `model.encode_windows`.
 
-    Example: see `encode_videos`.
+    See `encode_videos` for an example.
     """
 
     video_id: str

@@ -165,10 +165,10 @@ class Contents:
 
 
 class IndexFiles:
-    """Reads and writes them.
+    """Reads and writes the files of an index.
 
-    Any number of threads may read `contents` while one adds or removes: they
-    find what was there before, or what is there afterwards.
+    Any number of threads may read `contents` while another thread adds or
+    removes videos. They find the videos of before or of afterwards.
 
     Args:
         path: Folder, or `None` for memory.

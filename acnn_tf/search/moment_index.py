@@ -250,7 +250,7 @@ class MomentIndex:
             features: See `append`.
             durations: Dictionary from video id to seconds. A video that it
                 leaves out lasts as long as its clips.
-            video_ids: Ids, to add only these. Default: all of `features`.
+            video_ids: Ids of the videos to add. Default: all of `features`.
             progress: See `append`.
 
         Raises:
@@ -423,10 +423,11 @@ class MomentIndex:
 
         Args:
             queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
-            **settings: As for `search`.
+            **settings: Arguments of `search_encoded`, such as `top_n`.
 
         Returns:
-            For each query a list of `FoundMoment`, as `search`.
+            For each query its moments, in the order in which `search` returns
+            them.
         """
         vocabulary = getattr(self.model, "vocabulary", None)
         if vocabulary is not None:
@@ -463,7 +464,8 @@ class MomentIndex:
             video_ids: Ids of the videos to search in. Default: all.
 
         Returns:
-            For each query `Results`, a list of `FoundMoment`, as `search`.
+            For each query its moments, in the order in which `search` returns
+            them.
         """
         if top_n < 1:
             raise ValueError(f"`top_n` must be positive. Received: {top_n}")

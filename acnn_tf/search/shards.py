@@ -110,10 +110,19 @@ def shard_name(number: int, num_shards: int) -> str:
 def find_shards(
     path: str | os.PathLike, num_shards: int | None = None
 ) -> tuple[int | None, set[int]]:
-    """How many shards a corpus has, and the set of those that are complete.
+    """Finds the complete shards of a corpus by the names of their folders.
 
-    Their names say how many, or `None` where there are none. An
-    `IndexFileError` tells of others than `num_shards`, or of several divisions.
+    Args:
+        path: Folder of the corpus.
+        num_shards: How many shards the corpus should have. Default: any.
+
+    Returns:
+        `(num_shards, numbers)`: how many shards the corpus has, `None` if the
+        folder has no shard; and the numbers of those that are complete.
+
+    Raises:
+        IndexFileError: If there are shards of another number than
+            `num_shards`, or of several divisions.
     """
     numbers = set()
     for name in sorted(os.listdir(path)) if os.path.isdir(path) else ():
@@ -224,7 +233,7 @@ def done_shards(
         IndexFileError: If one of them is of another model, grid or `dtype`, of
             other videos or another division, or damaged.
 
-    Example: see `encode_shard`.
+    See `encode_shard` for an example.
     """
     _, numbers = find_shards(path, len(shards))
     files = IndexFiles(None, model, dtype or "float32")

@@ -29,7 +29,7 @@ class ExportError(ValueError):
 
     Its message names the signature and how far the answers are apart.
 
-    Example: see `export`.
+    See `export` for an example.
     """
 
 
