@@ -6,7 +6,6 @@ import re
 import tensorflow as tf
 
 from acnn_tf.data import sentences
-from acnn_tf.encoders import Encoder
 from acnn_tf.servable import normal_forms, pairs
 
 # In place of the tokens start and end, where a sentence has them written out:
@@ -40,7 +39,7 @@ class SentenceVectors(tf.Module):
     [True, False]
     """
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: object):
         super().__init__()
         self._text_tower = lambda: encoder.text_tower  # not to be looked into
         self.weights = [weight.value for weight in encoder.text_tower.variables]
@@ -88,7 +87,7 @@ class Tokens(tf.Module):
     array([49406,   320,  1929, 49407], dtype=int32)
     """
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: object):
         super().__init__()
         tokenizer = encoder.tokenizer
         self._length = encoder.num_tokens
