@@ -17,8 +17,8 @@ class ClipNormalization(keras.layers.Layer):
     graph, which `fit` does.)
 
     Args:
-        per_feature: bool, whether each feature has a scale of its own; one
-            scale for all of them keeps their proportions. Defaults to `True`.
+        per_feature: Whether each feature has a scale of its own. With one
+            scale for all features, their proportions stay. Defaults to `True`.
 
     Call arguments:
         inputs: `[..., D]`.
@@ -53,12 +53,12 @@ class ClipNormalization(keras.layers.Layer):
         """Measures the mean and the scale of features.
 
         Args:
-            features: float `[N, D]`, or an iterable of such arrays, of which
-                one at a time is in memory.
+            features: float `[N, D]`, or an iterable of such arrays. Only one
+                of them is in memory at a time.
 
         Raises:
-            ValueError: If there are no features, or of another rank, or not
-                all are finite.
+            ValueError: If there are no features, if they have another rank,
+                or if a number is not finite.
         """
         if isinstance(features, np.ndarray) and features.ndim == 2:
             features = [features]

@@ -15,8 +15,8 @@ def clip_share(
         segment: float `[B, W, C, 2]`, start and end in clips from the start
             of the video.
         clip_mask: bool `[B, T]`, `True` = real.
-        first_clip: int `[B]`, number of clips of the video before the T that
-            are given. Default: 0.
+        first_clip: int `[B]`, how many clips of the video come before the T
+            clips that are given. Default: 0.
 
     Returns:
         `[B, W, C, T]`. The shares of a segment add up to 1; a clip that it

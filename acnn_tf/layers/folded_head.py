@@ -14,8 +14,8 @@ class FoldedHead(keras.layers.Layer):
         W f = M(q)^T v + b(q)
 
     and every window is multiplied by that matrix: `t H` operations for each
-    pair. A subclass adds its weights in `_add_kernels`, and `fold`. What goes
-    in and comes out is said there.
+    pair. A subclass adds its weights in `_add_kernels`, and defines `fold`. Its
+    docstring says what goes in and what comes out.
 
     Example:
 

@@ -22,7 +22,7 @@ class LocalizationHead(FoldedHead):
     Args:
         hidden_dim: Width H of the hidden ReLU layer; `None` goes straight
             from `f` to the outputs, as the paper does. Defaults to 256.
-        first_order_query: Keep the term in `m_q`. Defaults to `True`.
+        first_order_query: Whether `f` has the term `m_q`. Defaults to `True`.
         dropout: Rate on the hidden layer. Defaults to 0.
         pool_size: p, numbers of `m_c` and of `m_q` that become one, their
             mean, before the outer product; the terms of first order stay as

@@ -17,11 +17,11 @@ class MemoryAttention(keras.layers.Layer):
         e_j = activation(sum_{i <= j} x_i + b) . activation(q)
         a = softmax(e);  m = sum_j a_j (x_j + b)
 
-    A cell of zeros stands for a window that does not exist and gets no
-    weight. A memory of such cells alone gives zeros.
+    A cell of zeros stands for a window that does not exist, and gets no
+    weight. If all cells of a memory are zeros, the result is zeros.
 
     Args:
-        context_size: Int, C.
+        context_size: C, how many cells the memory of a window has.
         activation: Activation of memory and query. Defaults to `"tanh"`.
 
     Call arguments:

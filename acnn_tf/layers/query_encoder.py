@@ -16,7 +16,7 @@ class QueryEncoder(keras.layers.Layer):
 
     Args:
         encoder: `"gru"` or `"mean"`. Defaults to `"gru"`.
-        units: Int, units of the GRU in each direction. Defaults to 128.
+        units: Units of the GRU in each direction. Defaults to 128.
         dropout: Rate on the word or sentence vectors. Defaults to 0.
 
     Call arguments:

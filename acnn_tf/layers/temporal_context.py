@@ -15,7 +15,7 @@ class TemporalContext(keras.layers.Layer):
 
         m_i = sum_j W_i[j] x[w + (j - (k_i - 1) / 2) * dilation] + b_i
 
-    The windows may come in three ways, with the same numbers:
+    The windows may come in three ways, which give the same numbers:
 
     - a sequence of windows is convolved;
     - windows that bring their context along are multiplied tap by tap;
@@ -28,9 +28,9 @@ class TemporalContext(keras.layers.Layer):
     count as zeros.
 
     Args:
-        kernel_sizes: Sequence of odd ints, windows that each kernel sees.
-        filters: Int, width of each kernel's output.
-        dilation: Int, steps between the windows that a kernel sees in a
+        kernel_sizes: How many windows each kernel sees, odd numbers.
+        filters: Width of each kernel's output.
+        dilation: Steps between the windows that a kernel sees in a
             sequence. Defaults to 1.
         activation: Activation of the outputs. Defaults to none.
 
