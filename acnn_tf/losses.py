@@ -13,9 +13,10 @@ class AlignmentLoss(keras.losses.Loss):
         L = sum_P a1 log(1 + exp(-s)) + sum_N a2 log(1 + exp(s))
 
     over the pairs of every query with every window of the batch, divided by
-    their number. P are the pairs of one moment, N the others: two sentences of
-    one moment are no negatives of each other. Where several replicas share a
-    batch, each has some of its queries and all of its windows.
+    the number of pairs. P are the pairs whose query and window belong to the
+    same moment, N are the other pairs. So two sentences of one moment are not
+    negatives of each other. If several replicas share a batch, each has some
+    of its queries and all of its windows.
 
     Args:
         positive_weight: a1. Defaults to `1 + 1 / B`, as in the public code of
@@ -92,12 +93,13 @@ class VideoAlignmentLoss(keras.losses.Loss):
         p_w  proportional to  max(0, iou_w - min_iou);
         L = -sum_w p_w log softmax(s)_w
 
-    Where no window is above `min_iou`, the one of highest IoU is the target.
+    If no window is above `min_iou`, the window of the highest IoU is the
+    target.
 
     Args:
-        min_iou: Float in `[0, 1)`. A window of this IoU or less is a
-            negative. The default, 0.3, is low because search raises the score
-            of a window by those that it overlaps.
+        min_iou: A window of this IoU or less is a negative; in `[0, 1)`. The
+            default, 0.3, is low because search raises the score of a window by
+            the scores of the windows that it overlaps.
 
     Call arguments:
         y_true: `[B, W]`, IoU of each window with the query's moment, -1 for
