@@ -124,6 +124,8 @@ def entry_means(vector: keras.KerasTensor, size: int) -> keras.KerasTensor:
 
     Example:
 
+    >>> import keras
+    >>> from acnn_tf.layers.localization_head import entry_means
     >>> entry_means(keras.ops.array([1.0, 3.0, 5.0, 9.0]), 2).numpy().tolist()
     [2.0, 7.0]
     """

@@ -212,6 +212,7 @@ def consensus(
 
     Example:
 
+    >>> from acnn_tf.search.ranking import consensus
     >>> segments = [[[0.0, 4.0], [10.0, 14.0], [10.0, 14.0]]]
     >>> scores = consensus(segments, [[1.0, 0.9, 0.9]], min_iou=0.5)
     >>> scores.numpy().round(2).tolist()
@@ -257,6 +258,7 @@ def decay(
 
     Example:
 
+    >>> from acnn_tf.search.ranking import decay
     >>> segments = [[[0.0, 4.0], [0.0, 5.0], [10.0, 14.0]]]
     >>> scores = decay(segments, [[1.0, 0.9, 0.5]], sigma=0.4)
     >>> scores.numpy().round(2).tolist()
@@ -398,6 +400,7 @@ def nms(
 
     Example:
 
+    >>> from acnn_tf.search.ranking import nms
     >>> segments = [[[0.0, 4.0], [0.0, 5.0], [6.0, 9.0]]]
     >>> nms(segments, [[0.9, 0.8, 0.1]], max_iou=0.5, top_n=5).numpy().tolist()
     [[0, 2]]
@@ -431,6 +434,8 @@ def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
     Example:
 
+    >>> import tensorflow as tf
+    >>> from acnn_tf.search.ranking import iou
     >>> float(iou(tf.constant([0.0, 10.0]), tf.constant([5.0, 20.0])))
     0.25
     """

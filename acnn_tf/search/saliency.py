@@ -30,6 +30,7 @@ def clip_saliency(
 
     Example:
 
+    >>> from acnn_tf.search.saliency import clip_saliency
     >>> windows = [[0.0, 4.0], [2.0, 6.0]]
     >>> clip_saliency(windows, [[0.0, 0.0]], 6.5, clip_seconds=2.0).tolist()
     [[0.5, 1.0, 0.5]]
@@ -63,6 +64,7 @@ def score_curve(
 
     Example:
 
+    >>> from acnn_tf.search.saliency import score_curve
     >>> times, best = score_curve([[0, 3], [2, 4]], [0.5, 2.0], 6.0, step=2.0)
     >>> times.tolist(), best.tolist()
     ([1.0, 3.0, 5.0], [0.5, 2.0, 0.5])

@@ -48,6 +48,7 @@ def assign_videos(
 
     Example:
 
+    >>> from acnn_tf.search.shards import assign_videos
     >>> from acnn_tf.data.windows import WindowGrid
     >>> durations = {"a": 9.0, "b": 30.0, "c": 20.0}
     >>> assign_videos(durations, 2, WindowGrid((2.0,), overlap=0.5))

@@ -88,6 +88,8 @@ def fit_line(windows: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Example:
 
+    >>> import numpy as np
+    >>> from acnn_tf.search.shortlist import fit_line
     >>> windows = np.random.default_rng(0).normal(size=(99, 2))
     >>> line = fit_line(windows, windows @ [[2.0], [-1.0]] + 3.0)
     >>> line[0].round(1).tolist()

@@ -62,6 +62,7 @@ class NFD(tf.Module):
 
     Example:
 
+    >>> from acnn_tf.servable.normal_forms import NFD
     >>> NFD()(["caf\u00e9"]).numpy()[0].decode() == "cafe\u0301"
     True
     """
@@ -100,6 +101,7 @@ class NFC(tf.Module):
 
     Example:
 
+    >>> from acnn_tf.servable.normal_forms import NFC
     >>> NFC()(["cafe\u0301"]).numpy()[0].decode() == "caf\u00e9"
     True
     """

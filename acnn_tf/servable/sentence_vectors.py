@@ -33,6 +33,7 @@ class SentenceVectors(tf.Module):
 
     Example:
 
+    >>> from acnn_tf.servable.sentence_vectors import SentenceVectors
     >>> to_vectors = SentenceVectors(encoder)  # doctest: +SKIP
     >>> vectors, is_known = to_vectors(["a dog", "?!"])  # doctest: +SKIP
     >>> is_known.numpy().tolist()  # doctest: +SKIP
@@ -83,6 +84,7 @@ class Tokens(tf.Module):
 
     Example:
 
+    >>> from acnn_tf.servable.sentence_vectors import Tokens
     >>> Tokens(encoder)(["a dog"])[0, :4].numpy()  # doctest: +SKIP
     array([49406,   320,  1929, 49407], dtype=int32)
     """
@@ -196,6 +198,7 @@ def _characters():
 def _ranges(characters):
     r"""Characters, in their order, as ranges of a class of TensorFlow's regex.
 
+    >>> from acnn_tf.servable.sentence_vectors import _ranges
     >>> _ranges("abcx")
     '\\x{61}-\\x{63}\\x{78}-\\x{78}'
     """

@@ -32,6 +32,7 @@ class WordIds(tf.Module):
 
     Example:
 
+    >>> from acnn_tf.servable.word_ids import WordIds
     >>> ids, unknown_words = WordIds(["a", "man", "runs"])(
     ...     ["A man runs.", "A dog"]
     ... )
