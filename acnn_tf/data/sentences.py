@@ -133,7 +133,7 @@ class Vocabulary:
 
         Raises:
             ValueError: If `sentences` is no list of strings, or `normalize`
-            refuses a sentence.
+                refuses a sentence.
 
         Returns:
             `int32 [Q, L]`, padded with 0 to the longest; `[1]` for a sentence
