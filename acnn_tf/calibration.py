@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 
@@ -277,7 +278,7 @@ def in_words(report: Mapping) -> str:
             "; a sentence scores higher in its own video than another does "
             f"in one that is not its own {report['auc_own']:.1%} of the time"
         )
-    return f"{text}."
+    return textwrap.fill(f"{text}.", 80)
 
 
 def calibrate_run(
