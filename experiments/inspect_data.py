@@ -1,12 +1,12 @@
 r"""Counts what a dataset holds and lists all that is wrong with it.
 
     python -m experiments.inspect_data --dataset=tacos \
-        --annotations=../shared/data/tacos/TACoS_train_samples.txt \
-        --num_frames=../shared/data/tacos/num_frames.json \
+        --annotations=data/tacos/TACoS_train_samples.txt \
+        --num_frames=data/tacos/num_frames.json \
         --window_frames=64,128,256,512
 
     python -m experiments.inspect_data --dataset=charades_sta \
-        --data_dir=../shared/data/charades_sta_clip --split=val \
+        --data_dir=data/charades_sta_clip --split=val \
         --window_seconds=4,8,16
 
 Windows slide over every video that has a query; a window that shows an
