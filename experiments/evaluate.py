@@ -126,8 +126,9 @@ def data_settings():
 def suppression():
     """The arguments that say how results are suppressed.
 
-    The ten best windows of a model are nearly one moment, and R@10 little more
-    than R@1, where it is high at random. What searches show is suppressed, too.
+    Without suppression the ten best windows of a model are nearly one moment,
+    and R@10 is little more than R@1. So the default for a model is that of
+    searches.
     """
     default = {} if FLAGS.predictions else {"suppression": "fixed"}
     return default | command.given("suppression", "nms_threshold")
