@@ -368,6 +368,7 @@ class MomentRetriever:
                 map(self._rated, moments),
                 moments.query,
                 moments.unknown_words,
+                moments.recall,
             )
             for moments in index.search(sentences, top_n=top, **settings)
         ]

@@ -13,6 +13,7 @@ from acnn_tf.encoders.pixels import Pixels
 from acnn_tf.files.problems import DataError, UnknownIdError
 from acnn_tf.models import save_model
 from acnn_tf.retriever import MomentRetriever
+from acnn_tf.search.moment_index import FoundMoments
 from tests import small_acnn
 from tests.test_encoders import save_clip
 from tests.video_files import RATE, draw, shortened, write
@@ -54,6 +55,17 @@ class Counting(Pixels):
     def encode(self, *arguments):
         self.count += 1
         return super().encode(*arguments)
+
+
+def test_the_expected_recall_of_a_search_is_passed_on(model, monkeypatch):
+    retriever = MomentRetriever(model, "pixels")
+
+    def found(sentences, **settings):
+        moment = search.FoundMoment("a", 0.0, 1.0, 2.0)
+        return [FoundMoments([moment], sentences[0], [], recall=0.93)]
+
+    monkeypatch.setattr(retriever.index, "search", found)
+    assert retriever.search(SENTENCE, shortlist="linear").recall == 0.93
 
 
 def test_sentences_in_moments_of_files_out(model, videos):

@@ -1,5 +1,6 @@
 """All windows of many videos, encoded once and searched together."""
 
+import collections
 import functools
 import os
 import typing
@@ -23,6 +24,7 @@ from acnn_tf.search.shortlist import (
     Windows,
     fit_line,
     line_scores,
+    owners_of,
 )
 
 # Windows that go through memory at a time.
@@ -87,8 +89,9 @@ class FoundMoments(Results):
         moments: Iterable[FoundMoment],
         query: str,
         unknown_words: Sequence[str],
+        recall: float = 1.0,
     ):
-        super().__init__(moments, getattr(moments, "recall", 1.0))
+        super().__init__(moments, recall)
         self.query = query
         self.unknown_words = unknown_words
 
@@ -407,12 +410,12 @@ class MomentIndex:
             sentences = list(sentences)
         read = self.model.read_sentences(sentences)
         known = np.flatnonzero(read.is_known)
-        found = {}
+        found = collections.defaultdict(Results)
         if len(known):
             queries = self._encode(read.queries[known])
-            found = dict(zip(known, self.search_encoded(queries, **settings)))
+            found |= zip(known, self.search_encoded(queries, **settings))
         return [
-            FoundMoments(found.get(row, []), sentence, unknown)
+            FoundMoments(found[row], sentence, unknown, found[row].recall)
             for row, (sentence, unknown) in enumerate(
                 zip(sentences, read.unknown_words, strict=True)
             )
@@ -584,9 +587,7 @@ class MomentIndex:
         """What a function makes of all windows, `[V, Q]`."""
         found = []
         for encoding, starts in contents.chunks(_CHUNK):
-            counts = np.diff([*starts, len(encoding)])
-            owner = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
-            found.append(function(encoding, owner))
+            found.append(function(encoding, owners_of(encoding, starts)))
         return np.concatenate(found)
 
     def _rank_videos(

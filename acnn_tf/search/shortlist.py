@@ -16,7 +16,7 @@ Of errors with a few that are far larger than the others both expect too few.
 
 import math
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -46,11 +46,9 @@ class Windows(typing.NamedTuple):
         """Of what `contents.chunks` yields."""
         encodings, owners, count = [], [], 0
         for encoding, starts in chunks:
-            counts = np.diff([*starts, len(encoding)])
-            numbers = np.arange(count, count + len(counts), dtype=np.int32)
-            owners.append(np.repeat(numbers, counts))
+            owners.append(count + owners_of(encoding, starts))
             encodings.append(encoding)
-            count += len(counts)
+            count += len(starts)
         sizes = [0, *map(len, encodings)]
         return cls(encodings, np.concatenate(owners), np.cumsum(sizes))
 
@@ -72,6 +70,16 @@ class Windows(typing.NamedTuple):
             return np.arange(total)
         rng = np.random.default_rng(0)
         return np.sort(rng.choice(total, _SAMPLE, replace=False))
+
+
+def owners_of(encoding: np.ndarray, starts: Sequence[int]) -> np.ndarray:
+    """The number of each window's video within a chunk, int32 `[N]`.
+
+    `encoding` `[N, t]` and `starts`, the first row of each video, are what
+    `contents.chunks` yields.
+    """
+    counts = np.diff([*starts, len(encoding)])
+    return np.repeat(np.arange(len(starts), dtype=np.int32), counts)
 
 
 def fit_line(windows: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -137,7 +145,7 @@ class Candidates:
         min_recall: Float, the share of the best of them that is asked for.
 
     Attributes:
-        rows: Rows of the windows that the head has scored.
+        rows: Rows of the windows that the head has scored, rising.
         scores: What it said of them.
         recall: Float, the share of the best results that these videos are
             expected to hold.
@@ -199,8 +207,10 @@ class Candidates:
         new = np.flatnonzero(is_new & (self._rough > -np.inf))
         self._height = height
         if len(new):
-            self.rows = np.concatenate([self.rows, new])
-            self.scores = np.concatenate([self.scores, self._score(new)])
+            rows = np.concatenate([self.rows, new])
+            scores = np.concatenate([self.scores, self._score(new)])
+            order = np.argsort(rows, kind="stable")
+            self.rows, self.scores = rows[order], scores[order]
 
     def bounds(
         self, settings: RankingSettings
@@ -211,10 +221,8 @@ class Candidates:
         these videos counts as well.
         """
         videos = np.unique(self._owners[self.rows])
-        if settings.consensus_iou is None:
-            order = np.argsort(self.rows)
-            rows, scores = self.rows[order], self.scores[order]
-        else:
+        rows, scores = self.rows, self.scores
+        if settings.consensus_iou is not None:
             is_theirs = np.zeros(self._owners[-1] + 1, bool)
             is_theirs[videos] = True
             rows = np.flatnonzero(is_theirs[self._owners])
@@ -226,10 +234,9 @@ class Candidates:
 
     def _best_videos(self):
         """The best score of the last of the `top_n` best videos."""
-        order = np.argsort(self._owners[self.rows], kind="stable")
-        owners = self._owners[self.rows[order]]
+        owners = self._owners[self.rows]
         first = np.flatnonzero(np.diff(owners, prepend=-1))
-        best = np.maximum.reduceat(self.scores[order], first)
+        best = np.maximum.reduceat(self.scores, first)
         place = max(len(best) - self._top_n, 0)
         return np.partition(best, place)[place]
 
