@@ -96,8 +96,7 @@ def draw_evaluation(
             iou=iou,
         )
         drawn.append(path)
-    for path in drawn:
-        print(f"drew {path}", file=sys.stderr)
+    print(f"drew {len(drawn)} pictures into {folder}", file=sys.stderr)
     return drawn
 
 
