@@ -66,7 +66,23 @@ flags.DEFINE_string(
     "words of the model.",
 )
 flag_help.subject("Data", "corpus", "index")
-flag_help.subject("Answers", "top_n", "nms_threshold", "example_query")
+flags.DEFINE_enum(
+    "shortlist",
+    None,
+    ["linear"],
+    "Score all windows of the corpus by a straight line first, and exactly "
+    "those that may be among the best. Default: all exactly.",
+)
+flags.DEFINE_float(
+    "min_recall",
+    None,
+    "With --shortlist: the share of the best moments that must be found. "
+    "Default: 0.99.",
+)
+flag_help.subject(
+    "Answers",
+    *("top_n", "nms_threshold", "shortlist", "min_recall", "example_query"),
+)
 
 
 def make_index(model):
@@ -160,7 +176,10 @@ def export(folder):
         target,
         index=index,
         assets_extra=assets_extra,
-        **command.given("top_n", "nms_threshold", "example_query"),
+        **command.given(
+            *("top_n", "nms_threshold", "shortlist", "min_recall"),
+            "example_query",
+        ),
     )
     name = FLAGS.model or os.path.join(FLAGS.workdir, "model.keras")
     print(f"{target}: the same numbers as {name}, but for rounding,")

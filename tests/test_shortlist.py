@@ -3,11 +3,17 @@
 import ml_dtypes
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from acnn_tf import servable
 from acnn_tf.search import shortlist
+from acnn_tf.search.best_moments import Moments
+from acnn_tf.search.ranking import RankingSettings
 from tests import small_acnn
 from tests.small_acnn import assert_alike
 
+# Windows do not support each other.
+PLAIN = RankingSettings("clips", None, None, None)
 RNG = np.random.default_rng(0)
 FEATURES = small_acnn.make_features(120, longest=39)
 QUERIES = RNG.normal(size=(6, 9)).astype("float32")
@@ -24,36 +30,55 @@ def by_line(index, **settings):
     return index.search_queries(QUERIES, shortlist="linear", **settings)
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Few windows are many enough."""
+    for name, value in {
+        "_LEAST": 32,
+        "_PER_RESULT": 4,
+        "_SAMPLE": 512,
+        "_WORTHWHILE": 1,
+    }.items():
+        monkeypatch.setattr(shortlist, name, value)
+
+
 @pytest.mark.parametrize("consensus_iou", [None, (0.3, 0.6)])
-def test_the_head_sees_all_windows_where_they_are_few(consensus_iou):
+@pytest.mark.usefixtures("few")
+def test_the_head_sees_all_windows_where_they_are_few(
+    consensus_iou, monkeypatch
+):
     index = make_index(consensus_iou=consensus_iou)
     names = list(FEATURES)[3:9]
     exact = index.search_queries(QUERIES, top_n=5, video_ids=names)
-    found = by_line(index, top_n=5, video_ids=names)
-    assert {moment.video_id for row in found for moment in row} <= {*names}
-    assert_alike(found, exact)
-    assert [row.recall for row in found] == [1.0] * len(QUERIES)
+    for times in (0, 100):  # more than these windows: no line
+        monkeypatch.setattr(shortlist, "_WORTHWHILE", times)
+        found = by_line(index, top_n=5, video_ids=names)
+        assert {m.video_id for row in found for m in row} <= {*names}
+        assert_alike(found, exact)
+        assert [row.recall for row in found] == [1.0] * len(QUERIES)
     assert [row.recall for row in exact] == [1.0] * len(QUERIES)
     assert [len(row) for row in by_line(index, video_ids=[])] == [0] * 6
 
 
 @pytest.mark.parametrize("consensus_iou", [None, (0.3, 0.6)])
+@pytest.mark.usefixtures("few")
 def test_a_share_of_the_windows_has_nearly_all_moments(
     consensus_iou, monkeypatch
 ):
-    monkeypatch.setattr(shortlist, "_LEAST", 32)
-    monkeypatch.setattr(shortlist, "_PER_RESULT", 4)
-    monkeypatch.setattr(shortlist, "_SAMPLE", 512)
     index = make_index(consensus_iou=consensus_iou)
     scored = count_scored(index, monkeypatch)
     exact = index.search_queries(QUERIES, top_n=5)
     found = by_line(index, top_n=5, min_recall=0.9)
-    same = [len({*one} & {*other}) / 5 for one, other in zip(found, exact)]
-    assert np.mean(same) >= 0.9
+    assert share_found(found, exact) >= 0.9
     assert all(0.9 <= row.recall <= 1.0 for row in found)
-    assert sum(scored) < 0.5 * index.num_windows * len(QUERIES)
+    assert 0 < sum(scored) < 0.5 * index.num_windows * len(QUERIES)
     again = by_line(index, top_n=5, min_recall=0.9)
     assert [[*row] for row in again] == [[*row] for row in found]
+
+
+def share_found(found, exact):
+    same = [len({*one} & {*other}) / 5 for one, other in zip(found, exact)]
+    return np.mean(same)
 
 
 def count_scored(index, monkeypatch):
@@ -68,12 +93,40 @@ def count_scored(index, monkeypatch):
     return counts
 
 
+@pytest.mark.usefixtures("few")
 def test_a_video_that_is_added_is_found():
     index = make_index()
     by_line(index)
     index.append({"new": FEATURES["v03"][::-1] * 3.0})
     exact = index.search_queries(QUERIES, video_ids=["new"])
     assert_alike(by_line(index, video_ids=["new"]), exact)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_a_servable_searches_by_a_line_too(tmp_path):
+    index = make_index(consensus_iou=(0.3, 0.6))
+    settings = {"index": index, "top_n": 5, "shortlist": "linear"}
+    path = tmp_path / "1"
+    servable.export(index.model, path, min_recall=0.9, **settings)
+    answer = tf.saved_model.load(path).signatures["search"](
+        query=tf.constant(QUERIES)
+    )
+    assert (answer["recall"].numpy() >= 0.9).all()
+    exact = index.search_queries(QUERIES, top_n=5)
+    same = [
+        {name.decode() for name in names.numpy()} & {m.video_id for m in row}
+        for names, row in zip(answer["video_id"], exact, strict=True)
+    ]
+    assert sum(map(len, same)) >= 0.9 * 5 * len(QUERIES)
+    scores = [[m.score for m in row] for row in exact]
+    assert (answer["score"].numpy() <= np.array(scores) + 1e-4).all()
+    assert "`recall`" in (path / "README.md").read_text()
+    with pytest.raises(ValueError, match="`min_recall`"):
+        servable.export(index.model, tmp_path / "2", min_recall=2, **settings)
+    with pytest.raises(ValueError, match="`index`"):
+        servable.export(index.model, tmp_path / "2", shortlist="linear")
+    assert [file.name for file in tmp_path.iterdir()] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -85,24 +138,37 @@ def test_a_video_that_is_added_is_found():
     ],
 )
 def test_the_asked_recall_is_reached_whatever_the_errors(error):
-    found, shares, count, top_n = [], [], 50_000, 10
-    owners = np.repeat(np.arange(500), 100)
+    found, shares, count = [], [], 50_000
     for seed in range(20):
         rng = np.random.default_rng(seed)
         rough = rng.normal(0.0, 1.0, count).astype(np.float32)
         exact = rough + error(rng, count).astype(np.float32)
         sample = np.sort(rng.choice(count, 4096, replace=False))
-        chosen = shortlist.Candidates(
-            rough, sample, owners, exact.__getitem__, top_n, 0.9
-        )
-        chosen.extend()
-        best = np.argsort(-exact)[:top_n]
-        found.append(np.isin(best, chosen.rows).mean())
-        shares.append(len(chosen.rows) / count)
-        np.testing.assert_array_equal(chosen.scores, exact[chosen.rows])
-        assert chosen.recall >= 0.9
+        scored, recall = chosen_rows(rough, exact, sample)
+        assert recall >= 0.9
+        assert len({*scored}) == len(scored)  # each of them once
+        found.append(np.isin(np.argsort(-exact)[:10], scored).mean())
+        shares.append(len(scored) / count)
     assert np.mean(found) >= 0.9
     assert np.mean(shares) < 0.3
+
+
+def chosen_rows(rough, exact, sample):
+    """Windows that are scored for the ten best, and the expected recall."""
+    scored, owners = [], np.repeat(np.arange(500, dtype=np.int32), 100)
+
+    def score(rows):
+        scored.extend(rows.numpy())
+        return exact[rows.numpy()]
+
+    def rank(bounds):
+        best = np.sort(exact[scored])[:-11:-1].astype(float)
+        return Moments(np.zeros((1, 10), int), np.zeros((1, 10, 2)), best[None])
+
+    _, recall = shortlist.search_shortlist(
+        *(rough, sample, owners, 500, PLAIN, score, rank, 10, 0.9)
+    )
+    return scored, recall
 
 
 def test_windows_in_pieces_are_those_of_one_array():

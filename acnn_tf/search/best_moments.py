@@ -26,6 +26,9 @@ from acnn_tf.search.scoring import any_size, shared_tensor, video_bounds
 
 # Videos of a query that are ranked at a time, after the first `top_n`.
 _VIDEOS = 16
+# Of the least gap seen between the estimate of a video and its best moment, the
+# share that is taken to be the least of all.
+_SURE_GAP = 0.7
 # Windows that are ranked at a time, if one video has no more: bounds memory.
 _WINDOWS = 65_536
 
@@ -77,8 +80,8 @@ def start_search(
     Bounds `[Q, V]` are those of `video_bounds`, V at least 1; videos are
     numbered by their ids. `num_windows` `[V]` are those of each; `top_n` is n,
     the moments of a query. Unless they are sure, bounds are estimates: a video
-    is left out where its moments would have to come nearer to its bound than
-    any that was ranked.
+    is left out where its moments would have to come much nearer to its bound
+    than any that was ranked.
     """
     bounds = tf.cast(bounds, tf.float64)
     num_queries = tf.shape(bounds)[0]
@@ -108,7 +111,9 @@ def _with_next_videos(search, top_n):
     """Asks for the videos that are to be ranked next."""
     num_videos = tf.shape(search.bounds)[1]
     # Bounds and scores come from different products.
-    away = tf.where(search.is_sure, -2.0 * search.error - 1e-6, search.gap)
+    away = tf.where(
+        search.is_sure, -2.0 * search.error - 1e-6, _SURE_GAP * search.gap
+    )
     away = tf.where(search.gap < np.inf, away, 0.0)
     lowest = search.moments.score[:, -1:] + away
     # Most often the best moments are those of the first videos.

@@ -1,7 +1,7 @@
 """All windows of many videos, encoded once and searched together."""
 
 import collections
-import functools
+import itertools
 import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,14 @@ from acnn_tf.search.ranking import RankingSettings, candidates
 from acnn_tf.search.scoring import bounds_function, encode_function
 from acnn_tf.search.shards import open_index
 from acnn_tf.search.shortlist import (
-    Candidates,
     Windows,
+    check_recall,
     fit_line,
+    is_worthwhile,
     line_scores,
     owners_of,
+    sample_rows,
+    search_shortlist,
 )
 
 # Windows that go through memory at a time.
@@ -32,8 +35,6 @@ _CHUNK = 32_768
 # Queries that are searched for together: bounds memory, and a wider product
 # is no faster.
 _QUERIES = 16
-# Bound of a video that is not to be ranked for a query.
-_NOT_CHOSEN = np.float32(-1e30)
 
 
 class FoundMoment(typing.NamedTuple):
@@ -459,8 +460,9 @@ class MomentIndex:
                 faster where the processor has bfloat16 products, and then
                 ranks exactly all videos that could be among the best by the
                 largest error seen. `"linear"` scores them by a straight line
-                and then exactly those videos that may be among the best, see
-                `acnn_tf.search.shortlist`. Default: exact from the start.
+                and then exactly those that may be among the best, see
+                `acnn_tf.search.shortlist`; a few windows are all scored
+                exactly, which is as fast. Default: exact from the start.
             min_recall: Float below 1: the share of the best moments that the
                 linear shortlist is to find. What it expects to have found is
                 the attribute `recall` of each list.
@@ -477,11 +479,7 @@ class MomentIndex:
                 "`shortlist` must be 'linear', 'bfloat16' or None. "
                 f"Received: {shortlist}"
             )
-        if not 0 < min_recall < 1:
-            raise ValueError(
-                "`min_recall` must be above 0 and below 1. "
-                f"Received: {min_recall}"
-            )
+        check_recall(min_recall)
         max_iou = segments_lib.suppression_iou(suppression, nms_threshold)
         contents = self._files.contents  # whatever is added meanwhile
         if video_ids is not None:
@@ -514,7 +512,7 @@ class MomentIndex:
         )
         videos = [contents.videos[number] for number in order]
         moments = self._rank_videos(
-            contents, folded, videos, bounds[order].T, top_n, max_iou
+            contents, folded, bounds[order].T, videos, top_n, max_iou
         )
         return _listed(videos, moments)
 
@@ -522,51 +520,42 @@ class MomentIndex:
         self, contents, queries, order, top_n, max_iou, min_recall
     ):
         """`_search` of the videos that lines choose."""
-        if not order:
-            return [Results() for _ in queries]
+        videos = [contents.videos[number] for number in order]
+        if not is_worthwhile(sum(video.num_windows for video in videos)):
+            return self._search(
+                contents, queries, order, top_n, max_iou, "float32"
+            )
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
-        windows, sample, encodings = self._sampled(contents)
+        windows, owners, sample, encodings = self._sampled(contents)
         scores = self._scores(folded, encodings)
         _check_finite(np.isfinite(scores).all())
-        line = fit_line(encodings, scores)
-        rough = line_scores(line, windows)
+        rough = line_scores(fit_line(encodings, scores).numpy(), windows)
         if len(order) < len(contents.videos):
             wanted = np.zeros(len(contents.videos), bool)
             wanted[order] = True
             rough[:, ~wanted[windows.owners]] = -np.inf
 
-        def score(query, rows):
+        def search(query, own):
             one = [part[query : query + 1] for part in folded]
-            return self._scores(one, windows.take(rows))[:, 0]
-
-        chosen = [
-            Candidates(
-                own,
-                sample,
-                windows.owners,
-                functools.partial(score, query),
-                top_n,
+            arguments = videos, top_n, max_iou, False
+            moments, recall = search_shortlist(
+                tf.constant(own),
+                tf.constant(sample),
+                owners,
+                len(contents.videos),
+                RankingSettings.of(self.model),
+                lambda rows: self._scores(one, windows.take(rows.numpy()))[
+                    :, 0
+                ],
+                lambda bounds: self._rank_videos(
+                    contents, one, tf.gather(bounds, order)[None], *arguments
+                ),
+                min(top_n, contents.num_windows),
                 min_recall,
             )
-            for query, own in enumerate(rough)
-        ]
-        place = np.zeros(len(contents.videos), int)
-        place[order] = np.arange(len(order))
-        videos = [contents.videos[number] for number in order]
-        lowest, moments = [None] * len(chosen), None
-        while True:
-            more = [one.extend(at) for one, at in zip(chosen, lowest)]
-            if moments is not None and not any(more):
-                return _listed(videos, moments, [one.recall for one in chosen])
-            bounds = np.full((len(chosen), len(videos)), _NOT_CHOSEN)
-            for row, one in zip(bounds, chosen):
-                numbers, found = one.bounds(RankingSettings.of(self.model))
-                row[place[numbers]] = found
-            moments = self._rank_videos(
-                *(contents, folded, videos, bounds, top_n, max_iou),
-                is_sure=False,
-            )
-            lowest = moments.score.numpy()[:, -1]
+            return _listed(videos, moments, [float(recall)])[0]
+
+        return list(itertools.starmap(search, enumerate(rough)))
 
     def _scores(self, folded, encoding):
         """Exact scores `[N, Q]` of single windows `[N, t]`."""
@@ -578,8 +567,9 @@ class MomentIndex:
         known, found = self._sample
         if known is not contents:
             windows = Windows.of(contents.chunks(_CHUNK))
-            sample = windows.sample()
-            found = windows, sample, windows.take(sample)
+            sample = sample_rows(len(windows.owners))
+            owners = tf.constant(windows.owners)
+            found = windows, owners, sample, windows.take(sample)
             self._sample = contents, found
         return found
 
@@ -591,7 +581,7 @@ class MomentIndex:
         return np.concatenate(found)
 
     def _rank_videos(
-        self, contents, folded, videos, bounds, top_n, max_iou, is_sure=True
+        self, contents, folded, bounds, videos, top_n, max_iou, is_sure=True
     ):
         """The best `Moments` of videos, of which bounds `[Q, V]` are known."""
         max_iou = tf.constant(max_iou, tf.float64)

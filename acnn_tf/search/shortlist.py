@@ -12,26 +12,41 @@ have been seen to expect too many and not too few: from how far the line is off
 and how many windows lie below a height, which says most where its errors are
 normal; and from how fewer and fewer of the best come as windows are added.
 Of errors with a few that are far larger than the others both expect too few.
+
+All of it is TensorFlow, so that an index, which reads encodings from its files,
+and a servable, which has them in variables, search alike.
 """
 
-import math
+import functools
 import typing
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from acnn_tf.search.best_moments import Moments
 from acnn_tf.search.ranking import RankingSettings
 from acnn_tf.search.scoring import shared_tensor, video_bounds
 
 # Windows that the line is fitted to.
 _SAMPLE = 4096
+# Windows for each of them, from which on a line saves more than it costs.
+_WORTHWHILE = 16
+# How much more the best windows of the sample count, in steps from the most.
+_STEEPNESS = 2.0, 1.5, 1.0, 0.5, 0.0
+# Windows that must count, for each number of the line.
+_PER_NUMBER = 4
 # Of the line's weights, so that it is defined where windows are alike.
 _RIDGE = 1e-3
 # Windows that the head scores first, for each result, and least of all.
 _PER_RESULT, _LEAST = 32, 512
+# Of the sample: the fewest that say something, and how many times as many are
+# asked next at most, since what few say of many may be wrong.
+_FIRST, _TIMES = 16, 3
 # Windows, for each result, of which it is looked how early they are found.
 _GOOD_PER_RESULT = 10
+# Bound of a video of which no window is chosen.
+_NOT_CHOSEN = -1e30
 
 
 class Windows(typing.NamedTuple):
@@ -63,13 +78,39 @@ class Windows(typing.NamedTuple):
                 found.append(encoding[rows[own] - first])
         return np.concatenate(found).astype(np.float32, copy=False)
 
-    def sample(self) -> np.ndarray:
-        """Some rows, the same each time."""
-        total = len(self.owners)
-        if total <= _SAMPLE:
-            return np.arange(total)
-        rng = np.random.default_rng(0)
-        return np.sort(rng.choice(total, _SAMPLE, replace=False))
+
+class Shortlist(typing.NamedTuple):
+    """The windows chosen for one query so far, and those that come next."""
+
+    rough: tf.Tensor  # float32 [N], what the line says; -inf: never chosen
+    heights: tf.Tensor  # float32 [S], what it says of a sample, falling
+    each: tf.Tensor  # float64, windows for each of the sample
+    height: tf.Tensor  # float32, windows on which the line is as high or higher
+    rows: tf.Tensor  # int64 [R], of these, those that the head has scored
+    scores: tf.Tensor  # float32 [R], what it said of them
+    more: tf.Tensor  # int64 [r], rising: those that it has not; none if enough
+    recall: tf.Tensor  # float64, share of the best that is expected in `rows`
+
+
+def sample_rows(num_windows: int) -> np.ndarray:
+    """Rows of some windows, int64, rising; the same each time."""
+    if num_windows <= _SAMPLE:
+        return np.arange(num_windows)
+    rng = np.random.default_rng(0)
+    return np.sort(rng.choice(num_windows, _SAMPLE, replace=False))
+
+
+def check_recall(min_recall: float) -> None:
+    """Raises a `ValueError` unless it is between 0 and 1."""
+    if not 0 < min_recall < 1:
+        raise ValueError(
+            f"`min_recall` must be above 0 and below 1. Received: {min_recall}"
+        )
+
+
+def is_worthwhile(num_windows: int) -> bool:
+    """Whether a search among so many windows is faster with a line."""
+    return num_windows >= _WORTHWHILE * _SAMPLE
 
 
 def owners_of(encoding: np.ndarray, starts: Sequence[int]) -> np.ndarray:
@@ -82,14 +123,16 @@ def owners_of(encoding: np.ndarray, starts: Sequence[int]) -> np.ndarray:
     return np.repeat(np.arange(len(starts), dtype=np.int32), counts)
 
 
-def fit_line(windows: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def fit_line(windows: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """The lines nearest to the scores of some windows.
 
-    The best windows count most, since only they are to be found.
+    The best windows count most, since only they are to be found: so much more
+    as is possible while still several windows count for each number of the
+    line.
 
     Args:
-        windows: `[S, t]`.
-        scores: `[S, Q]`.
+        windows: float32 `[S, t]`.
+        scores: float32 `[S, Q]`.
 
     Returns:
         float32 `[Q, t + 1]`: `a` and, last, `b`.
@@ -99,24 +142,45 @@ def fit_line(windows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     >>> import numpy as np
     >>> from acnn_tf.search.shortlist import fit_line
     >>> windows = np.random.default_rng(0).normal(size=(99, 2))
+    >>> windows = windows.astype("float32")
     >>> line = fit_line(windows, windows @ [[2.0], [-1.0]] + 3.0)
-    >>> line[0].round(1).tolist()
+    >>> line[0].numpy().round(1).tolist()
     [2.0, -1.0, 3.0]
     """
-    inputs = np.ones((len(windows), windows.shape[1] + 1), np.float32)
-    inputs[:, :-1] = windows
-    scores = np.asarray(scores, np.float32)
-    spread = np.maximum(scores.std(axis=0), 1e-6)
-    weight = np.exp((scores - scores.max(axis=0)) / spread)
-    weighted = (weight / weight.sum(axis=0)).T[:, :, None] * inputs
-    # By TensorFlow: NumPy's threads wait for each other where others work.
+    windows = tf.convert_to_tensor(windows)
+    scores = tf.transpose(tf.cast(scores, tf.float32))  # [Q, S]
+    inputs = tf.pad(windows, [[0, 0], [0, 1]], constant_values=1.0)
+    weight = _weights(scores, _PER_NUMBER * tf.shape(inputs)[1])
+    weighted = weight[:, :, None] * inputs
     square = tf.matmul(weighted, inputs[None], transpose_a=True)
-    right = tf.matmul(weighted, scores.T[:, :, None], transpose_a=True)
-    mean = tf.linalg.trace(square) / square.shape[-1]
-    ridge = _RIDGE * mean[:, None, None] * tf.eye(square.shape[-1])
+    right = tf.matmul(weighted, scores[:, :, None], transpose_a=True)
+    width = tf.shape(square)[-1]
+    mean = tf.linalg.trace(square) / tf.cast(width, tf.float32)
+    ridge = _RIDGE * mean[:, None, None] * tf.eye(width)
     square = tf.cast(square + ridge, tf.float64)
     lines = tf.linalg.solve(square, tf.cast(right, tf.float64))
-    return lines.numpy()[..., 0].astype(np.float32)
+    return tf.cast(lines[..., 0], tf.float32)
+
+
+def _weights(scores, least):
+    """How much each window counts for the line of each query, `[Q, S]`.
+
+    Exponentials of the scores, the steepest of which at least `least` windows
+    count, by `(sum w)^2 / sum w^2`.
+    """
+    spread = tf.math.reduce_std(scores, axis=1, keepdims=True)
+    away = scores - tf.reduce_max(scores, axis=1, keepdims=True)
+    away /= tf.maximum(spread, 1e-6)
+    weights = tf.exp(tf.reshape(_STEEPNESS, (-1, 1, 1)) * away)  # [C, Q, S]
+    total = tf.reduce_sum(weights, axis=2)
+    count = total**2 / tf.reduce_sum(weights**2, axis=2)
+    is_enough = count >= tf.cast(least, tf.float32)
+    first = tf.argmax(is_enough, axis=0)  # 0, if not even equal weights are
+    first = tf.where(
+        tf.reduce_any(is_enough, axis=0), first, len(_STEEPNESS) - 1
+    )
+    weights = tf.transpose(weights / total[:, :, None], (1, 0, 2))
+    return tf.gather(weights, first, batch_dims=1)
 
 
 def line_scores(line: np.ndarray, windows: Windows) -> np.ndarray:
@@ -133,146 +197,259 @@ def line_scores(line: np.ndarray, windows: Windows) -> np.ndarray:
     return found
 
 
-class Candidates:
-    """The windows that the head scores for one query.
+def search_shortlist(
+    rough: tf.Tensor,
+    sample: tf.Tensor,
+    owners: tf.Tensor,
+    num_videos: tf.Tensor | int,
+    settings: RankingSettings,
+    score: Callable[[tf.Tensor], tf.Tensor],
+    rank: Callable[[tf.Tensor], Moments],
+    top_n: tf.Tensor | int,
+    min_recall: float,
+) -> tuple[Moments, tf.Tensor]:
+    """The best moments of one query, of the windows that the line chooses.
 
     Args:
-        rough: `[N]`, what the line says of each window.
-        sample: Rows of some windows.
-        owners: int `[N]`, rising, the video of each window.
-        score: Function: rows, which rise -> what the head says of them.
-        top_n: Int, results that are wanted.
-        min_recall: Float, the share of the best of them that is asked for.
+        rough: float32 `[N]`, what the line says of each window; `-inf` for
+            those that are not searched. One at least is finite.
+        sample: int64 `[S]`, rows of some windows, see `sample_rows`.
+        owners: int32 `[N]`, rising, the video of each window.
+        num_videos: Int, V.
+        settings: `acnn_tf.search.ranking.RankingSettings`.
+        score: Function: rows, int64 `[r]`, which rise -> what the head says of
+            them, float32 `[r]`.
+        rank: Function: bounds `[V]` -> the best `Moments`, `[1, n]`, of videos
+            with such bounds, which are estimates.
+        top_n: Int, n.
+        min_recall: Float, the share of the best that is asked for.
 
-    Attributes:
-        rows: Rows of the windows that the head has scored, rising.
-        scores: What it said of them.
-        recall: Float, the share of the best results that these videos are
-            expected to hold.
+    Returns:
+        `(moments, recall)`: `Moments`, and the share of the best moments that
+        are expected to be among them, float64.
     """
+    owners = tf.convert_to_tensor(owners)
+    num_videos, top_n = map(tf.convert_to_tensor, (num_videos, top_n))
+    min_recall = tf.constant(min_recall, tf.float64)
 
-    def __init__(
-        self,
-        rough: np.ndarray,
-        sample: np.ndarray,
-        owners: np.ndarray,
-        score: Callable[[np.ndarray], np.ndarray],
-        top_n: int,
-        min_recall: float,
-    ):
-        self.rows, self.scores = np.zeros(0, int), np.zeros(0, np.float32)
-        self.recall = 0.0
-        self._rough, self._owners, self._score = rough, owners, score
-        self._top_n, self._min_recall = top_n, min_recall
-        heights = np.sort(rough[sample])[::-1].astype(np.float64)
-        self._heights = heights[heights > -np.inf]
-        self._height = np.inf
-        # Windows for each of the sample.
-        self._each = np.sum(rough > -np.inf) / max(len(self._heights), 1)
-        first = max(_LEAST, _PER_RESULT * top_n) / max(self._each, 1.0)
-        if len(self._heights) < _LEAST / 8:  # too few to say anything
-            first = np.inf
-        self._score_down_to(first)
+    def extend(shortlist, scores, lowest):
+        return _concrete(_extend)(
+            shortlist, scores, lowest, owners, num_videos, top_n, min_recall
+        )
 
-    def extend(self, lowest: float | None = None) -> bool:
-        """Has the head score as many windows as `min_recall` asks for.
+    def score_more(shortlist, lowest):
+        return extend(shortlist, score(shortlist.more), lowest), lowest
 
-        `lowest` is the score of the last result, if it is known. Returns
-        whether there were any to score.
-        """
-        before = len(self.rows)
-        while True:
-            if self._height == -np.inf:
-                self.recall = 1.0
-                return len(self.rows) > before
-            level = self._best_videos() if lowest is None else lowest
-            expected = self._misses_by_spread(level)
-            place = int(np.sum(self._heights >= self._height))
-            missed = min(expected[place], self._misses_by_fall(level))
-            self.recall = 1.0 - min(missed / self._top_n, 1.0)
-            if self.recall >= self._min_recall:
-                return len(self.rows) > before
-            allowed = (1.0 - self._min_recall) * self._top_n
-            wanted = int(np.argmax(expected <= allowed))
-            # What so few say of so many may be wrong.
-            self._score_down_to(min(max(wanted, place + 8), 2 * (place + 8)))
+    def search(shortlist, moments):
+        lowest = moments.score[0, -1]
+        shortlist, _ = _while_more(score_more, shortlist, lowest)
+        moments = rank(_bounds(settings, shortlist, owners, num_videos))
+        # Its last result may be lower than was thought.
+        return extend(shortlist, tf.zeros([0]), moments.score[0, -1]), moments
 
-    def _score_down_to(self, place):
-        """Scores all windows above that of the sample at this place."""
-        if place >= len(self._heights):
-            height = -np.inf
-        else:
-            height = self._heights[math.ceil(place)]
-        is_new = (self._rough >= height) & (self._rough < self._height)
-        new = np.flatnonzero(is_new & (self._rough > -np.inf))
-        self._height = height
-        if len(new):
-            rows = np.concatenate([self.rows, new])
-            scores = np.concatenate([self.scores, self._score(new)])
-            order = np.argsort(rows, kind="stable")
-            self.rows, self.scores = rows[order], scores[order]
+    none = Moments(
+        video=tf.fill((1, top_n), -1),
+        segment=tf.zeros((1, top_n, 2), tf.float64),
+        score=tf.fill((1, top_n), tf.constant(np.nan, tf.float64)),
+    )
+    shortlist = _concrete(_start)(rough, sample, top_n)
+    shortlist, moments = _while_more(search, shortlist, none)
+    return moments, shortlist.recall
 
-    def bounds(
-        self, settings: RankingSettings
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the videos with scored windows, and their bounds.
 
-        Where windows support each other, what the line says of the rest of
-        these videos counts as well.
-        """
-        videos = np.unique(self._owners[self.rows])
-        rows, scores = self.rows, self.scores
-        if settings.consensus_iou is not None:
-            is_theirs = np.zeros(self._owners[-1] + 1, bool)
-            is_theirs[videos] = True
-            rows = np.flatnonzero(is_theirs[self._owners])
-            scores = self._rough[rows]
-            scores[np.searchsorted(rows, self.rows)] = self.scores
-        owner = np.searchsorted(videos, self._owners[rows]).astype(np.int32)
-        found = video_bounds(settings, scores[:, None], owner)
-        return videos, found.numpy()[:, 0]
+def _while_more(body, shortlist, other):
+    """Repeats `body` of a `Shortlist` and of other tensors, while it asks."""
+    if tf.executing_eagerly():  # where `tf.while_loop` is slower than this
+        while tf.size(shortlist.more) > 0:
+            shortlist, other = body(shortlist, other)
+        return shortlist, other
+    return tf.while_loop(
+        lambda shortlist, _: tf.size(shortlist.more) > 0,
+        body,
+        (shortlist, other),
+        shape_invariants=(
+            tf.nest.map_structure(lambda spec: spec.shape, _SHORTLIST),
+            tf.nest.map_structure(lambda tensor: tensor.shape, other),
+        ),
+        parallel_iterations=1,
+    )
 
-    def _best_videos(self):
-        """The best score of the last of the `top_n` best videos."""
-        owners = self._owners[self.rows]
-        first = np.flatnonzero(np.diff(owners, prepend=-1))
-        best = np.maximum.reduceat(self.scores, first)
-        place = max(len(best) - self._top_n, 0)
-        return np.partition(best, place)[place]
 
-    def _misses_by_spread(self, level):
-        """Results expected below each place of the sample.
+@functools.cache
+def _concrete(function):
+    """A function that takes half as long to call, of one signature."""
+    return function.get_concrete_function()
 
-        As if the line's errors were normal, and those of the windows that it
-        ranks last among the scored ones were those of the rest.
-        """
-        rough = self._rough[self.rows].astype(np.float64)
-        last = rough <= np.median(rough)
-        error = self.scores[last] - rough[last]
-        spread = max(error.std(), 1e-6) * math.sqrt(2)
-        away = (level - self._heights - error.mean()) / spread
-        expected = 0.5 * self._each * tf.math.erfc(away).numpy()
-        return np.append(np.cumsum(expected[::-1])[::-1], 0.0)
 
-    def _misses_by_fall(self, level):
-        """Results expected among the windows that are not scored.
+_SHORTLIST = Shortlist(
+    rough=tf.TensorSpec([None], tf.float32),
+    heights=tf.TensorSpec([None], tf.float32),
+    each=tf.TensorSpec([], tf.float64),
+    height=tf.TensorSpec([], tf.float32),
+    rows=tf.TensorSpec([None], tf.int64),
+    scores=tf.TensorSpec([None], tf.float32),
+    more=tf.TensorSpec([None], tf.int64),
+    recall=tf.TensorSpec([], tf.float64),
+)
 
-        As if each doubling of the number of scored windows brought as many
-        good ones, in relation to the doubling before, as the last one did.
-        """
-        order = np.argsort(-self._rough[self.rows])
-        is_good = self.scores[order] >= self._good(level)
-        count = len(order)
-        before = np.sum(is_good[count // 4 : count // 2])
-        last = np.sum(is_good[count // 2 :])
-        fall = min((last + 1) / (before + 1), 0.9)
-        share = last * fall / (1 - fall) / np.sum(is_good)
-        return share * self._top_n
 
-    def _good(self, level):
-        """The score of a good window: many have one, and more than results.
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([], tf.int32),
+    ],
+    autograph=False,
+)
+def _start(rough, sample, top_n):
+    """The `Shortlist` of the highest windows, none of which is scored."""
+    heights = tf.sort(tf.gather(rough, sample), direction="DESCENDING")
+    count = _count(heights > -np.inf)
+    each = _count(rough > -np.inf) / tf.maximum(count, 1.0)
+    first = tf.cast(tf.maximum(_LEAST, _PER_RESULT * top_n), tf.float64)
+    first = tf.maximum(tf.math.ceil(first / tf.maximum(each, 1.0)), _FIRST)
+    too_few = count < 4 * _FIRST  # to say anything
+    place = tf.where(too_few, tf.size(heights), tf.cast(first, tf.int32))
+    shortlist = Shortlist(
+        rough=rough,
+        heights=heights,
+        each=each,
+        height=tf.constant(np.inf),
+        rows=tf.zeros([0], tf.int64),
+        scores=tf.zeros([0], tf.float32),
+        more=tf.zeros([0], tf.int64),
+        recall=tf.constant(0.0, tf.float64),
+    )
+    return _down_to(shortlist, _height(heights, place))
 
-        What is lower is found later, so it tells what is missed at most.
-        """
-        place = max(len(self.scores) - _GOOD_PER_RESULT * self._top_n, 0)
-        return min(level, np.partition(self.scores, place)[place])
+
+def _down_to(shortlist, height):
+    """Asks for all windows on which the line is as high, or higher."""
+    rough = shortlist.rough
+    is_new = (rough >= height) & (rough < shortlist.height)
+    more = tf.where(is_new & (rough > -np.inf))[:, 0]
+    return shortlist._replace(height=height, more=more)
+
+
+def _height(heights, place):
+    """The height at a place of the sample, of which more than all is all."""
+    heights = tf.concat([heights, [-np.inf]], 0)
+    return heights[tf.minimum(place, tf.size(heights) - 1)]
+
+
+@tf.function(
+    input_signature=[
+        _SHORTLIST,
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([], tf.float64),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.float64),
+    ],
+    autograph=False,
+)
+def _extend(shortlist, scores, lowest, owners, num_videos, top_n, min_recall):
+    """With the scores of the windows asked for, and others, if need be.
+
+    `lowest` is the score of the last result, NaN if it is not known.
+    """
+    shortlist = shortlist._replace(
+        rows=tf.concat([shortlist.rows, shortlist.more], 0),
+        scores=tf.concat([shortlist.scores, scores], 0),
+    )
+    best = _best_of_videos(shortlist, owners, num_videos)
+    best = tf.math.top_k(best, tf.minimum(top_n, num_videos)).values
+    last = tf.reduce_min(tf.where(best > _NOT_CHOSEN, best, np.inf))
+    level = tf.where(tf.math.is_nan(lowest), tf.cast(last, tf.float64), lowest)
+
+    place = tf.reduce_sum(
+        tf.cast(shortlist.heights >= shortlist.height, tf.int32)
+    )
+    # Nearly, since these are places of the sample.
+    quarter, half = (shortlist.heights[place // part] for part in (4, 2))
+    said = tf.gather(shortlist.rough, shortlist.rows)
+    below = _misses_below(shortlist, level, said, said <= half)
+    fall = _misses_by_fall(shortlist, level, top_n, said, quarter, half)
+    results = tf.cast(top_n, tf.float64)
+    missed = tf.minimum(below[place], fall)
+    recall = tf.maximum(1.0 - missed / results, 0.0)
+    recall = tf.where(shortlist.height > -np.inf, recall, 1.0)
+
+    allowed = (1.0 - min_recall) * results
+    wanted = tf.argmax(below <= allowed, output_type=tf.int32)
+    wanted = tf.clip_by_value(wanted, place + _FIRST, _TIMES * place + _FIRST)
+    height = _height(shortlist.heights, wanted)
+    height = tf.where(recall < min_recall, height, shortlist.height)
+    return _down_to(shortlist._replace(recall=recall), height)
+
+
+def _misses_below(shortlist, level, said, is_last):
+    """Results expected below each place of the sample, float64 `[S + 1]`.
+
+    As if the line's errors were normal, and those of the windows that it
+    ranks last among the scored ones were those of the rest.
+    """
+    share = tf.cast(is_last, tf.float64) / _count(is_last)
+    error = tf.cast(shortlist.scores - said, tf.float64)
+    mean = tf.reduce_sum(share * error)
+    variance = tf.reduce_sum(share * (error - mean) ** 2)
+    spread = tf.maximum(tf.sqrt(variance), 1e-6) * 2.0**0.5
+    heights = tf.cast(shortlist.heights, tf.float64)
+    away = (level - heights - mean) / spread
+    expected = 0.5 * shortlist.each * tf.math.erfc(away)
+    expected = tf.where(heights > -np.inf, expected, 0.0)
+    return tf.concat([tf.cumsum(expected, reverse=True), [0.0]], 0)
+
+
+def _misses_by_fall(shortlist, level, top_n, said, quarter, half):
+    """Results expected among the windows that are not scored.
+
+    As if each doubling of the number of scored windows brought as many good
+    ones, in relation to the doubling before, as the last one did. Many windows
+    are good, more than there are results: what is lower is found later, so it
+    tells what is missed at most.
+    """
+    scores = tf.cast(shortlist.scores, tf.float64)
+    count = tf.minimum(_GOOD_PER_RESULT * top_n, tf.size(scores))
+    good = tf.minimum(level, tf.math.top_k(scores, count).values[-1])
+    is_good = scores >= good
+    before = _count(is_good & (said <= quarter) & (said > half))
+    last = _count(is_good & (said <= half))
+    fall = tf.minimum((last + 1.0) / (before + 1.0), 0.9)
+    share = last * fall / (1.0 - fall) / _count(is_good)
+    return share * tf.cast(top_n, tf.float64)
+
+
+def _bounds(settings, shortlist, owners, num_videos):
+    """What the moments of each video may score, float32 `[V]`.
+
+    Where windows support each other, what the line says of the rest of a
+    video's windows counts as well.
+    """
+    bounds = _best_of_videos(shortlist, owners, num_videos)
+    is_chosen = bounds > _NOT_CHOSEN
+    if settings.consensus_iou is not None:
+        rows = tf.where(tf.gather(is_chosen, owners))
+        scores = tf.tensor_scatter_nd_update(
+            shortlist.rough, shortlist.rows[:, None], shortlist.scores
+        )
+        number = tf.cumsum(tf.cast(is_chosen, tf.int32)) - 1
+        owner = tf.gather(number, tf.gather(owners, rows[:, 0]))
+        found = video_bounds(
+            settings, tf.gather_nd(scores, rows)[:, None], owner
+        )
+        bounds = tf.tensor_scatter_nd_update(
+            bounds, tf.where(is_chosen), found[:, 0]
+        )
+    return tf.maximum(bounds, _NOT_CHOSEN)
+
+
+def _best_of_videos(shortlist, owners, num_videos):
+    """The best score of each video, float32 `[V]`, where one is scored."""
+    owner = tf.gather(owners, shortlist.rows)
+    return tf.math.unsorted_segment_max(shortlist.scores, owner, num_videos)
+
+
+def _count(condition):
+    return tf.reduce_sum(tf.cast(condition, tf.float64))

@@ -1,4 +1,4 @@
-"""Exact search over the windows of all videos of a corpus, in a graph."""
+"""Search over the windows of all videos of a corpus, in a graph."""
 
 import functools
 
@@ -19,6 +19,12 @@ from acnn_tf.search.scoring import (
     score_tiles,
     video_bounds,
 )
+from acnn_tf.search.shortlist import (
+    fit_line,
+    is_worthwhile,
+    sample_rows,
+    search_shortlist,
+)
 
 
 class Corpus(tf.Module):
@@ -29,17 +35,27 @@ class Corpus(tf.Module):
         index: `MomentIndex` with one video at least.
         top_n: Int, results of a query.
         max_iou: Float, IoU that two results of one video may have.
+        min_recall: Float below 1: the share of the best moments that a linear
+            shortlist is to find, see `acnn_tf.search.shortlist`. Default: all,
+            without one.
 
     Call arguments:
         query: float32 `[Q, t]`, from `model.encode_queries`.
 
     Returns:
-        `(video_id, segment, score)`: string `[Q, n]`, float64 `[Q, n, 2]` and
-        `[Q, n]`, best first; `""`, zeros and `-inf` where fewer are found.
+        `(video_id, segment, score, recall)`: string `[Q, n]`, float64
+        `[Q, n, 2]` and `[Q, n]`, best first; `""`, zeros and `-inf` where fewer
+        are found; and float64 `[Q]`, the share of the best moments that are
+        expected to be among them.
     """
 
     def __init__(
-        self, model: keras.Model, index: MomentIndex, top_n: int, max_iou: float
+        self,
+        model: keras.Model,
+        index: MomentIndex,
+        top_n: int,
+        max_iou: float,
+        min_recall: float | None = None,
     ):
         super().__init__()
         # By their ids, which rank moments of equal scores.
@@ -63,32 +79,70 @@ class Corpus(tf.Module):
         self._names = [video.video_id for video in videos]
         self._model = lambda: model  # which tf.Module must not look through
         self._top_n, self._max_iou = top_n, max_iou
+        self._min_recall = min_recall if is_worthwhile(sum(counts)) else None
 
     def __call__(self, query):
         arrays = {n: tf.convert_to_tensor(v) for n, v in self._arrays.items()}
-        moments = tf.map_fn(
-            functools.partial(self._search, arrays),
+        search = self._search
+        if self._min_recall is not None:
+            sample = sample_rows(arrays["encoding"].shape[0])
+            arrays["sample"] = tf.constant(sample)
+            arrays["sampled"] = tf.gather(arrays["encoding"], sample)
+            search = self._search_by_line
+        moments, recall = tf.map_fn(
+            functools.partial(search, arrays),
             query,
-            fn_output_signature=Moments(
-                video=tf.TensorSpec([self._top_n], tf.int32),
-                segment=tf.TensorSpec([self._top_n, 2], tf.float64),
-                score=tf.TensorSpec([self._top_n], tf.float64),
+            fn_output_signature=(
+                Moments(
+                    video=tf.TensorSpec([self._top_n], tf.int32),
+                    segment=tf.TensorSpec([self._top_n, 2], tf.float64),
+                    score=tf.TensorSpec([self._top_n], tf.float64),
+                ),
+                tf.TensorSpec([], tf.float64),
             ),
             parallel_iterations=1,
         )
         names = tf.constant(["", *self._names])
         video_id = tf.gather(names, moments.video + 1)
-        return video_id, moments.segment, moments.score
+        return video_id, moments.segment, moments.score, recall
 
     def _search(self, arrays, query):
-        """The best moments of all videos for one query `[t]`."""
+        """The best moments of all videos for one query `[t]`, and 1."""
+        folded = self._model().fold(query[None])
+        scores = self._scores(folded, arrays["encoding"])
+        settings = RankingSettings.of(self._model())
+        bounds = video_bounds(settings, scores[:, None], arrays["owner"])
+        moments = self._rank(arrays, folded, bounds[:, 0], is_sure=True)
+        return _first(moments), tf.constant(1.0, tf.float64)
+
+    def _search_by_line(self, arrays, query):
+        """The best moments, and how many of them are expected."""
+        folded = self._model().fold(query[None])
+        sampled = arrays["sampled"]
+        line = fit_line(sampled, self._scores(folded, sampled)[:, None])[0]
+        encoding = arrays["encoding"]
+        moments, recall = search_shortlist(
+            tf.linalg.matvec(encoding, line[:-1]) + line[-1],
+            arrays["sample"],
+            arrays["owner"],
+            len(self._names),
+            RankingSettings.of(self._model()),
+            lambda rows: self._scores(folded, tf.gather(encoding, rows)),
+            lambda bounds: self._rank(arrays, folded, bounds, is_sure=False),
+            self._top_n,
+            self._min_recall,
+        )
+        return _first(moments), recall
+
+    def _scores(self, folded, encoding):
+        """Scores `[N]` of windows `[N, t]` for one query."""
+        score = functools.partial(self._model().score, folded)
+        return score_tiles(score, encoding, TILE)[:, 0]
+
+    def _rank(self, arrays, folded, bounds, is_sure):
+        """The best `Moments` `[1, n]` of videos with bounds `[V]`."""
         model = self._model()
         settings = RankingSettings.of(model)
-        folded = model.fold(query[None])
-        scores = score_tiles(
-            functools.partial(model.score, folded), arrays["encoding"], TILE
-        )
-        bounds = video_bounds(settings, scores, arrays["owner"])  # [V, 1]
 
         def rank_next(search):
             encoding, windows, duration = _windows_of(arrays, search.video)
@@ -103,7 +157,7 @@ class Corpus(tf.Module):
             )
 
         search = start_search(
-            tf.transpose(bounds), arrays["count"], self._top_n, True
+            bounds[None], arrays["count"], self._top_n, is_sure
         )
         sizes = tf.nest.map_structure(lambda x: any_size(x).shape, search)
         (search,) = tf.while_loop(
@@ -113,7 +167,17 @@ class Corpus(tf.Module):
             shape_invariants=(sizes,),
             parallel_iterations=1,
         )
-        return tf.nest.map_structure(lambda array: array[0], search.moments)
+        video, segment, score = search.moments
+        size = [1, self._top_n]
+        return Moments(
+            tf.ensure_shape(video, size),
+            tf.ensure_shape(segment, [*size, 2]),
+            tf.ensure_shape(score, size),
+        )
+
+
+def _first(moments):
+    return tf.nest.map_structure(lambda array: array[0], moments)
 
 
 def _windows_of(arrays, video):

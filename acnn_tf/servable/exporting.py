@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from acnn_tf.files.atomic import replacing
 from acnn_tf.search.moment_index import MomentIndex
+from acnn_tf.search.shortlist import check_recall
 from acnn_tf.servable.readme import readme
 from acnn_tf.servable.signatures import Signatures
 from acnn_tf.servable.verification import ExportError, verify
@@ -24,6 +25,8 @@ def export(
     index: MomentIndex | None = None,
     top_n: int = 10,
     nms_threshold: float = 0.5,
+    shortlist: str | None = None,
+    min_recall: float = 0.99,
     assets_extra: Mapping[str, bytes] | None = None,
     example_query: str | None = None,
 ) -> dict[str, float]:
@@ -45,6 +48,10 @@ def export(
             and answers for the videos that a request brings.
         top_n: How many moments an answer has.
         nms_threshold: Largest IoU that two moments of one video may have.
+        shortlist: `"linear"` searches the index as `MomentIndex` does with it.
+            Default: exactly.
+        min_recall: Share of the best moments that the linear shortlist is to
+            find, below 1. What it expects is the output `recall`.
         assets_extra: Files for the folder `assets.extra`, by their names.
         example_query: Sentence for the requests in the README. Default:
             frequent words of the vocabulary.
@@ -54,6 +61,7 @@ def export(
         against the model.
 
     Raises:
+        ValueError: If an argument is none of its values.
         ExportError: If what was written does not give the model's numbers,
             or needs operations that a stock server does not have.
         FileExistsError: If `path` exists already.
@@ -69,7 +77,18 @@ def export(
             f"{path} is there already: a version, once served, must not "
             "change. Choose another number."
         )
-    signatures = Signatures(model, index, top_n, nms_threshold)
+    if shortlist not in (None, "linear"):
+        raise ValueError(
+            "A servable's `shortlist` must be 'linear' or None. "
+            f"Received: {shortlist}"
+        )
+    if shortlist is None:
+        min_recall = None
+    else:
+        check_recall(min_recall)
+        if index is None:
+            raise ValueError("A `shortlist` needs an `index` to search in.")
+    signatures = Signatures(model, index, top_n, nms_threshold, min_recall)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     size = sum(variable.numpy().nbytes for variable in signatures.variables)
     # Its name is not a number: a server that looks on takes it for no version.
@@ -97,7 +116,7 @@ def export(
                     example_query,
                 )
             )
-        errors = verify(partial, model, index, top_n, nms_threshold)
+        errors = verify(partial, model, index, top_n, nms_threshold, min_recall)
     return errors
 
 

@@ -118,6 +118,11 @@ The signature `describe` returns the same text as `description`, one for each
     {description}
 """
 
+_RECALL = """
+- `recall`: the share of the best moments that is expected to be among these.
+  `search` scores exactly those windows that are high on a straight line.\
+"""
+
 _SEARCH = """\
 ## Ask by REST
 
@@ -161,6 +166,8 @@ def readme(
     query_text = query_code = json.dumps(sentence)
     if sentence is None:
         query_text, query_code = "[0.1, ...]", f"[0.1] * {model.query_dim}"
+    if "recall" in functions["serving_default"].structured_outputs:
+        unknown_words = _RECALL + unknown_words
     search = ""
     if index is None:
         corpus = (

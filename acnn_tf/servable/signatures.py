@@ -28,7 +28,8 @@ class Signatures(tf.Module):
     """The signatures of a model, and what they need, ready to be saved.
 
     - `search`: `query` -> `video_id`, `start`, `end`, `score`, `[Q, n]`, over
-      the videos of an index. Only where there is one.
+      the videos of an index. Only where there is one. With `min_recall`,
+      `recall` `[Q]` besides.
     - `localize`: `clip`, `num_clips`, `duration`, `query` -> `start`, `end`,
       `score`, `[B, n]`: each query in the video of its row. One video may
       come with several queries, or one query with several videos.
@@ -53,6 +54,8 @@ class Signatures(tf.Module):
         index: Index of this model, in which `search` searches.
         top_n: n, how many moments an answer has.
         nms_threshold: Largest IoU that two moments of one video may have.
+        min_recall: Share of the best moments that `search` is to find at least,
+            by a linear shortlist. Default: all of them, without one.
 
     Example:
 
@@ -69,6 +72,7 @@ class Signatures(tf.Module):
         index: MomentIndex | None = None,
         top_n: int = 10,
         nms_threshold: float = 0.5,
+        min_recall: float | None = None,
     ):
         super().__init__()
         if top_n < 1:
@@ -98,7 +102,10 @@ class Signatures(tf.Module):
             self._sentence_vectors = SentenceVectors(model.sentence_encoder)
         self._corpus = None
         if index is not None:
-            self._corpus = Corpus(model, index, top_n, self._max_iou)
+            self._corpus = Corpus(
+                model, index, top_n, self._max_iou, min_recall
+            )
+        self._tells_recall = min_recall is not None
 
     def inputs(self) -> dict[str, dict[str, tf.TensorSpec]]:
         """Dictionary from names of signatures to those of `tf.TensorSpec`."""
@@ -146,11 +153,13 @@ class Signatures(tf.Module):
 
     def search(self, query):
         query, is_known, words = self._encode_queries(query)
-        video_id, segment, score = self._corpus(query)
+        video_id, segment, score, recall = self._corpus(query)
         video_id = tf.where(is_known[:, None], video_id, "")
+        recall = {"recall": tf.cast(recall, tf.float32)}
         return {
             "video_id": video_id,
             **_moments(segment, score, is_known),
+            **(recall if self._tells_recall else {}),
             **words,
         }
 
