@@ -1,6 +1,7 @@
 """The servable: graphs against the library, then the SavedModel itself."""
 
 import functools
+import types
 import unicodedata
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from acnn_tf import search, servable
 from acnn_tf.data.sentences import Vocabulary
-from acnn_tf.data.windows import WindowGrid
+from acnn_tf.data.windows import WindowGrid, contexts_of
 from acnn_tf.files.text import MAX_CHARACTERS
 from acnn_tf.models import ACNN, ZeroShot
 from acnn_tf.servable import encoding, windows
@@ -136,6 +137,8 @@ GRIDS = [
     WindowGrid((2.0, 4.0, 7.0), 0.5),
     WindowGrid((3.0, 4.5, 6.0, 8.0, 10.5, 14.0, 19.0), 0.8),
     WindowGrid((64, 128, 256, 512), 0.8, frame_rate=29.4),
+    WindowGrid((2.0, 4.0, 7.0), 0.5, context_length=3.0),
+    WindowGrid((64, 128), 0.8, frame_rate=29.4, context_length=128),
 ]
 
 
@@ -146,6 +149,8 @@ JUST = [2.0, 7.0, 14.0, 30.0, 38.0, 60.0]
 @example(GRIDS[0], JUST)
 @example(GRIDS[1], JUST)
 @example(GRIDS[2], JUST)
+@example(GRIDS[3], JUST)
+@example(GRIDS[4], JUST)
 @given(
     st.sampled_from(GRIDS),
     st.lists(st.floats(0.1, 90.0), min_size=1, max_size=4),
@@ -154,8 +159,9 @@ def test_windows_and_contexts_are_those_of_the_grid(grid, durations):
     segment, num_windows = windows.contexts(
         grid, 5, tf.constant(durations, tf.float64)
     )
+    model = types.SimpleNamespace(grid=grid, context_size=5)
     for row, duration in enumerate(durations):
-        expected = grid.contexts(grid.windows(duration), 5)
+        expected = contexts_of(model, grid.windows(duration), duration)
         assert num_windows[row] == len(expected)
         own = segment[row, : len(expected)]
         np.testing.assert_allclose(own, expected, atol=1e-9)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from acnn_tf import servable
 from acnn_tf.data.annotations import Moment
 from acnn_tf.data.batches import training_videos
 from acnn_tf.data.features import open_features, pack_windows
@@ -150,12 +151,22 @@ def test_contexts_of_one_length_are_the_same_in_training_and_search(windows):
     assert (~is_own).any()
 
 
-def test_a_model_with_contexts_of_one_length_is_not_exported():
+def test_a_model_with_contexts_of_one_length_is_served():
     model = ACNN(
-        window_lengths=(5,), frame_rate=1.0, context_length=5, kernel_sizes=(1,)
+        vocabulary=["a"],
+        window_lengths=(5, 9),
+        window_overlap=0.5,
+        frame_rate=2.0,
+        context_length=4,
     )
-    with pytest.raises(ValueError, match="without `context_length` to export"):
-        Signatures(model)
+    model.build({"clip": (None, None, 3), "query": (None, None)})
+    inputs = servable.example_inputs(model, (12, 7))["encode_windows"]
+    expected = servable.expected_outputs(
+        model, servable.example_inputs(model, (12, 7))
+    )["encode_windows"]
+    found = Signatures(model).encode_windows(**inputs)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5)
 
 
 def test_windows_of_tacos_are_read_as_they_are_distributed(shared_data):

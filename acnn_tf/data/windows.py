@@ -29,7 +29,7 @@ NEAR_CLIPS, NEAR_SHARE = 2, 0.02
 # A step from window to window, at most, as a share of their length.
 _STEP = 0.25
 # Seconds by which rounding may err.
-_HAIR = 1e-6
+HAIR = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,11 +253,11 @@ class WindowGrid:
     def _adjacent(self, windows, side, is_there):
         """`contexts` of a `context_length`, so many on each side."""
         length = self.context_length / (self.frame_rate or 1)
-        end = windows[:, 1].max(initial=0) + _HAIR
+        end = windows[:, 1].max(initial=0) + HAIR
         if is_there is None:
 
             def is_there(segments):
-                return (segments[:, 0] >= 0) & (segments[:, 1] <= end)
+                return (segments[:, 0] >= -HAIR) & (segments[:, 1] <= end)
 
         def at(start, next_to):
             segments = np.stack([start, start + length], axis=-1)
@@ -419,7 +419,8 @@ def contexts_of(
     def is_there(segments):
         if isinstance(clips, VideoWindows):
             return clips.has(segments, model.clip_seconds)
-        return (segments[:, 0] >= 0) & (segments[:, 1] <= duration + _HAIR)
+        begins = segments[:, 0] >= -HAIR
+        return begins & (segments[:, 1] <= duration + HAIR)
 
     grid = grid or model.grid
     if getattr(grid, "context_length", None) is None:

@@ -83,12 +83,6 @@ class Signatures(tf.Module):
                 "there, and export it. Received: KERAS_BACKEND="
                 f"{keras.backend.backend()}"
             )
-        if getattr(model.grid, "context_length", None) is not None:
-            raise ValueError(
-                "A servable makes the contexts of windows by `dilation`: train "
-                "a model without `context_length` to export it. Received: "
-                f"`context_length={model.grid.context_length:g}`"
-            )
         if model.clip_dim is None or not model.built:
             raise ValueError("The model must be built: call it once.")
         self._model = lambda: model  # which tf.Module must not look through

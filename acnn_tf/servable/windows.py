@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from acnn_tf.data.windows import WindowGrid
+from acnn_tf.data.windows import HAIR, WindowGrid
 
 
 def contexts(
@@ -34,6 +34,8 @@ def contexts(
     first = tf.gather(tf.cumsum(count, exclusive=True), run)
     place = tf.range(tf.size(run, tf.int64)) - first
     hops = [grid.dilation * hop for hop in range(-(size // 2), size // 2 + 1)]
+    if grid.context_length is not None:
+        hops = [0]
     place = place[:, None] + tf.constant(hops, tf.int64)  # [sum of W, C]
     inside = (place >= 0) & (place < tf.gather(count, run)[:, None])
 
@@ -45,8 +47,30 @@ def contexts(
     if grid.frame_rate:
         start, end = (1 + start) / grid.frame_rate, (1 + end) / grid.frame_rate
     segment = tf.where(inside[..., None], tf.stack([start, end], -1), 0.0)
+    if grid.context_length is not None:
+        last = tf.repeat(duration, num_windows) + HAIR
+        segment = _adjacent(grid, size // 2, segment[:, 0], last)
     segment = tf.RaggedTensor.from_row_lengths(segment, num_windows)
     return segment.to_tensor(), num_windows
+
+
+def _adjacent(grid, side, window, last):
+    """Contexts of a `context_length` of windows `[N, 2]`, `[N, C, 2]`."""
+    length = grid.context_length / (grid.frame_rate or 1)
+
+    def at(start, next_to):
+        end = start + length
+        is_there = (start >= -HAIR) & (end <= last)
+        return tf.where(is_there[:, None], tf.stack([start, end], -1), next_to)
+
+    contexts = [window]
+    for hop in range(side):
+        contexts = [
+            at(window[:, 0] - (hop + 1) * length, contexts[0]),
+            *contexts,
+            at(window[:, 1] + hop * length, contexts[-1]),
+        ]
+    return tf.stack(contexts, axis=1)
 
 
 def _seconds(grid, duration):
