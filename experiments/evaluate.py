@@ -62,7 +62,7 @@ flags.DEFINE_enum(
     "Among the results of a query: none; NMS at a fixed IoU; or, as in the "
     "paper's tables, for IoU=m NMS at m - 0.05. IoU is between the results "
     "themselves, windows shifted by their offsets. Default: of a model fixed, "
-    "as searches do; of --predictions none.",
+    "as searches do; of --predictions, and on QVHighlights, none.",
 )
 flags.DEFINE_float(
     "nms_threshold", None, "IoU of --suppression=fixed. Default: 0.5."
@@ -123,14 +123,16 @@ def data_settings():
     return data
 
 
-def suppression():
+def suppression(dataset):
     """The arguments that say how results are suppressed.
 
     Without suppression the ten best windows of a model are nearly one moment,
     and R@10 is little more than R@1. So the default for a model is that of
-    searches.
+    searches; but QVHighlights scores results as they stand.
     """
-    default = {} if FLAGS.predictions else {"suppression": "fixed"}
+    default = {"suppression": "fixed"}
+    if FLAGS.predictions or dataset == "qvhighlights":
+        default = {}
     return default | command.given("suppression", "nms_threshold")
 
 
@@ -257,7 +259,7 @@ def run():
     split = splits.load_split(
         FLAGS.split, **data, with_features=not FLAGS.predictions
     )
-    protocol = suppression()
+    protocol = suppression(data["dataset"])
     with_highlights = data["dataset"] == "qvhighlights"
     model = None
     if FLAGS.predictions:

@@ -4,14 +4,13 @@ r"""Evaluates a trained model on a large split in shards, on any machines.
       --out=runs/charades/val --num_shards=16 \
       --direct_num_workers=2 --direct_running_mode=multi_processing
 
-The same table as experiments.evaluate, to the last digit, but for that of
-QVHighlights' own protocol. Flags that name data and protocol are those of that
-command; others are Apache Beam's, as in experiments.encode_corpus. Each shard
-holds the queries of some videos and writes two files into --out:
-`....predictions.jsonl`, which experiments.evaluate reads (all of them in one
-file, in any order), and `....counts.json`, hits in whole numbers, which add up
-to those of the split. Killed and started again, the command evaluates what is
-missing.
+The same table as experiments.evaluate, to the last digit. Flags that name data
+and protocol are those of that command; others are Apache Beam's, as in
+experiments.encode_corpus. Each shard holds the queries of some videos and
+writes two files into --out: `....predictions.jsonl`, which experiments.evaluate
+reads (all of them in one file, in any order), and `....counts.json`, hits in
+whole numbers, which add up to those of the split. Killed and started again, the
+command evaluates what is missing.
 """
 
 import functools
@@ -67,16 +66,15 @@ def run(beam_arguments):
     model = shard_work.load_model(workdir, lengths)
     check_features(model, split.features)
     command.tell_unknown(split.features, model)
-    protocol = evaluate.suppression()
+    protocol = evaluate.suppression(data["dataset"])
     moments = split.moments
     durations = {moment.video_id: moment.duration for moment in moments}
     num_shards = min(FLAGS.num_shards, len(durations))
     shards = acnn_tf.search.assign_videos(durations, num_shards, model.grid)
     about = [fingerprint(model), repr(model.grid), protocol, FLAGS.split]
     about += map(digest, shard_work.data_files(FLAGS.split, data))
-    described = shard_files.describe(
-        about, [[m for m in moments if m.video_id in shard] for shard in shards]
-    )
+    parts = [[m for m in moments if m.video_id in shard] for shard in shards]
+    described = shard_files.describe(about, parts)
     read = functools.partial(shard_files.read_counts, FLAGS.out)
     shard_work.run_shards(
         functools.partial(
@@ -99,6 +97,12 @@ def run(beam_arguments):
     results = acnn_tf.evaluation.fractions(counts, **protocol)
     is_known = acnn_tf.evaluation.known_sentences(model, moments)
     results["num_unknown"] = int((~is_known).sum())
+    if data["dataset"] == "qvhighlights":
+        results |= acnn_tf.qvhighlights.score_predictions(
+            moments,
+            shard_files.read_shards(FLAGS.out, described, parts, moments),
+            **protocol,
+        )
     chance = acnn_tf.evaluation.chance(moments, model.grid)
     title = splits.title(FLAGS.split, **data)
     evaluate.show({"model": results, "chance": chance}, title)

@@ -5,7 +5,11 @@ import hashlib
 import json
 import os
 
-from acnn_tf.data.predictions import write_predictions
+from acnn_tf.data.predictions import (
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 from acnn_tf.files.atomic import write_text
 from acnn_tf.files.manifests import open_file, read_manifest, save_manifest
 from acnn_tf.files.problems import DataError
@@ -42,6 +46,17 @@ def write_shard(folder, shard, moments, predictions, counts):
     write_predictions(path, moments, predictions)
     write_text(counts_path, json.dumps({"shard": shard, "counts": counts}))
     save_manifest(stem, {path: len(moments), counts_path: len(counts)})
+
+
+def read_shards(folder, shards, moments_of, moments):
+    """The `Predictions` of all shards, in the order of `moments`."""
+    found = {}
+    for shard, own in zip(shards, moments_of, strict=True):
+        _, path, _ = _paths(folder, shard)
+        predictions = read_predictions(path, own)
+        for moment, *one in zip(own, predictions, predictions.saliency):
+            found[moment.query_id] = one
+    return Predictions(*zip(*(found[m.query_id] for m in moments)))
 
 
 def read_counts(folder, shard):

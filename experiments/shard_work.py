@@ -137,7 +137,10 @@ def evaluate(
         )
     split = load_split(split, data)
     moments = [m for m in split.moments if m.video_id in durations]
-    _, predictions = acnn_tf.evaluation.evaluate(
+    measured = acnn_tf.evaluation
+    if data["dataset"] == "qvhighlights":  # with a saliency for each clip
+        measured = acnn_tf.qvhighlights
+    _, predictions = measured.evaluate(
         loaded,
         moments,
         split.features,

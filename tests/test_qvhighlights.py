@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from acnn_tf import evaluation, qvhighlights, segments
 from acnn_tf.data import pair_batches, synthetic
@@ -20,6 +21,7 @@ from acnn_tf.data.windows import video_pairs
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import save_model
 from acnn_tf.search import clip_saliency
+from experiments import evaluate
 from tests import small_acnn
 from tests.processes import run_module
 
@@ -535,6 +537,22 @@ def test_hidden_queries_are_answered_in_the_file_that_the_server_takes(
         moments, predictions, predictions.saliency
     ).items():
         assert results[key] == value, key
+
+
+@pytest.mark.soak
+def test_an_evaluation_in_shards_prints_the_same_tables(run_folder, tmp_path):
+    workdir = f"--workdir={run_folder}"
+    whole = run(run_folder, "evaluate", workdir, "--timelines=0").stdout
+    assert "QVHighlights' protocol" in whole
+    shards = (workdir, f"--out={tmp_path / 'val'}", "--num_shards=2")
+    assert run(run_folder, "evaluate_shards", *shards).stdout == whole
+
+
+def test_results_are_suppressed_only_if_that_is_asked_for():
+    with flagsaver.flagsaver():
+        evaluate.FLAGS.mark_as_parsed()
+        assert evaluate.suppression("qvhighlights") == {}
+        assert evaluate.suppression("tacos") == {"suppression": "fixed"}
 
 
 def test_a_model_is_evaluated_as_the_file_of_its_predictions(
