@@ -1,4 +1,4 @@
-"""The best moments of many videos, most of which are never ranked.
+"""Finds the best moments of many videos, and ranks only a few of the videos.
 
 Scores of all windows bound what the moments of a video can score
 (`acnn_tf.search.scoring.video_bounds`). Videos are ranked by falling bounds,
@@ -44,7 +44,7 @@ class Moments(typing.NamedTuple):
 
 
 class Search(typing.NamedTuple):
-    """A search for Q queries in V videos, as far as it got."""
+    """The state of a search for Q queries in V videos."""
 
     bounds: tf.Tensor  # float64 [Q, V], the most that a video's moments score
     order: tf.Tensor  # int32 [Q, V], videos by falling bounds
@@ -75,7 +75,7 @@ def start_search(
     top_n: tf.Tensor,
     is_sure: tf.Tensor,
 ) -> Search:
-    """A `Search` that asks for its first videos.
+    """Starts a `Search`, and chooses the videos to rank first.
 
     Bounds `[Q, V]` are those of `video_bounds`, V at least 1; videos are
     numbered by their ids. `num_windows` `[V]` are those of each; `top_n` is n,
@@ -108,7 +108,7 @@ def start_search(
 
 
 def _with_next_videos(search, top_n):
-    """Asks for the videos that are to be ranked next."""
+    """Chooses the videos to rank next."""
     num_videos = tf.shape(search.bounds)[1]
     # Bounds and scores come from different products.
     away = tf.where(
@@ -147,7 +147,7 @@ def rank_videos(
     top_n: tf.Tensor | int,
     max_iou: tf.Tensor | float,
 ) -> Search:
-    """Ranks the videos that a search asks for, and asks for the next.
+    """Ranks the videos that were chosen, and chooses the next ones.
 
     Args:
         settings: `acnn_tf.search.ranking.RankingSettings`.
@@ -218,7 +218,7 @@ def rank_videos(
 
 
 def _best(search, moments, top_n):
-    """The best of the moments so far and of others, for `search.row`."""
+    """Merges new moments into the best ones so far, for `search.row`."""
     video, segment, score = (
         tf.concat([tf.gather(old, search.row), new], axis=1)
         for old, new in zip(search.moments, moments)
@@ -238,7 +238,7 @@ def _best(search, moments, top_n):
 
 
 def rank_function(model: keras.Model) -> Callable[..., Search]:
-    """`model.locate` and `rank_videos`, compiled as far as they can be.
+    """Compiles `model.locate` and `rank_videos`, where the backend allows it.
 
     Returns a function of what `model.fold` returned, a `Search`, encodings
     `[q, v * W, t]`, and what else `rank_videos` takes; it returns a `Search`.

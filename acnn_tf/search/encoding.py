@@ -1,4 +1,4 @@
-"""Videos to encoded windows, each once."""
+"""Encodes the windows of videos, each window once."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -138,7 +138,7 @@ def _encode_batch(model, grid, features, durations, batch, is_exact):
 
 
 def _encode_given(model, grid, clips, duration, windows):
-    """One video whose windows are given, some of them at a time."""
+    """Encodes given windows of one video, in several batches."""
     contexts = contexts_of(model, windows, duration, clips, grid)
     size = _NUMBERS // (model.context_size * clips.shape[1])
     # Of one number all, since some backends compile for each.
@@ -154,7 +154,7 @@ def _encode_given(model, grid, clips, duration, windows):
 
 
 def _given(model, clips, segment, duration):
-    """What `model.encode_windows` takes, of windows `[1, W, C, 2]`."""
+    """Makes inputs of `model.encode_windows` for windows `[1, W, C, 2]`."""
     return {
         "window": pool_clips(clips, segment, model.clip_seconds),
         "segment": segment,
@@ -163,7 +163,7 @@ def _given(model, clips, segment, duration):
 
 
 def _encode_long(model, grid, clip, duration, windows):
-    """One video in pieces, each with the clips that its windows need.
+    """Encodes a long video in pieces, each with the clips that it needs.
 
     Pooling all windows from all clips costs windows times clips; in pieces,
     time and memory are linear in the length of the video.
@@ -213,7 +213,7 @@ def encoder_inputs(
     windows: Mapping[str, np.ndarray],
     grid: WindowGrid | None = None,
 ) -> dict[str, np.ndarray]:
-    """What `model.encode_windows` takes, for a batch of videos.
+    """Makes inputs of `model.encode_windows` for a batch of videos.
 
     Args:
         model: See `acnn_tf.search`.

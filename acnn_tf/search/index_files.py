@@ -1,4 +1,4 @@
-"""The encodings of an index, in memory or in a folder.
+"""Stores the encodings of an index, in memory or in a folder.
 
 Each time that videos are added, a folder gets two files: `encodings-00000.npy`
 and `videos-00000.json`, the list of those videos. `manifest.json` (see
@@ -385,7 +385,7 @@ class IndexFiles:
         return self.shard
 
     def _show(self):
-        """Has `contents` say what has been added and removed, all at once."""
+        """Publishes added and removed videos in `contents`, in one step."""
         self.contents = Contents(
             tuple(self._videos),
             tuple(self._parts),
@@ -396,7 +396,7 @@ class IndexFiles:
         )
 
     def _stored(self, encoding):
-        """As it lies in the file: NumPy has no name for bfloat16."""
+        """Returns the type in the file: NumPy has no name for bfloat16."""
         if self.dtype == "bfloat16":
             return encoding.astype(ml_dtypes.bfloat16).view(np.uint16)
         with np.errstate(over="ignore"):
@@ -422,7 +422,7 @@ class IndexFiles:
         self._known.update(video.video_id for video in videos)
 
     def _drop(self, parts):
-        """Takes arrays away; others keep their places."""
+        """Removes arrays, and keeps the positions of the others."""
         self._videos = [v for v in self._videos if v.part not in parts]
         self._known = {video.video_id for video in self._videos}
         for part in parts:
@@ -467,7 +467,7 @@ class IndexFiles:
         return manifest
 
     def _read(self, verify=True):
-        """Adds what the folder has and is not known yet."""
+        """Reads the files that others have added to the folder."""
         while True:
             manifest = _manifest(self.path)
             gone = {
@@ -495,7 +495,7 @@ class IndexFiles:
                 self._forget()
 
     def _open(self, folder, manifest, number, verify):
-        """Adds one file of encodings and its list, if they are sound."""
+        """Opens one file of encodings and its list, and checks both."""
         path, list_path = _paths(folder, number)
         try:
             with open_file(list_path) as file:
@@ -515,7 +515,7 @@ class IndexFiles:
         self._add(part, videos)
 
     def _parse(self, path, data):
-        """Videos of a list that fits the model; notes what else it says."""
+        """Parses a list of videos, and collects its problems."""
         try:
             listed = json.loads(data.decode(), parse_constant=_no_number)
             for key, other in (
@@ -562,7 +562,7 @@ class IndexFiles:
 
 
 def _manifest(folder):
-    """The manifest of an index, which may be one that is still to be made."""
+    """Returns the manifest of an index, an empty one for a new index."""
     problems = []
     try:
         # Before the manifest is looked for, which is the first file to come.
@@ -596,7 +596,7 @@ def _manifest(folder):
 
 
 def _numbers(manifest):
-    """Those of the files that a manifest names, in their order."""
+    """Returns the numbers of the files that a manifest names, sorted."""
     return _numbers_of(manifest.files)
 
 
@@ -648,7 +648,7 @@ def _parse_videos(entries, part):
 
 
 def _map_rows(path, dtype, rows):
-    """Maps encodings into memory, if that is what is there.
+    """Maps a file of encodings into memory, after a check of its header.
 
     Nothing in the file is interpreted: its size and header must be those of
     such an array.
@@ -663,7 +663,7 @@ def _map_rows(path, dtype, rows):
 
 
 def _header(dtype, shape):
-    """That of NumPy's format 1.0, the same in all its versions."""
+    """Returns the header of NumPy's format 1.0, which all versions read."""
     text = (
         f"{{'descr': {np.dtype(dtype).str!r}, 'fortran_order': False, "
         f"'shape': ({shape[0]}, {shape[1]}), }}"

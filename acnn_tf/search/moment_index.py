@@ -164,7 +164,7 @@ class MomentIndex:
 
     @property
     def num_windows(self) -> int:
-        """Windows of all videos."""
+        """The number of windows of all videos."""
         return self._files.contents.num_windows
 
     @property
@@ -180,12 +180,12 @@ class MomentIndex:
 
     @property
     def dtype(self) -> str:
-        """How the encodings are kept."""
+        """The type in which the encodings are stored."""
         return self._files.dtype
 
     @property
     def encoder(self) -> dict | None:
-        """What made the features of its videos: a dictionary, or `None`."""
+        """The description of the encoder of the features, or `None`."""
         return self._files.encoder
 
     def videos(self) -> Iterator[EncodedVideo]:
@@ -245,7 +245,7 @@ class MomentIndex:
         video_ids: Iterable[str] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """`append` for those videos that the index does not have.
+        """Appends the videos that the index does not have yet.
 
         Processes that do so at once with one folder wait for each other: each
         adds what those before it have not, and has what they have added.
@@ -288,7 +288,7 @@ class MomentIndex:
         sources: Mapping[str, str],
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """`append`, in place of the videos of the same ids, if there are any.
+        """Appends videos, and removes older ones with the same ids.
 
         Args:
             features: See `append`.
@@ -304,7 +304,7 @@ class MomentIndex:
             )
 
     def remove(self, video_ids: Iterable[str]) -> None:
-        """Removes videos: all of them or, if anything fails, none.
+        """Removes videos. If anything fails, it removes none.
 
         What is left of the files that held them is written anew, and then
         takes their place, all at once: other processes that search in the
@@ -361,7 +361,7 @@ class MomentIndex:
     def scored_windows(
         self, sentence: str, video_id: str
     ) -> tuple[EncodedVideo, np.ndarray, np.ndarray] | None:
-        """All windows of one video as answers to one sentence, unranked.
+        """Scores all windows of one video for one sentence, without a ranking.
 
         Args:
             sentence: What to look for.
@@ -391,7 +391,7 @@ class MomentIndex:
     def search(
         self, sentences: Sequence[str], **settings
     ) -> list[FoundMoments]:
-        """The best moments over all videos, for each sentence.
+        """Finds the best moments of all videos for each sentence.
 
         Args:
             sentences: The Q sentences.
@@ -423,7 +423,7 @@ class MomentIndex:
         ]
 
     def search_queries(self, queries: np.ndarray, **settings) -> list[Results]:
-        """`search` for what the model's `encode_queries` takes.
+        """Searches for queries that are word ids or sentence vectors.
 
         Args:
             queries: `[Q, L]` word ids or `[Q, E]` sentence vectors.
@@ -449,7 +449,7 @@ class MomentIndex:
         min_recall: float = 0.99,
         video_ids: Iterable[str] | None = None,
     ) -> list[Results]:
-        """`search` for queries that are encoded already.
+        """Searches for queries that the model has encoded already.
 
         Args:
             queries: `[Q, t]` from `model.encode_queries`.
@@ -502,7 +502,7 @@ class MomentIndex:
         return found
 
     def _search(self, contents, queries, order, top_n, max_iou, precision):
-        """`search_encoded` for a few queries, in videos in this order."""
+        """Searches exactly, for a few queries and in videos in this order."""
         if not order:
             return [Results() for _ in queries]
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
@@ -519,7 +519,7 @@ class MomentIndex:
     def _search_by_line(
         self, contents, queries, order, top_n, max_iou, min_recall
     ):
-        """`_search` of the videos that lines choose."""
+        """Searches with a linear shortlist, for a few queries."""
         videos = [contents.videos[number] for number in order]
         if not is_worthwhile(sum(video.num_windows for video in videos)):
             return self._search(
@@ -558,12 +558,12 @@ class MomentIndex:
         return list(itertools.starmap(search, enumerate(rough)))
 
     def _scores(self, folded, encoding):
-        """Exact scores `[N, Q]` of single windows `[N, t]`."""
+        """Computes exact scores `[N, Q]` of windows `[N, t]`."""
         owner = np.arange(len(encoding), dtype=np.int32)
         return self._bounds(folded, encoding, owner, "float32")
 
     def _sampled(self, contents):
-        """All `Windows`, rows of some, and the encodings of these."""
+        """Returns all `Windows`, and a sample of their rows and encodings."""
         known, found = self._sample
         if known is not contents:
             windows = Windows.of(contents.chunks(_CHUNK))
@@ -574,7 +574,7 @@ class MomentIndex:
         return found
 
     def _over_chunks(self, contents, function):
-        """What a function makes of all windows, `[V, Q]`."""
+        """Calls a function for all windows in chunks; returns `[V, Q]`."""
         found = []
         for encoding, starts in contents.chunks(_CHUNK):
             found.append(function(encoding, owners_of(encoding, starts)))
@@ -583,7 +583,7 @@ class MomentIndex:
     def _rank_videos(
         self, contents, folded, bounds, videos, top_n, max_iou, is_sure=True
     ):
-        """The best `Moments` of videos, of which bounds `[Q, V]` are known."""
+        """Ranks videos with bounds `[Q, V]`; returns the best `Moments`."""
         max_iou = tf.constant(max_iou, tf.float64)
         top_n = tf.constant(min(top_n, contents.num_windows))
         search = start_search(
@@ -608,7 +608,7 @@ def _check_finite(is_finite):
 
 
 def _listed(videos, moments, recalls=None):
-    """`Results` for each query, of `Moments`."""
+    """Converts `Moments` to `Results`, one for each query."""
     columns = zip(*(array.numpy().tolist() for array in moments))
     return [
         Results(
@@ -624,7 +624,7 @@ def _listed(videos, moments, recalls=None):
 
 
 def _padded(contents, videos, numbers):
-    """Encodings, windows and durations of `[q, v]` videos, -1 for none."""
+    """Pads encodings, windows and durations of `[q, v]` videos; -1 is none."""
     rows = [[videos[n] for n in row if n >= 0] for row in numbers]
     most = max(video.num_windows for row in rows for video in row)
     dim = contents.encoding(rows[0][0]).shape[1]

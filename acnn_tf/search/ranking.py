@@ -36,7 +36,7 @@ def _on_processor(function):
 
 
 class RankingSettings(typing.NamedTuple):
-    """What ranking asks of a model: see `WindowModel` for each."""
+    """The settings of a model that the ranking needs, see `WindowModel`."""
 
     offset_unit: str
     frame_rate: float | None
@@ -45,7 +45,7 @@ class RankingSettings(typing.NamedTuple):
 
     @classmethod
     def of(cls, model: keras.Model) -> "RankingSettings":
-        """The settings of a model, as they are now."""
+        """Reads the current settings of a model."""
         return cls(
             model.offset_unit,
             model.grid.frame_rate,
@@ -60,7 +60,7 @@ def candidates(
     video: EncodedVideo,
     refined: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every window of a video as an answer to every query, unranked.
+    """Scores every window of a video for every query, without a ranking.
 
     Args:
         model: See `acnn_tf.search`.
@@ -108,7 +108,7 @@ def candidates(
 
 @functools.cache
 def _compiled_refine(settings):
-    """`_refine` for the windows of one video, in a graph for any number."""
+    """Compiles `_refine` for one video with any number of windows."""
     return tf.function(
         functools.partial(_refine, settings),
         input_signature=[
@@ -130,7 +130,7 @@ def rank(
     top_n: tf.Tensor | int,
     max_iou: tf.Tensor | float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best moments of each row: shift, rescore, suppress.
+    """Ranks the windows of each row: shift, rescore, suppress.
 
     Args:
         settings: `RankingSettings`.
@@ -430,7 +430,7 @@ def nms(
 
 
 def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """`acnn_tf.segments.iou` of tensors.
+    """Computes `acnn_tf.segments.iou` of tensors.
 
     Example:
 

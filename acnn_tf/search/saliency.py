@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 def clip_saliency(
     windows: ArrayLike, scores: ArrayLike, duration: float, clip_seconds: float
 ) -> np.ndarray:
-    """How likely each clip lies in the moment, by the windows that hold it.
+    """Estimates how likely each clip lies in the moment, from its windows.
 
         saliency_c = sum_w softmax(scores)_w |w and c| / |c|
 
@@ -49,7 +49,7 @@ def clip_saliency(
 def score_curve(
     segments: ArrayLike, scores: ArrayLike, duration: float, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How well the moments about each time answer a query.
+    """Estimates how well the moments around each time answer a query.
 
     Args:
         segments: `[W, 2]`, seconds: moments of a video.

@@ -1,4 +1,4 @@
-"""Scores of very many windows, and what they say of each video."""
+"""Scores very many windows, and bounds what each video can score."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def video_bounds(
     scores: np.ndarray | tf.Tensor,
     owner: np.ndarray | tf.Tensor,
 ) -> tf.Tensor:
-    """The most that any moment of a video can score.
+    """Computes an upper bound of the scores of the moments of each video.
 
     That is the highest score of its windows; where windows support each other
     (`consensus`), the logarithm of the sum of their exponentials, which is
@@ -64,7 +64,7 @@ def score_tiles(
 
 
 def bounds_function(model: keras.Model) -> Callable[..., np.ndarray]:
-    """Scores of windows and their `video_bounds`, compiled where that can be.
+    """Compiles scores and `video_bounds`, where the backend allows it.
 
     Returns a function of what `model.fold` returned for Q queries, encodings
     `[N, t]`, the owner of each window, and `"float32"` or `"bfloat16"`, which
@@ -108,7 +108,7 @@ def bounds_function(model: keras.Model) -> Callable[..., np.ndarray]:
 
 
 def shared_tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor of a large array, without a copy where that can be.
+    """Converts a large array to a tensor, without a copy if it is aligned.
 
     What TensorFlow takes for an array it copies, but what offers one it reads
     where it lies, if that is aligned. Neither may be written to.
@@ -125,7 +125,7 @@ class _Offer:
 
 
 def any_size(array: tf.Tensor, *widths: int | None) -> tf.TensorSpec:
-    """The spec of an array of any size, but for its last axes.
+    """Returns the spec of arrays of any size with these last axes.
 
     TensorFlow adds a bias within a product only where it knows how wide both
     are.
@@ -135,7 +135,7 @@ def any_size(array: tf.Tensor, *widths: int | None) -> tf.TensorSpec:
 
 
 def encode_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """`model.encode_queries`, compiled where that can be, with an array."""
+    """Compiles `model.encode_queries`, where the backend allows it."""
     encode = model.encode_queries
     on_tensorflow = keras.backend.backend() == "tensorflow"
     if on_tensorflow and isinstance(model, keras.Model):

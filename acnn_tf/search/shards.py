@@ -96,7 +96,7 @@ def describe_shards(shards: Sequence[Mapping[str, float]]) -> list[dict]:
 
 
 def number_shards(num_shards: int, corpus: str) -> list[dict]:
-    """What shards say of themselves, given a digest of all that they hold."""
+    """Describes shards by number, given a digest of their content."""
     return [
         {"number": number, "num_shards": num_shards, "corpus": corpus}
         for number in range(num_shards)
@@ -144,7 +144,7 @@ def find_shards(
 
 
 def _check_shard(folder, found, expected):
-    """Compares what a folder says of itself with its place in a corpus."""
+    """Checks that a folder is the shard that its name promises."""
     if found != expected:
         raise IndexFileError(
             f"{folder} says it is {_in_words(found)}, but it should be "
@@ -214,7 +214,7 @@ def done_shards(
     dtype: str | None = None,
     encoder: Mapping | None = None,
 ) -> set[int]:
-    """Which shards a folder holds already.
+    """Lists the shards that a folder holds already.
 
     Their lists and the sizes of their files are compared; their bytes are as
     the corpus is opened.

@@ -1,4 +1,4 @@
-"""Windows that may be the best moments of a query, by a straight line.
+"""Chooses windows that may be the best moments, by a straight line.
 
 For one query the score of a window is a function of its t numbers, and nearly
 a straight line: `a . m + b`, fitted to the exact scores of a sample of windows.
@@ -50,7 +50,7 @@ _NOT_CHOSEN = -1e30
 
 
 class Windows(typing.NamedTuple):
-    """All windows of some videos, in pieces as they lie in the files."""
+    """All windows of some videos, in the pieces of their files."""
 
     encodings: list  # of [n, t], views
     owners: np.ndarray  # int32 [N], rising: numbers of videos
@@ -58,7 +58,7 @@ class Windows(typing.NamedTuple):
 
     @classmethod
     def of(cls, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Windows":
-        """Of what `contents.chunks` yields."""
+        """Collects what `contents.chunks` yields."""
         encodings, owners, count = [], [], 0
         for encoding, starts in chunks:
             owners.append(count + owners_of(encoding, starts))
@@ -68,7 +68,7 @@ class Windows(typing.NamedTuple):
         return cls(encodings, np.concatenate(owners), np.cumsum(sizes))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Encodings `float32 [R, t]` of rows, which rise."""
+        """Reads the encodings of sorted rows, `float32 [R, t]`."""
         found = []
         for encoding, first, last in zip(
             self.encodings, self.starts, self.starts[1:]
@@ -80,7 +80,7 @@ class Windows(typing.NamedTuple):
 
 
 class Shortlist(typing.NamedTuple):
-    """The windows chosen for one query so far, and those that come next."""
+    """The windows that are scored for one query, and those to score next."""
 
     rough: tf.Tensor  # float32 [N], what the line says; -inf: never chosen
     heights: tf.Tensor  # float32 [S], what it says of a sample, falling
@@ -93,7 +93,7 @@ class Shortlist(typing.NamedTuple):
 
 
 def sample_rows(num_windows: int) -> np.ndarray:
-    """Rows of some windows, int64, rising; the same each time."""
+    """Draws a sample of rows, int64, sorted, the same in each call."""
     if num_windows <= _SAMPLE:
         return np.arange(num_windows)
     rng = np.random.default_rng(0)
@@ -109,12 +109,12 @@ def check_recall(min_recall: float) -> None:
 
 
 def is_worthwhile(num_windows: int) -> bool:
-    """Whether a search among so many windows is faster with a line."""
+    """Tells whether a line makes a search in so many windows faster."""
     return num_windows >= _WORTHWHILE * _SAMPLE
 
 
 def owners_of(encoding: np.ndarray, starts: Sequence[int]) -> np.ndarray:
-    """The number of each window's video within a chunk, int32 `[N]`.
+    """Returns the number of each window's video in a chunk, int32 `[N]`.
 
     `encoding` `[N, t]` and `starts`, the first row of each video, are what
     `contents.chunks` yields.
@@ -124,7 +124,7 @@ def owners_of(encoding: np.ndarray, starts: Sequence[int]) -> np.ndarray:
 
 
 def fit_line(windows: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """The lines nearest to the scores of some windows.
+    """Fits a line to the scores of some windows, for each query.
 
     The best windows count most, since only they are to be found: so much more
     as is possible while still several windows count for each number of the
@@ -163,7 +163,7 @@ def fit_line(windows: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 
 def _weights(scores, least):
-    """How much each window counts for the line of each query, `[Q, S]`.
+    """Computes the weight of each window in the fit, `[Q, S]`.
 
     Exponentials of the scores, the steepest of which at least `least` windows
     count, by `(sum w)^2 / sum w^2`.
@@ -184,7 +184,7 @@ def _weights(scores, least):
 
 
 def line_scores(line: np.ndarray, windows: Windows) -> np.ndarray:
-    """What lines `[Q, t + 1]` say of all `Windows`, float32 `[Q, N]`."""
+    """Evaluates lines `[Q, t + 1]` at all `Windows`, float32 `[Q, N]`."""
     found = np.empty((len(line), len(windows.owners)), np.float32)
     for encoding, first, last in zip(
         windows.encodings, windows.starts, windows.starts[1:]
@@ -208,7 +208,7 @@ def search_shortlist(
     top_n: tf.Tensor | int,
     min_recall: float,
 ) -> tuple[Moments, tf.Tensor]:
-    """The best moments of one query, of the windows that the line chooses.
+    """Finds the best moments of one query in the windows that a line chooses.
 
     Args:
         rough: float32 `[N]`, what the line says of each window; `-inf` for
@@ -258,7 +258,7 @@ def search_shortlist(
 
 
 def _while_more(body, shortlist, other):
-    """Repeats `body` of a `Shortlist` and of other tensors, while it asks."""
+    """Repeats `body` while the shortlist has windows to score."""
     if tf.executing_eagerly():  # where `tf.while_loop` is slower than this
         while tf.size(shortlist.more) > 0:
             shortlist, other = body(shortlist, other)
@@ -277,7 +277,7 @@ def _while_more(body, shortlist, other):
 
 @functools.cache
 def _concrete(function):
-    """A function that takes half as long to call, of one signature."""
+    """Returns a concrete function, which takes half as long to call."""
     return function.get_concrete_function()
 
 
@@ -302,7 +302,7 @@ _SHORTLIST = Shortlist(
     autograph=False,
 )
 def _start(rough, sample, top_n):
-    """The `Shortlist` of the highest windows, none of which is scored."""
+    """Starts a `Shortlist`, whose first windows are still to be scored."""
     heights = tf.sort(tf.gather(rough, sample), direction="DESCENDING")
     count = _count(heights > -np.inf)
     each = _count(rough > -np.inf) / tf.maximum(count, 1.0)
@@ -324,7 +324,7 @@ def _start(rough, sample, top_n):
 
 
 def _down_to(shortlist, height):
-    """Asks for all windows on which the line is as high, or higher."""
+    """Chooses all windows at which the line has this height or more."""
     rough = shortlist.rough
     is_new = (rough >= height) & (rough < shortlist.height)
     more = tf.where(is_new & (rough > -np.inf))[:, 0]
@@ -332,7 +332,7 @@ def _down_to(shortlist, height):
 
 
 def _height(heights, place):
-    """The height at a place of the sample, of which more than all is all."""
+    """Returns the height of a place in the sample, -inf behind its end."""
     heights = tf.concat([heights, [-np.inf]], 0)
     return heights[tf.minimum(place, tf.size(heights) - 1)]
 
@@ -350,7 +350,7 @@ def _height(heights, place):
     autograph=False,
 )
 def _extend(shortlist, scores, lowest, owners, num_videos, top_n, min_recall):
-    """With the scores of the windows asked for, and others, if need be.
+    """Adds scores, and chooses more windows if too many may be missed.
 
     `lowest` is the score of the last result, NaN if it is not known.
     """
@@ -385,7 +385,7 @@ def _extend(shortlist, scores, lowest, owners, num_videos, top_n, min_recall):
 
 
 def _misses_below(shortlist, level, said, is_last):
-    """Results expected below each place of the sample, float64 `[S + 1]`.
+    """Estimates the results below each place of the sample, `[S + 1]`.
 
     As if the line's errors were normal, and those of the windows that it
     ranks last among the scored ones were those of the rest.
@@ -403,7 +403,7 @@ def _misses_below(shortlist, level, said, is_last):
 
 
 def _misses_by_fall(shortlist, level, top_n, said, quarter, half):
-    """Results expected among the windows that are not scored.
+    """Estimates the results among the windows that are not scored.
 
     As if each doubling of the number of scored windows brought as many good
     ones, in relation to the doubling before, as the last one did. Many windows
@@ -422,7 +422,7 @@ def _misses_by_fall(shortlist, level, top_n, said, quarter, half):
 
 
 def _bounds(settings, shortlist, owners, num_videos):
-    """What the moments of each video may score, float32 `[V]`.
+    """Estimates what the moments of each video may score, float32 `[V]`.
 
     Where windows support each other, what the line says of the rest of a
     video's windows counts as well.
@@ -446,7 +446,7 @@ def _bounds(settings, shortlist, owners, num_videos):
 
 
 def _best_of_videos(shortlist, owners, num_videos):
-    """The best score of each video, float32 `[V]`, where one is scored."""
+    """Returns the best score of each video, float32 `[V]`."""
     owner = tf.gather(owners, shortlist.rows)
     return tf.math.unsorted_segment_max(shortlist.scores, owner, num_videos)
 

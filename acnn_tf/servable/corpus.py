@@ -1,4 +1,4 @@
-"""Search over the windows of all videos of a corpus, in a graph."""
+"""Searches the windows of all videos of a corpus, in a graph."""
 
 import functools
 
@@ -107,7 +107,7 @@ class Corpus(tf.Module):
         return video_id, moments.segment, moments.score, recall
 
     def _search(self, arrays, query):
-        """The best moments of all videos for one query `[t]`, and 1."""
+        """Searches exactly for one query `[t]`; the recall is 1."""
         folded = self._model().fold(query[None])
         scores = self._scores(folded, arrays["encoding"])
         settings = RankingSettings.of(self._model())
@@ -116,7 +116,7 @@ class Corpus(tf.Module):
         return _first(moments), tf.constant(1.0, tf.float64)
 
     def _search_by_line(self, arrays, query):
-        """The best moments, and how many of them are expected."""
+        """Searches with a linear shortlist; returns the recall, too."""
         folded = self._model().fold(query[None])
         sampled = arrays["sampled"]
         line = fit_line(sampled, self._scores(folded, sampled)[:, None])[0]
@@ -135,12 +135,12 @@ class Corpus(tf.Module):
         return _first(moments), recall
 
     def _scores(self, folded, encoding):
-        """Scores `[N]` of windows `[N, t]` for one query."""
+        """Computes scores `[N]` of windows `[N, t]` for one query."""
         score = functools.partial(self._model().score, folded)
         return score_tiles(score, encoding, TILE)[:, 0]
 
     def _rank(self, arrays, folded, bounds, is_sure):
-        """The best `Moments` `[1, n]` of videos with bounds `[V]`."""
+        """Ranks videos with bounds `[V]`; returns `Moments` `[1, n]`."""
         model = self._model()
         settings = RankingSettings.of(model)
 
@@ -181,7 +181,7 @@ def _first(moments):
 
 
 def _windows_of(arrays, video):
-    """Encodings, windows and durations of `[q, v]` videos, -1 for none."""
+    """Gathers encodings, windows and durations of `[q, v]` videos."""
     video = tf.maximum(video, 0)
     count = tf.gather(arrays["count"], video)
     place = tf.range(tf.reduce_max(count))  # [W]

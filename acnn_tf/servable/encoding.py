@@ -1,4 +1,4 @@
-"""Videos to encoded windows in a graph, in bounded memory."""
+"""Encodes the windows of videos in a graph, in bounded memory."""
 
 import keras
 import tensorflow as tf
@@ -18,7 +18,7 @@ def encode_windows(
     segment: tf.Tensor,
     duration: tf.Tensor,
 ) -> tf.Tensor:
-    """`model.encode_windows` of videos of any length.
+    """Encodes the windows of videos of any length.
 
     Pooling all windows from all clips costs windows times clips. Here long
     videos are cut into pieces, as `acnn_tf.search.encode_videos` does it, each
@@ -61,7 +61,7 @@ def encode_windows(
 
 
 def _encode(model, clip, clip_mask, segment, duration):
-    """Of one long video, or of several that are one piece each."""
+    """Encodes one long video, or several short ones."""
     num_videos, longest = tf.unstack(tf.shape(clip)[:2])
     middle = segment[0, :, segment.shape[2] // 2]  # [W, 2]
     piece_of = tf.reduce_mean(middle, axis=1) / model.clip_seconds

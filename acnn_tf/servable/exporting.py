@@ -1,4 +1,4 @@
-"""A model, as a folder that TensorFlow Serving takes."""
+"""Exports a model as a folder for TensorFlow Serving."""
 
 import os
 from collections.abc import Mapping

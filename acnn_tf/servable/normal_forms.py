@@ -1,4 +1,4 @@
-"""Text as Unicode writes it in one way, in a graph.
+"""Normalizes Unicode text in a graph.
 
 TensorFlow has no Unicode normalisation, so that tables do it.
 """
@@ -17,7 +17,7 @@ _LIMIT = 0x40000
 
 
 def characters() -> list[str]:
-    """All characters that may be letters, from 0 on: a list."""
+    """Lists all characters that may be letters."""
     return [
         chr(number)
         for number in range(_LIMIT)
@@ -26,7 +26,7 @@ def characters() -> list[str]:
 
 
 def checked(query: tf.Tensor) -> tf.Tensor:
-    """The sentences, if they are UTF-8 of at most `MAX_CHARACTERS`.
+    """Checks that sentences are UTF-8 of at most `MAX_CHARACTERS`.
 
     Args:
         query: string `[Q]`.
@@ -133,7 +133,7 @@ class NFC(tf.Module):
         return tf.strings.unicode_encode(tf.cast(numbers, tf.int32), "UTF-8")
 
     def _letter_of(self, numbers, row):
-        """The place of the letter that a mark, or letter, may be joined to.
+        """Returns the place of the letter that a mark may be joined to.
 
         The last letter before it, unless a mark of the same class, or another
         letter, is between them: Unicode calls that blocked.
@@ -149,7 +149,7 @@ class NFC(tf.Module):
 
 
 def replaced(text: tf.Tensor, table: tf.lookup.StaticHashTable) -> tf.Tensor:
-    """Texts, string `[Q]`, with the characters replaced that a table holds."""
+    """Replaces the characters of texts, string `[Q]`, by those of a table."""
     split = tf.strings.unicode_split(text, "UTF-8")  # [Q, (n)]
     found = table.lookup(split.flat_values)
     flat = tf.where(tf.equal(found, ""), split.flat_values, found)
@@ -159,7 +159,7 @@ def replaced(text: tf.Tensor, table: tf.lookup.StaticHashTable) -> tf.Tensor:
 def string_table(
     keys: Sequence[str], values: Sequence, default: object
 ) -> tf.lookup.StaticHashTable:
-    """A hash table from strings; its content is part of the graph."""
+    """Makes a hash table from strings that is part of the graph."""
     dtype = tf.string if isinstance(default, str) else tf.int32
     keys = tf.constant([*keys, "\0"], tf.string)  # none may be empty
     values = tf.constant([*values, default], dtype)
@@ -170,7 +170,7 @@ def string_table(
 
 @functools.cache
 def _unicode():
-    """How letters are written out, and the order of marks: dictionaries."""
+    """Returns decompositions of letters and the order of marks."""
     written_out = {
         letter: unicodedata.normalize("NFD", letter)
         for letter in characters()
@@ -185,7 +185,7 @@ def _unicode():
 
 
 def _refuse(query, is_bad, message):
-    """The queries, unless there are bad ones, whose rows it tells."""
+    """Raises an error that names the rows of bad queries, if any."""
     # Not their bytes: errors travel as UTF-8.
     bad = tf.where(is_bad)[:, 0]
     check = tf.debugging.Assert(tf.equal(tf.size(bad), 0), [message, bad])

@@ -1,4 +1,4 @@
-"""Neighbours that are joined to one symbol, again and again, in a graph."""
+"""Joins neighbouring symbols again and again, in a graph."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,7 +13,7 @@ _NO_RANK = 2**30
 def pair_table(
     pairs: Mapping[tuple[int, int], tuple[int, int]],
 ) -> tf.lookup.StaticHashTable:
-    """What `join` looks pairs up in.
+    """Makes the table of pairs for `join`.
 
     Args:
         pairs: Dictionary from `(left, right)` to `(rank, joined)`, integers.
@@ -84,7 +84,7 @@ def join(
 
 
 def just_before(symbols: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-    """`left_of` for neighbours: the symbol before, in the same row."""
+    """Returns the symbol before each one in its row: `left_of` for `join`."""
     place = tf.range(tf.size(symbols, tf.int64))
     same_row = tf.roll(row, 1, 0) == row
     return tf.where(same_row & (place > 0), place - 1, -1)

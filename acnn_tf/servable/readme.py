@@ -1,4 +1,4 @@
-"""The text that lies beside a SavedModel."""
+"""Writes the README of a SavedModel."""
 
 import json
 import re
@@ -220,12 +220,12 @@ def readme(
 
 
 def _shell(body, values):
-    """The body of a request, as a word of a shell."""
+    """Quotes the body of a request for a shell."""
     return shlex.quote(body % values)
 
 
 def _example_query(model):
-    """A sentence that the model knows, or `None` where it takes vectors."""
+    """Makes a sentence of known words; `None` if the model takes vectors."""
     if not takes_sentences(model):
         return None
     if model.vocabulary is None:
@@ -234,7 +234,7 @@ def _example_query(model):
 
 
 def _about_domain(model, sentence):
-    """Which words the model knows, and a sentence of its own."""
+    """Tells which words the model knows, with an example sentence."""
     if model.vocabulary is None:
         return ""
     # The most frequent come first, if training has found them.
@@ -248,7 +248,7 @@ def _about_domain(model, sentence):
 
 
 def _about_queries(model):
-    """What `query` is, and what `unknown_words` are."""
+    """Explains the input `query` and the output `unknown_words`."""
     if not takes_sentences(model):
         by = "an\n  encoder that the model does not name."
         if model.query_description is not None:
@@ -290,12 +290,12 @@ def _about_queries(model):
 
 
 def _quoted(name):
-    """A name that anybody may have written."""
+    """Makes a name from an unknown source safe to print."""
     return ascii(name)[1:-1][:80].replace("`", "'")
 
 
 def _lines(inputs, functions):
-    """A table of the signatures."""
+    """Yields the lines of a table of the signatures."""
     yield "| signature | inputs | outputs |"
     yield "|---|---|---|"
     for name, specs in inputs.items():

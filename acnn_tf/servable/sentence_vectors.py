@@ -1,4 +1,4 @@
-"""Sentences to vectors of CLIP, in a graph."""
+"""Encodes sentences with CLIP's text tower, in a graph."""
 
 import itertools
 import re
@@ -147,7 +147,7 @@ class Tokens(tf.Module):
         return tokens.to_tensor(shape=(None, self._length))
 
     def _ids_of_bytes(self, ids, end):
-        """The token of each byte, int64 `[256]`; unknown ones are the end."""
+        """Returns the token of each byte, int64 `[256]`."""
         found = [ids.get(one + end, self._end) for one in _letters_of_bytes()]
         if end:
             found[ord(_START)], found[ord(_END)] = self._start, self._end
@@ -155,7 +155,7 @@ class Tokens(tf.Module):
 
 
 def _letters_of_bytes():
-    """How the tokenizer writes each of the 256 bytes."""
+    """Returns the letter with which the tokenizer writes each byte."""
     from tokenizers import pre_tokenizers
 
     # Those that can be seen as themselves, the others from 256 on.
@@ -168,7 +168,7 @@ def _letters_of_bytes():
 
 
 def _characters():
-    """How the tokenizer reads characters.
+    """Returns how the tokenizer reads characters.
 
     Returns:
         Dictionary of those beyond ASCII that it takes for others: in lower
@@ -196,7 +196,7 @@ def _characters():
 
 
 def _ranges(characters):
-    r"""Characters, in their order, as ranges of a class of TensorFlow's regex.
+    r"""Writes sorted characters as ranges of a regular expression.
 
     >>> from acnn_tf.servable.sentence_vectors import _ranges
     >>> _ranges("abcx")

@@ -1,4 +1,4 @@
-"""What a servable answers: its signatures, as TensorFlow functions."""
+"""Defines the signatures of a servable, as TensorFlow functions."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _WINDOWS = 1 << 16
 
 
 class Signatures(tf.Module):
-    """The signatures of a model, and what they need, ready to be saved.
+    """The signatures of a model, with the tensors that they need.
 
     - `search`: `query` -> `video_id`, `start`, `end`, `score`, `[Q, n]`, over
       the videos of an index. Only where there is one. With `min_recall`,
@@ -102,7 +102,7 @@ class Signatures(tf.Module):
         self._tells_recall = min_recall is not None
 
     def inputs(self) -> dict[str, dict[str, tf.TensorSpec]]:
-        """Dictionary from names of signatures to those of `tf.TensorSpec`."""
+        """Returns the inputs of each signature, as `tf.TensorSpec` by name."""
         model = self._model()
         if takes_sentences(model):
             query = tf.TensorSpec([None], tf.string, "query")
@@ -131,7 +131,7 @@ class Signatures(tf.Module):
         return specs
 
     def concrete_functions(self) -> dict[str, Callable]:
-        """Dictionary of concrete functions by name, for `tf.saved_model.save`.
+        """Returns concrete functions by name, for `tf.saved_model.save`.
 
         Functions with named inputs and outputs; `serving_default` is the first
         of `inputs`: `search` where there is an index, else `localize`.
@@ -203,7 +203,7 @@ class Signatures(tf.Module):
         }
 
     def _best_moments(self, query, window, segment, num_windows, duration):
-        """Start, end and score, `[P, n, 3]`, of a query in each video."""
+        """Finds start, end and score, `[P, n, 3]`, of a query in each video."""
         model = self._model()
 
         def match(first, last):
@@ -253,7 +253,7 @@ class Signatures(tf.Module):
         return {"description": tf.fill(tf.shape(row), text)}
 
     def _encode_queries(self, query):
-        """Encodings, which of them are of any known word, unknown words."""
+        """Encodes queries; tells if they have known words, and the others."""
         is_known, words = tf.ones(tf.shape(query)[:1], tf.bool), {}
         if self._word_ids is not None:
             query, unknown_words = self._word_ids(query)
@@ -271,7 +271,7 @@ class Signatures(tf.Module):
         return query, is_known, words
 
     def _encode_windows(self, clip, num_clips, duration):
-        """Encodings, segments, numbers of windows, durations."""
+        """Encodes windows; returns their segments and numbers, too."""
         model = self._model()
         batch, longest = tf.shape(clip)[0], tf.shape(clip)[1]
         clip, num_clips, duration = _checked(
@@ -339,7 +339,7 @@ class Signatures(tf.Module):
 
 
 def takes_sentences(model: keras.Model) -> bool:
-    """Whether a model's servable takes sentences, or their vectors.
+    """Tells whether a model's servable takes sentences, or their vectors.
 
     Sentences are read by the vocabulary, or by a `sentence_encoder` that can
     go into the servable, as CLIP can.
@@ -350,7 +350,7 @@ def takes_sentences(model: keras.Model) -> bool:
 
 
 def describe_model(model: keras.Model) -> str:
-    """What features and sentences a model takes, as JSON.
+    """Describes the features and sentences that a model takes, as JSON.
 
     `{"encoder": ..., "clip_seconds": 1.0}`: what made those that it learned
     from, see `acnn_tf.encoders.descriptions`, `null` if that is not known; and
@@ -367,7 +367,7 @@ def describe_model(model: keras.Model) -> str:
 
 
 def _checked(tensors, *checks):
-    """The tensors, once all conditions hold; each comes with what to say."""
+    """Returns tensors after a check of conditions, each with a message."""
     asserts = [
         tf.debugging.Assert(holds, message) for holds, *message in checks
     ]
@@ -376,7 +376,7 @@ def _checked(tensors, *checks):
 
 
 def _moments(segment, score, is_known):
-    """Outputs of float64 `[P, n, 2]` and `[P, n]`; nothing where not known."""
+    """Makes outputs of float64 `[P, n, 2]` and `[P, n]`."""
     score = tf.where(is_known[:, None], score, -np.inf)
     segment = tf.where(is_known[:, None, None], segment, 0.0)
     segment = tf.cast(segment, tf.float32)

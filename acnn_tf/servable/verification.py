@@ -1,4 +1,4 @@
-"""What a SavedModel answers, against the model that it was made of."""
+"""Compares the answers of a SavedModel with those of its model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _WORDS = ["A", "person", "opens", "2", "cafés:", "CAFE\u0301S", "don't", "ẞ!"
 
 
 class ExportError(ValueError):
-    """A SavedModel that does not give the answers of its model.
+    """Raised if a SavedModel does not give the answers of its model.
 
     Its message names the signature and how far the answers are apart.
 
@@ -235,7 +235,7 @@ def verify(
 
 
 def _without_missed(exact, answer, tolerance):
-    """The exact answer, but from the first moment that was missed as it is."""
+    """Replaces exact moments that the shortlist missed by those it found."""
     scores, found = exact["score"], answer["score"].numpy()
     largest = np.abs(np.where(scores > NO_SCORE / 2, scores, 0)).max()
     is_missed = found < scores - tolerance * largest
@@ -263,7 +263,7 @@ def _error(one, other, place):
 
 
 def _moments(answers, top_n):
-    """Rows of `(video id, start, end, score)` as arrays."""
+    """Converts rows of `(video id, start, end, score)` to arrays."""
     none = ("", 0.0, 0.0, NO_SCORE)
     rows = [[*row, *[none] * (top_n - len(row))] for row in answers]
     columns = np.array(rows, object).reshape(-1, top_n, 4)

@@ -1,4 +1,4 @@
-"""The windows of videos and their contexts, in a graph."""
+"""Makes the windows of videos and their contexts, in a graph."""
 
 import tensorflow as tf
 
@@ -8,7 +8,7 @@ from acnn_tf.data.windows import HAIR, WindowGrid
 def contexts(
     grid: WindowGrid, size: int, duration: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`WindowGrid.windows` and `WindowGrid.contexts` of several videos.
+    """Makes the windows and contexts of several videos, as `WindowGrid` does.
 
     Of C context windows, `size`, and durations float64 `[B]`, in seconds, it
     makes segments, float64 `[B, W, C, 2]` in seconds, zeros where there is no
@@ -55,7 +55,7 @@ def contexts(
 
 
 def _adjacent(grid, side, window, last):
-    """Contexts of a `context_length` of windows `[N, 2]`, `[N, C, 2]`."""
+    """Makes contexts `[N, C, 2]` of windows `[N, 2]` by `context_length`."""
     length = grid.context_length / (grid.frame_rate or 1)
 
     def at(start, next_to):
@@ -74,7 +74,7 @@ def _adjacent(grid, side, window, last):
 
 
 def _seconds(grid, duration):
-    """Step and count of the windows of each length, `[B, lengths]`."""
+    """Computes step and number of windows of each length, `[B, lengths]`."""
     span = duration - tf.constant(grid.lengths, tf.float64)
     step = tf.constant(
         [(1 - grid.overlap) * length for length in grid.lengths], tf.float64
@@ -86,7 +86,7 @@ def _seconds(grid, duration):
 
 
 def _frames(grid, num_frames):
-    """The same in frames, by the paper's rule."""
+    """Computes `_seconds` in frames, by the paper's rule."""
     last = num_frames + 1 - tf.constant(grid.lengths, tf.float64)
     steps = [
         max(1, int(round((1 - grid.overlap) * length, 6) // 1))

@@ -1,4 +1,4 @@
-"""Sentences to word ids, and to the words that have none, in a graph."""
+"""Converts sentences to word ids and unknown words, in a graph."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from acnn_tf.servable import normal_forms
 
 
 class WordIds(tf.Module):
-    """Ids of the words of sentences: `Vocabulary.read` as a graph.
+    """Converts sentences to word ids: `Vocabulary.read` as a graph.
 
     The letters of sentences, and of the vocabulary, are written out as base
     letter and marks (NFD); composed and decomposed writing then give the same
