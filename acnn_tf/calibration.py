@@ -33,6 +33,8 @@ if typing.TYPE_CHECKING:
     from acnn_tf.data.annotations import Moment
 
 NAME = "calibration.json"
+# Sentences of which fewer say too little: shares of 30 are off by .09.
+FEWEST = 30
 # Other videos in which a sentence is searched for, and sentences: enough for
 # two numbers.
 _OTHERS = 4
@@ -241,7 +243,8 @@ def reliability(
         are from the shares that were right, on average over ten bins;
         `"auc_own"`, how often a sentence scores higher in its own video than
         another does in one that is not its own; `"auc_right"`, the same of
-        right moments and those of other videos; and `"num_searches"`.
+        right moments and those of other videos; `"num_searches"`, and
+        `"num_sentences"`, the searches in the sentence's own video.
 
     Example:
 
@@ -264,6 +267,7 @@ def reliability(
         "auc_own": _auc(scores[is_own], scores[~is_own]),
         "auc_right": _auc(scores[is_right], scores[~is_own]),
         "num_searches": len(scores),
+        "num_sentences": int(np.sum(is_own)),
     }
 
 
@@ -299,9 +303,19 @@ def calibrate_run(
 
     Returns:
         The report of `calibrate`.
+
+    Raises:
+        ValueError: If the model knows words of fewer than 30 sentences.
     """
     model = load_model(os.path.join(workdir, "model.keras"))
     curve, report = calibrate(model, moments, features, sentence_vectors)
+    if report["num_sentences"] < FEWEST:
+        raise ValueError(
+            f"{report['num_sentences']} of the {len(moments)} sentences can be "
+            "searched for, which is too few to say how likely a moment is "
+            f"right. At least {FEWEST} are needed, of videos that were not "
+            "trained on."
+        )
     about = {
         "model": fingerprint(model),
         **dataclasses.asdict(curve),

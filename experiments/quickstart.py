@@ -147,16 +147,13 @@ def run():
     for name in ("training.png", "pictures"):
         print(f"  {os.path.join(workdir, name)}")
     models = os.path.join(workdir, "models", "acnn")
-    words = [
-        "export.server",
-        "--model_name=acnn",
-        f"--model_base_path={models}",
-    ]
-    print("To ask a server, after pip install -e '.[serving]':")
-    print(f"  python -m {shlex.join(words)}")
-    print("To ask about a video of your own (BUILD.md: your own videos):")
-    words = ["experiments.predict", f"--workdir={workdir}", "--video=FILE"]
-    print(f"  python -m {shlex.join([*words, '--query=SENTENCE'])}")
+    server = "export.server", "--model_name=acnn", f"--model_base_path={models}"
+    print("To serve the model:")
+    print(f"  {command.as_command(*server)}")
+    print(
+        "The model knows coloured shapes that move, and no videos of the real "
+        "world.\nFor those see BUILD.md, Your own videos."
+    )
     print("\n".join(["", *answers]))
 
 

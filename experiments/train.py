@@ -173,6 +173,13 @@ def use_videos():
         FLAGS.val_annotations,
         **command.given("dataset", "encoder", "fps", "skip_bad"),
     )
+    if not FLAGS.encoder:
+        print(
+            "note: without --encoder, features are made by `pixels`, which "
+            "sees little but coloured shapes. For videos of the real world "
+            "give --encoder=efficientnet_lite0, or one of CLIP.",
+            file=sys.stderr,
+        )
     for name, value in files.items():
         FLAGS[name].parse(value)
     # What they have come to is what repeats the run.
@@ -317,6 +324,13 @@ def train(strategy):
     if is_chief:
         about = split, val, model, batches, epochs, FLAGS.workdir
         print(*training_log.header(FLAGS.dataset, *about), sep="\n")
+        if len(val.moments) < acnn_tf.calibration.FEWEST:
+            print(
+                f"note: {len(val.moments)} queries to validate on are too few "
+                "to choose the best epoch by. Give more videos and sentences, "
+                "or --val_annotations.",
+                file=sys.stderr,
+            )
         lines = training_log.EpochLines(
             resume, validation, epochs, batches.steps_per_epoch
         )

@@ -39,7 +39,8 @@ def header(dataset, split, val, model, batches, epochs, workdir):
         f"windows   {sum(map(count, durations.values())):,} of {lengths} "
         f"{unit} in the training videos",
         f"model     {type(model).__name__}, {weights:,} parameters",
-        f"training  {epochs} epochs of {batches.steps_per_epoch:,} steps",
+        f"training  {_count(epochs, 'epoch')} of "
+        f"{_count(batches.steps_per_epoch, 'step')}",
         f"logs      {os.path.join(workdir, 'history.csv')}, training.png, and "
         "in a browser:",
         f"          tensorboard --logdir={tensorboard}",
@@ -48,7 +49,12 @@ def header(dataset, split, val, model, batches, epochs, workdir):
 
 def _sizes(split):
     videos = {moment.video_id for moment in split.moments}
-    return f"{len(videos):,} videos, {len(split.moments):,} queries"
+    queries = _count(len(split.moments), "query", "queries")
+    return f"{_count(len(videos), 'video')}, {queries}"
+
+
+def _count(number, one, many=None):
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 class EpochLines:
@@ -111,6 +117,7 @@ class EpochLines:
         for name in dict.fromkeys((*_SHOWN, monitor)):
             if name in logs:
                 words = name.removeprefix("val_").replace("_", " ")
-                value = f"{words} {logs[name]:.3f}".replace("0.", ".")
-                parts.append(value + " (best)" * (name == monitor and is_best))
+                value = f"{logs[name]:.3f}".removeprefix("0")
+                mark = " (best)" * (name == monitor and is_best)
+                parts.append(f"{words} {value}{mark}")
         print("  ".join(parts), flush=True)

@@ -197,8 +197,18 @@ def say_next(module, *arguments):
 
     Words in capitals stand in it for what only the user knows.
     """
-    words = shlex.join(["python", "-m", module, *arguments])
-    print(f"Next: {words}")
+    print(f"Next: {as_command(module, *arguments)}")
+
+
+def as_command(module, *arguments):
+    """Returns the words that run a main, to be pasted into the same shell."""
+    python = "python"
+    is_active = os.environ.get("VIRTUAL_ENV") == sys.prefix
+    if sys.prefix != sys.base_prefix and not is_active:
+        python = os.path.relpath(sys.executable)
+        if python.startswith(".."):
+            python = sys.executable
+    return shlex.join([python, "-m", module, *arguments])
 
 
 def _known_flags(argv):

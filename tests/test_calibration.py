@@ -60,7 +60,7 @@ def test_reliability_by_hand():
     assert found["auc_own"] == pytest.approx(0.5)
     # Of six pairs: 2 above, 3 ties, 1 below.
     assert found["auc_right"] == pytest.approx(3.5 / 6)
-    assert found["num_searches"] == 6
+    assert (found["num_searches"], found["num_sentences"]) == (6, 4)
 
 
 def test_a_sentence_is_searched_for_in_its_own_video_and_in_others():
@@ -90,7 +90,7 @@ def test_a_sentence_is_searched_for_in_its_own_video_and_in_others():
     ]
 
 
-def test_a_run_keeps_the_curve_of_its_own_model(tmp_path):
+def test_a_run_keeps_the_curve_of_its_own_model(tmp_path, monkeypatch):
     model = small_acnn.make_model()
     save_model(model, tmp_path / "model.keras")
     features = small_acnn.make_features(6)
@@ -100,6 +100,10 @@ def test_a_run_keeps_the_curve_of_its_own_model(tmp_path):
         for n, query in enumerate(["a person opens the door", "zebras"])
     ]
     assert calibration.read_calibration(tmp_path, model) is None
+    with pytest.raises(ValueError, match=r"6 of the 12 .* At least 30"):
+        calibration.calibrate_run(tmp_path, moments, features)
+    assert calibration.read_calibration(tmp_path, model) is None
+    monkeypatch.setattr(calibration, "FEWEST", 6)
     report = calibration.calibrate_run(tmp_path, moments, features)
     # The sentence that it knows, in 5 of 6 videos each.
     assert report["num_searches"] == 30

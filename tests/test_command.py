@@ -102,3 +102,19 @@ def test_tensorflow_loads_quietly_and_shows_what_it_wrote_if_it_fails(
     assert (process.returncode != 0) == ("nothing_of" in stderr) == bool(end)
     # What child processes are told.
     assert stdout.strip() == (level or "3")
+
+
+def test_a_command_to_go_on_with_runs_in_the_same_shell(monkeypatch):
+    for prefix, base, active, python in (
+        ("/usr", "/usr", None, "python"),
+        ("/a/.venv", "/usr", "/a/.venv", "python"),
+        ("/a/.venv", "/usr", None, ".venv/bin/python"),
+        ("/b/.venv", "/usr", "/a/.venv", "/b/.venv/bin/python"),
+    ):
+        monkeypatch.setattr(sys, "prefix", prefix)
+        monkeypatch.setattr(sys, "base_prefix", base)
+        monkeypatch.setattr(sys, "executable", f"{prefix}/bin/python")
+        monkeypatch.setattr(os, "getcwd", lambda: "/a")
+        monkeypatch.setenv("VIRTUAL_ENV", active or "")
+        words = command.as_command("export.server", "--model_name=a b")
+        assert words == f"{python} -m export.server '--model_name=a b'"
