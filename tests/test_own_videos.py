@@ -72,6 +72,9 @@ def test_a_folder_and_a_file_are_enough(data, tmp_path):
     command = train(data, workdir)
     done = run_module(*command)
     assert "Held out for validation: 1 of 5 videos, " in done.stderr
+    assert "note: without --encoder, features are made by" in done.stderr
+    assert "too few to choose the best epoch by" in done.stderr
+    assert "There is no calibration: " in done.stderr
     assert "Best val_mIoU" in done.stdout
     # Its features and its division stay.
     before = (workdir / "features.hdf5").stat().st_mtime_ns
