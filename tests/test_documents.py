@@ -8,6 +8,7 @@ import doctest
 import functools
 import importlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -19,9 +20,10 @@ import pytest
 import yaml
 
 import acnn_tf
+from acnn_tf.data import synthetic
 from experiments.sweeps.grid import read_grid
 from experiments.sweeps.spaces import check_space, load_space
-from tests.processes import run_script
+from tests.processes import run_module, run_script
 from tests.test_project import assert_none, module_of, name_of, text_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +120,52 @@ def defined_flags(module):
     ):
         found |= {name, f"no{name}"} if no else {name}
     return found
+
+
+# The quick start, whose steps are told and not done.
+QUICKSTART = """
+import json
+from experiments import quickstart
+from export import command
+
+def step(*words):
+    print("STEP", json.dumps(words))
+    found = {"start": 1.0, "end": 2.5, "score": 0.25}
+    return json.dumps({"moments": [found]})
+
+quickstart.step = step
+command.run(quickstart.run)
+"""
+
+
+def test_steps_of_the_quickstart_fit_together_and_end_with_an_answer(tmp_path):
+    arguments = "--smoke", f"--workdir={tmp_path / 'run'}"
+    lines = run_module("-c", QUICKSTART, *arguments).stdout.splitlines()
+    steps = [json.loads(x[5:]) for x in lines if x.startswith("STEP ")]
+    assert [module for module, *_ in steps] == [
+        *["experiments.extract_features"] * 2,
+        *("experiments.train", "experiments.evaluate", "export.saved_model"),
+        "experiments.predict",
+    ]
+    made, named = set(tmp_path.rglob("*")), set()
+    for module, *words in steps:
+        assert not unknown_flags(module, words)
+        for name, _, value in (word.partition("=") for word in words):
+            paths = [Path(x) for x in value.split(",") if x[:1] == "/"]
+            (made if name == "--out" else named).update(paths)
+    made.add(tmp_path / "run" / "models")  # of the servable
+    assert named <= made
+    data = tmp_path / "run" / "data"
+    for split in ("train", "val", "test"):
+        assert (data / f"{split}.jsonl").exists()
+    (sentence, *_) = synthetic.name_moments("scene_500000")
+    (start, end), *_ = sentence.segments
+    assert lines[-4:] == [
+        f"{data}/new/scene_500000.mp4, which it has not seen:",
+        f"  {sentence.query}",
+        "    found   1.0 to   2.5 s, score 0.25",
+        f"    true  {start:5.1f} to {end:5.1f} s",
+    ]
 
 
 def flag_names(words):

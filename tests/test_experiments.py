@@ -265,7 +265,6 @@ def test_search_prints_moments_of_all_videos(data_dir, workdir, tmp_path):
         "--query=the red circle moves left",
         "--top=3",
     )
-    assert "scene_" in run(*arguments).stdout
     file = f"--queries_file={tmp_path / 'queries.txt'}"
     lines = run(*arguments, file, "--json").stdout.splitlines()
     answers = {a["query"]: a["moments"] for a in map(json.loads, lines)}
@@ -319,7 +318,8 @@ def quickstart(tmp_path_factory):
     return folder, printed
 
 
-@pytest.mark.slow
+# That its steps fit together and end with an answer: tests/test_documents.py.
+@pytest.mark.soak
 def test_quickstart_goes_all_the_way(quickstart):
     folder, printed = quickstart
     workdir = folder / "runs" / "quickstart"
