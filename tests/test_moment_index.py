@@ -22,12 +22,15 @@ FEATURES = small_acnn.make_features(30, longest=39)
 QUERIES = RNG.normal(size=(20, 9)).astype("float32")
 
 
+@functools.cache
 def make_model(**arguments):
+    """One for all tests, and its graphs, unless it is `new_model`."""
     return small_acnn.make_model(
         vocabulary=None, query_encoder="mean", **arguments
     )
 
 
+new_model = make_model.__wrapped__
 filled = functools.partial(small_acnn.make_index, features=FEATURES)
 
 
@@ -100,8 +103,10 @@ def test_tiles_chunks_and_blocks_change_nothing(index, monkeypatch):
     monkeypatch.setattr(best_moments, "_WINDOWS", 100)
     monkeypatch.setattr(moment_index, "_QUERIES", 3)
     monkeypatch.setattr(scoring, "TILE", 1)
-    # Of a new index, whose graphs are new.
-    assert_alike(filled(index.model).search_queries(QUERIES, top_n=3), whole)
+    ranking = functools.cache(best_moments._compiled_ranking.__wrapped__)
+    monkeypatch.setattr(best_moments, "_compiled_ranking", ranking)
+    # Of a new model, whose graphs are new.
+    assert_alike(filled(new_model()).search_queries(QUERIES, top_n=3), whole)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -217,7 +222,7 @@ def test_features_that_cannot_be_encoded_are_named():
 
 
 def test_another_model_grid_or_precision_is_refused(tmp_path):
-    path, model = tmp_path / "index", make_model()
+    path, model = tmp_path / "index", new_model()
     filled(model, path)
     with pytest.raises(search.IndexFileError, match="other weights"):
         search.MomentIndex(make_model(seed=1), path)
@@ -244,6 +249,12 @@ def test_bad_arguments_are_named(index, tmp_path):
             )
     with pytest.raises(FileExistsError):
         index.save(tmp_path)
+
+
+def test_indexes_of_a_model_share_its_graphs():
+    one, other = (search.MomentIndex(make_model()) for _ in range(2))
+    assert one._rank is other._rank
+    assert one._rank is not search.MomentIndex(new_model())._rank
 
 
 def test_a_long_video_in_pieces_is_the_same(monkeypatch):

@@ -163,11 +163,60 @@ def rank_videos(
     Returns:
         `Search`.
     """
+    score, offset = (
+        tf.cast(output[name], tf.float32) for name in ("score", "offset")
+    )
+    return _compiled_ranking(settings)(
+        search, score, offset, windows, duration, top_n, max_iou
+    )
+
+
+@functools.cache
+def _compiled_ranking(settings):
+    """`_rank_videos` in a graph, traced once for all models and indexes."""
+
+    def spec(dtype, rank):
+        return tf.TensorSpec([None] * rank, dtype)
+
+    search = Search(
+        bounds=spec(tf.float64, 2),
+        order=spec(tf.int32, 2),
+        num_windows=spec(tf.int32, 1),
+        num_ranked=spec(tf.int32, 1),
+        is_sure=spec(tf.bool, 0),
+        error=spec(tf.float64, 0),
+        gap=spec(tf.float64, 0),
+        is_finite=spec(tf.bool, 0),
+        moments=Moments(
+            video=spec(tf.int32, 2),
+            segment=spec(tf.float64, 3),
+            score=spec(tf.float64, 2),
+        ),
+        is_done=spec(tf.bool, 0),
+        row=spec(tf.int32, 1),
+        video=spec(tf.int32, 2),
+    )
+    return tf.function(
+        functools.partial(_rank_videos, settings),
+        input_signature=[
+            search,
+            spec(tf.float32, 2),
+            spec(tf.float32, 3),
+            spec(tf.float64, 4),
+            spec(tf.float64, 2),
+            spec(tf.int32, 0),
+            spec(tf.float64, 0),
+        ],
+        autograph=False,
+    )
+
+
+def _rank_videos(
+    settings, search, score, offset, windows, duration, top_n, max_iou
+):
     rows, videos, width, _ = tf.unstack(tf.shape(windows))
     is_used = search.video >= 0
     video = tf.maximum(search.video, 0)
-    score = tf.cast(output["score"], tf.float32)
-    offset = tf.cast(output["offset"], tf.float32)
     is_finite = tf.reduce_all(tf.math.is_finite(score)) & tf.reduce_all(
         tf.math.is_finite(offset)
     )
@@ -251,23 +300,18 @@ def rank_function(model: keras.Model) -> Callable[..., Search]:
 
     def rank_next(folded, search, encoding, *arguments):
         settings = RankingSettings.of(model)
-        on_tensorflow = keras.backend.backend() == "tensorflow"
-        if on_tensorflow:
-            function = locate_and_rank
-            arguments = folded, search, shared_tensor(encoding), *arguments
-        else:
-            function = rank_videos
+        if keras.backend.backend() != "tensorflow":
             output = model.locate(folded, search.row.numpy(), encoding)
             output = {name: to_numpy(value) for name, value in output.items()}
-            arguments = search, output, *arguments
+            return rank_videos(settings, search, output, *arguments)
+        arguments = folded, search, shared_tensor(encoding), *arguments
         key = settings, encoding.shape[2], *(x.shape[1:] for x in folded)
         if key not in graphs:
             specs = list(tf.nest.map_structure(any_size, arguments))
-            if on_tensorflow:
-                specs[0] = [any_size(x, *x.shape[1:]) for x in folded]
-                specs[2] = any_size(encoding, encoding.shape[2])
+            specs[0] = [any_size(x, *x.shape[1:]) for x in folded]
+            specs[2] = any_size(encoding, encoding.shape[2])
             graph = tf.function(
-                functools.partial(function, settings), autograph=False
+                functools.partial(locate_and_rank, settings), autograph=False
             )
             # A concrete function takes half as long to call.
             graphs[key] = graph.get_concrete_function(*specs)

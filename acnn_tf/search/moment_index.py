@@ -154,10 +154,8 @@ class MomentIndex:
     ):
         self.model = model
         self._files = open_index(path, model, dtype)
-        self._encode = encode_function(model)
-        self._bounds = bounds_function(model)
+        self._encode, self._bounds, self._rank = _functions(model)
         self._sample = None, None  # the contents, and some windows of theirs
-        self._rank = rank_function(model)
 
     def __len__(self):
         return len(self._files.contents.videos)
@@ -597,6 +595,19 @@ class MomentIndex:
             search = self._rank(folded, search, *arrays, top_n, max_iou)
         _check_finite(search.is_finite)
         return search.moments
+
+
+def _functions(model):
+    """What a search calls: its graphs are those of all indexes of a model.
+
+    The model keeps them, so that they go with it. Keras, which would take
+    them for a part of the model, does not see them there.
+    """
+    own = vars(model)
+    if "_search_functions" not in own:
+        makers = encode_function, bounds_function, rank_function
+        own["_search_functions"] = [make(model) for make in makers]
+    return own["_search_functions"]
 
 
 def _check_finite(is_finite):

@@ -145,6 +145,29 @@ def rank(
         `(segments, scores)`: float64 `[P, M, 2]` and `[P, M]`, best first,
         M at most n; zeros and `-inf` where fewer are left.
     """
+    return _compiled_rank(settings)(
+        windows, scores, offsets, duration, top_n, max_iou
+    )
+
+
+@functools.cache
+def _compiled_rank(settings):
+    """`_rank` in a graph, traced once for all models and servables."""
+    return tf.function(
+        functools.partial(_rank, settings),
+        input_signature=[
+            tf.TensorSpec([None, None, 2], tf.float64),
+            tf.TensorSpec([None, None], tf.float32),
+            tf.TensorSpec([None, None, 2], tf.float32),
+            tf.TensorSpec([None], tf.float64),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.float64),
+        ],
+        autograph=False,
+    )
+
+
+def _rank(settings, windows, scores, offsets, duration, top_n, max_iou):
     segments, scores = _refine(settings, windows, scores, offsets, duration)
     kept = nms(segments, scores, max_iou, top_n)
     real, kept = kept >= 0, tf.maximum(kept, 0)
