@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from acnn_tf import search, servable
@@ -30,6 +30,13 @@ RNG = np.random.default_rng(0)
 @functools.cache
 def word_ids():
     return WordIds(WORDS)
+
+
+@functools.cache
+def word_ids_graph():
+    """The graph of `word_ids`, as a servable has it."""
+    strings = tf.TensorSpec([None], tf.string)
+    return tf.function(word_ids(), [strings], autograph=False)
 
 
 def test_word_ids_are_those_of_training():
@@ -62,7 +69,7 @@ def test_word_ids_are_those_of_training():
 
 def assert_reads_alike(sentences):
     expected = Vocabulary(WORDS).read(sentences)
-    ids, unknown_words = word_ids()(sentences)
+    ids, unknown_words = word_ids_graph()(tf.constant(sentences))
     np.testing.assert_array_equal(ids, expected.queries)
     for words, row in zip(expected.unknown_words, unknown_words.numpy()):
         # In the letters of the sentence, and as often as they stand there.
@@ -83,6 +90,7 @@ CONTROLS = st.sampled_from(
 TEXTS = st.text(LETTERS | NEAR, max_size=12) | st.text(NEAR | CONTROLS)
 
 
+@settings(max_examples=50)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_word_ids_of_any_text_are_those_of_training(sentences):
     assert_reads_alike(sentences)
@@ -108,7 +116,7 @@ def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training():
     for letter in ("a", "a ", "\u00e9", "\U0001f600", "e\u0301"):
         sentence = (letter * 2 * MAX_CHARACTERS)[:MAX_CHARACTERS]
         Vocabulary(WORDS).encode([sentence])
-        word_ids()([sentence])
+        word_ids_graph()(tf.constant([sentence]))
         for more in (1, 100):
             longer = [sentence + more * letter[:1]]
             with pytest.raises(ValueError, match="characters"):
@@ -116,7 +124,7 @@ def test_a_sentence_is_too_long_for_the_graph_where_it_is_for_training():
             with pytest.raises(
                 tf.errors.InvalidArgumentError, match="characters"
             ):
-                word_ids()(longer)
+                word_ids_graph()(tf.constant(longer))
 
 
 def test_bad_sentences_are_refused_by_their_row(refused):
@@ -127,7 +135,7 @@ def test_bad_sentences_are_refused_by_their_row(refused):
     ]
     for case, message in cases:
         with refused(tf.errors.InvalidArgumentError, message):
-            word_ids()(case)
+            word_ids_graph()(tf.constant(case))
 
 
 # Windows
@@ -296,8 +304,10 @@ def test_moments_lie_within_the_video(served):
 
 def test_bad_input_is_refused_by_the_graph_itself(refused):
     model = make_model(query_encoder="mean")
-    signatures = servable.Signatures(model)  # holds what functions need
-    functions = signatures.concrete_functions()
+    signatures = servable.Signatures(model)  # holds what the graph needs
+    specs = signatures.inputs()["localize"]
+    graph = tf.function(signatures.localize, autograph=False)
+    functions = {"localize": graph.get_concrete_function(**specs)}
 
     def localize(change):
         inputs = servable.example_inputs(model)["localize"]
@@ -327,10 +337,9 @@ def test_equal_scores_are_ranked_by_video_and_start():
     clip = RNG.normal(1, 2, size=(9, CLIP_DIM))
     copies = dict.fromkeys(("c", "a", "b"), clip)
     index = make_index(model, features=copies)
-    functions = servable.Signatures(model, index, 9).concrete_functions()
-    answer = call(functions, "search", {"query": ["a person"]})
+    answer = servable.Signatures(model, index, 9).search(["a person"])
     (found,) = index.search(["a person"], top_n=9)
-    names = [name.decode() for name in answer["video_id"][0] if name]
+    names = [name.decode() for name in answer["video_id"].numpy()[0] if name]
     assert names == [moment.video_id for moment in found]
 
 

@@ -100,6 +100,13 @@ class Signatures(tf.Module):
                 model, index, top_n, self._max_iou, min_recall
             )
         self._tells_recall = min_recall is not None
+        # Several signatures ask for these: each is traced once. What is an
+        # attribute, a SavedModel would keep once more.
+        shared = [
+            tf.function(function, autograph=False)
+            for function in (self._windows_encoded, self._queries_encoded)
+        ]
+        self._encodings = lambda: shared
 
     def inputs(self) -> dict[str, dict[str, tf.TensorSpec]]:
         """Returns the inputs of each signature, as `tf.TensorSpec` by name."""
@@ -253,6 +260,12 @@ class Signatures(tf.Module):
         return {"description": tf.fill(tf.shape(row), text)}
 
     def _encode_queries(self, query):
+        return self._encodings()[1](query)
+
+    def _encode_windows(self, clip, num_clips, duration):
+        return self._encodings()[0](clip, num_clips, duration)
+
+    def _queries_encoded(self, query):
         """Encodes queries; tells if they have known words, and the others."""
         is_known, words = tf.ones(tf.shape(query)[:1], tf.bool), {}
         if self._word_ids is not None:
@@ -270,7 +283,7 @@ class Signatures(tf.Module):
         query = tf.cast(self._model().encode_queries(query), tf.float32)
         return query, is_known, words
 
-    def _encode_windows(self, clip, num_clips, duration):
+    def _windows_encoded(self, clip, num_clips, duration):
         """Encodes windows; returns their segments and numbers, too."""
         model = self._model()
         batch, longest = tf.shape(clip)[0], tf.shape(clip)[1]
