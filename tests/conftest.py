@@ -57,6 +57,10 @@ def seeds():
     np.random.seed(0)  # noqa: NPY002 - Keras and older code draw from it
     # Tests of plain files should not wait for Keras to load.
     if "keras" in sys.modules:
+        # Nothing here draws from TensorFlow's own seed. To set it makes
+        # TensorFlow forget the graphs that it has optimized: all that tests
+        # share would be optimized in each of them again.
+        sys.modules["tensorflow"].random.set_seed = lambda seed: None
         sys.modules["keras"].utils.set_random_seed(0)
 
 
