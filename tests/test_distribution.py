@@ -68,10 +68,9 @@ def test_replicas_that_share_the_videos_find_the_same(find, name):
 FAULTS = {"build", "weighting", "clipping"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["mirrored2", pytest.param("multi_worker", marks=pytest.mark.soak)],
-)
+# Of Keras, and of no use to anybody before a new version of it.
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["mirrored2", "multi_worker"])
 def test_keras_still_needs_each_workaround(name):
     """If this fails, a method of `MomentModel` can go."""
     if name == "mirrored2":
