@@ -24,7 +24,8 @@ def fitted(optimizer, strategy=None):
             ]
         )
         model.build((None, 4))
-        model.compile(optimizer(), "mse")
+        # As in training: XLA would compile for longer than it runs.
+        model.compile(optimizer(), "mse", jit_compile=False)
     history = model.fit(
         rng.integers(7, size=(24, 4)),
         rng.normal(size=(24, 2)),
@@ -64,7 +65,7 @@ def test_step_by_hand():
 
 def test_state_is_saved_with_the_model(tmp_path):
     model = keras.Sequential([keras.layers.Dense(2)])
-    model.compile(FusedAdam(learning_rate=0.01), "mse")
+    model.compile(FusedAdam(learning_rate=0.01), "mse", jit_compile=False)
     inputs, targets = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 2))
     model.fit(inputs, targets, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
