@@ -5,6 +5,7 @@ by name. `PLACES` and `MAINS` list where that is; a test looks for others.
 """
 
 import ast
+import functools
 import importlib.util
 import json
 import re
@@ -64,11 +65,12 @@ CLIPS = {
     for n, moment in enumerate(MOMENTS)
 }
 DURATIONS = dict.fromkeys(CLIPS, 9.0)
+make_model = functools.partial(small_acnn.make_model, query_encoder="mean")
 
 
 @pytest.fixture(scope="module")
 def model():
-    return small_acnn.make_model(encoder=OWN)
+    return make_model(encoder=OWN)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_it_comes_back_with_a_model(tmp_path, subtests):
 
 
 def test_a_model_of_before_it_has_none(tmp_path):
-    model = small_acnn.make_model()
+    model = make_model()
     config = model.get_config()
     del config["encoder"]
     assert models.ACNN.from_config(config).encoder is None
@@ -122,7 +124,7 @@ def test_it_is_kept_in_an_index_and_all_its_parts(model, files, tmp_path):
     for features in (files["same"], files["unknown"]):
         index.add_missing(features)
     # The model need not know: then the first features decide.
-    silent = small_acnn.make_model()
+    silent = make_model()
     assert search.MomentIndex(silent, path).encoder == OWN
     kept = small_acnn.make_index(silent, None, files["own"])
     assert kept.encoder == OWN
@@ -144,7 +146,7 @@ def test_it_is_kept_in_an_index_and_all_its_parts(model, files, tmp_path):
 def test_an_index_of_another_encoder_is_refused(refused, files, tmp_path):
     # The same weights, as those of a model without any.
     path = tmp_path / "index"
-    own, other = (small_acnn.make_model(encoder=e) for e in (OWN, CLIP))
+    own, other = (make_model(encoder=e) for e in (OWN, CLIP))
     small_acnn.make_index(own, path, files["own"])
     told = r"videos-00000\.json: made by pixels .*: build the index again"
     with refused(search.IndexFileError, told):
@@ -158,7 +160,7 @@ def test_an_index_of_another_encoder_is_refused(refused, files, tmp_path):
 
 
 def test_shards_of_another_encoder_are_refused(files, tmp_path):
-    silent = small_acnn.make_model()
+    silent = make_model()
     shards = search.assign_videos(DURATIONS, 2, silent.grid)
     for number, name in ((0, "own"), (1, NAMED)):
         found = search.done_shards(
@@ -363,7 +365,7 @@ def test_features_that_were_made_otherwise_are_refused(
 
 
 def test_what_does_not_say_is_taken(subtests, model, files, tmp_path):
-    silent = small_acnn.make_model()
+    silent = make_model()
     for number, (place, call) in enumerate(PLACES.items()):
         with subtests.test(place=place):
             if "Validation" in place:
