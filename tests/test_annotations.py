@@ -515,6 +515,7 @@ def test_two_durations_of_one_video_are_a_problem(read):
     assert "300 s here, but 30 s" in problem.message
 
 
+@pytest.mark.slow
 def test_real_annotations_have_their_published_numbers(subtests, shared_data):
     tacos = {"num_frames": shared_data / "tacos" / "num_frames.json"}
     for dataset, name, number, num_videos, cut, dropped in (

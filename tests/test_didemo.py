@@ -236,6 +236,7 @@ def test_from_files_to_table(tmp_path):
     assert {**again, "num_unknown": 0} == tables["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "split, prior, best",
     [("val", (781, 0.252216), 0.9604), ("test", (780, 0.254155), 0.9605)],

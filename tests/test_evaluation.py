@@ -302,6 +302,7 @@ def test_chance_worked_by_hand():
     assert results["mIoU"] == pytest.approx((1 + 1 / 3) / 3)
 
 
+@pytest.mark.slow
 def test_chance_on_tacos_is_what_public_code_finds(shared_data):
     # R@1, R@5, R@10 of random scores: .041, .183, .331 at IoU .1, with the
     # family's suppression per threshold.

@@ -204,6 +204,7 @@ def test_pairs_are_counted_in_frames_where_moments_have_them():
     }
 
 
+@pytest.mark.slow
 def test_tacos_gives_the_pairs_of_the_paper(shared_data):
     data = shared_data / "tacos"
     for split, flags, expected in (
