@@ -32,15 +32,20 @@ settings.load_profile("acnn_tf")
 
 # The files that take longest, so that no worker is left with one at the end.
 LONGEST = (
-    "test_experiments",
-    "test_training",
     "test_export",
     "test_distribution",
-    "test_beam_shards",
-    "test_dask_shards",
-    "test_untrusted_archives",
-    "test_semi_synthetic",
+    "test_training",
     "test_servable",
+    "test_experiments",
+    "test_baselines",
+    "test_demo_browser",
+    "test_descriptions",
+    "test_dask_shards",
+    "test_moment_index",
+    "test_demo",
+    "test_documents",
+    "test_encoders",
+    "test_untrusted_archives",
 )
 
 
