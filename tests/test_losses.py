@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acnn_tf import losses
@@ -65,6 +65,7 @@ def test_the_best_window_is_the_target_where_none_is_good():
     )
 
 
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=6),
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=0, max_size=4),

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acnn_tf import segments as segments_lib
@@ -120,6 +120,7 @@ def test_windows_under_better_ones_lose():
     np.testing.assert_allclose(lowered, [[1.0, -1.0, -np.inf]])
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_decay_lowers_all_but_the_best(seed):
     rng = np.random.default_rng(seed)
