@@ -55,6 +55,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
+def set_tensorflow_seed(seed):
+    """`tf.random.set_seed`, but for the graphs that it makes TensorFlow forget.
+
+    All graphs that tests share would be optimized again in each of them.
+    """
+    from tensorflow.python.eager import context
+
+    own = context.context()
+    own._seed, own._rng = seed, random.Random(seed)
+
+
 @pytest.fixture(autouse=True)
 def seeds():
     """Starts every test from the same seeds, whatever ran before it."""
@@ -62,10 +73,7 @@ def seeds():
     np.random.seed(0)  # noqa: NPY002 - Keras and older code draw from it
     # Tests of plain files should not wait for Keras to load.
     if "keras" in sys.modules:
-        # Nothing here draws from TensorFlow's own seed. To set it makes
-        # TensorFlow forget the graphs that it has optimized: all that tests
-        # share would be optimized in each of them again.
-        sys.modules["tensorflow"].random.set_seed = lambda seed: None
+        sys.modules["tensorflow"].random.set_seed = set_tensorflow_seed
         sys.modules["keras"].utils.set_random_seed(0)
 
 
