@@ -226,14 +226,12 @@ def unbroken(tmp_path_factory):
     return told(fit(tmp_path_factory.mktemp("unbroken"), 5))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "num_kills", [1, pytest.param(20, marks=pytest.mark.soak)]
-)
-def test_kill_9_at_any_step(unbroken, tmp_path, num_kills):
+# One that comes at the worst of times is the next test's.
+@pytest.mark.soak
+def test_kill_9_at_any_step(unbroken, tmp_path):
     weights, steps = unbroken
-    random = np.random.default_rng(num_kills)
-    for number in range(num_kills):
+    random = np.random.default_rng(20)
+    for number in range(20):
         folder, every = tmp_path / str(number), int(random.integers(1, 5))
         step = int(random.integers(1, steps))
         fit(folder, every, "kill", step, code=-signal.SIGKILL)
