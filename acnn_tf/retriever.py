@@ -225,7 +225,9 @@ class MomentRetriever:
             `FoundMoments`: a list of moments, best first, each with its
             `video_id`, `start`, `end` (seconds) and `score`. Its
             `unknown_words` are those that the model does not know; if it
-            knows none, there are no moments.
+            knows none, there are no moments. If it knows no more than half of
+            the words, `is_mostly_known` is false, and scores are no
+            likelihoods: they only order the moments.
         """
         return self._search(self.index, sentence, top, settings)
 
@@ -369,6 +371,7 @@ class MomentRetriever:
                 moments.query,
                 moments.unknown_words,
                 moments.recall,
+                moments.is_mostly_known,
             )
             for moments in index.search(sentences, top_n=top, **settings)
         ]

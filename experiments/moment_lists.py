@@ -1,10 +1,57 @@
-"""Found moments as lists that other programs read: CSV, SRT, EDL."""
+"""Found moments as lists: lines for people, CSV, SRT and EDL for programs."""
 
 import csv
 import io
 
 # That many events an EDL can number.
 _MAX_EVENTS = 999
+# Of a moment of which it is said that there is none such.
+_UNLIKELY = 0.1
+
+
+def as_lines(moments, is_calibrated, with_names):
+    """A line for each moment of one sentence, and what to think of them.
+
+    Args:
+        moments: `acnn_tf.search.moment_index.FoundMoments`.
+        is_calibrated: Whether scores are likelihoods. Where the model knows
+            too few words of the sentence, they still are none.
+        with_names: Whether to name the video of each moment.
+
+    Example:
+
+    >>> from acnn_tf.search.moment_index import FoundMoment, FoundMoments
+    >>> found = FoundMoments([FoundMoment("v", 1.5, 73.0, 0.9)], "a dog", [])
+    >>> as_lines(found, is_calibrated=True, with_names=False)
+    ['0:01.5 - 1:13.0  0.90']
+    """
+    is_vague = is_calibrated and not moments.is_mostly_known
+    lines = []
+    if is_vague:
+        lines = [
+            "no likelihoods: the model knows no more than half of the words"
+        ]
+    best = max((moment.score for moment in moments), default=0)
+    if not moments:
+        lines.append("no such moment")
+    elif is_calibrated and not is_vague and best < _UNLIKELY:
+        lines.append("no such moment, most likely")
+    width = max((len(m.video_id) for m in moments), default=0)
+    for video_id, start, end, score in moments:
+        name = f"{video_id:<{width}}  " if with_names else ""
+        score = "-" if is_vague else f"{score:.2f}"
+        lines.append(f"{name}{_clock(start)} - {_clock(end)}  {score}")
+    return lines
+
+
+def _clock(seconds):
+    """Seconds as `0:12.4`, or `1:02:12.4`."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    text = f"{tenths // 10:02d}.{tenths % 10}"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{text}"
+    return f"{minutes}:{text}"
 
 
 def as_csv(answers, videos=None):

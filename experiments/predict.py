@@ -18,7 +18,9 @@ time; without --video the whole index is searched.
 
 Prints start, end and score, best first. The score is how likely the moment is
 the right one, by the calibration of the run (experiments.calibrate). Without
-one, as zero_shot has none, it compares moments of one sentence only.
+one, as zero_shot has none, it compares moments of one sentence only. Where the
+model knows no more than half of the words of a sentence, no likelihood is
+printed.
 
 With --out the queries of a dataset are answered, whose moments may be hidden,
 each in its own video; videos are those of its features. A line for each query
@@ -84,10 +86,6 @@ flag_help.subject(
     "Output", "min_score", "json", "format", "clip_out", "picture", "out"
 )
 flag_help.subject("Data", "split")
-
-
-# Of a moment of which it is said that there is none such.
-_UNLIKELY = 0.1
 
 
 # What goes with sentences and videos of one's own.
@@ -231,23 +229,10 @@ def show(retriever, answers, paths, unknown):
             print(f"unknown words: {', '.join(moments.unknown_words)}")
         if moments.query in unknown:
             continue  # which is said at the end
-        best = max((moment.score for moment in moments), default=0)
-        if not moments or (retriever.calibration and best < _UNLIKELY):
-            print("no such moment" + (", most likely" if moments else ""))
-        width = max((len(m.video_id) for m in moments), default=0)
-        for video_id, start, end, score in moments:
-            name = f"{video_id:<{width}}  " if len(paths) != 1 else ""
-            print(f"{name}{clock(start)} - {clock(end)}  {score:.2f}")
-
-
-def clock(seconds):
-    """Seconds as `0:12.4`, or `1:02:12.4`."""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    text = f"{tenths // 10:02d}.{tenths % 10}"
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02d}:{text}"
-    return f"{minutes}:{text}"
+        lines = moment_lists.as_lines(
+            moments, bool(retriever.calibration), with_names=len(paths) != 1
+        )
+        print("\n".join(lines))
 
 
 def cut(answers, paths):

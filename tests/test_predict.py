@@ -58,6 +58,28 @@ def test_lists_for_other_programs():
         moment_lists.as_srt(ANSWERS, ["v", "w"])
 
 
+def test_words_that_are_mostly_unknown_have_no_likelihood():
+    known, vague = (
+        FoundMoments(
+            [FoundMoment("v", 12.4, 3719.84, 0.02)],
+            "a dog jumps",
+            ["dog", "jumps"],
+            is_mostly_known=is_mostly_known,
+        )
+        for is_mostly_known in (True, False)
+    )
+    line = "v  0:12.4 - 1:01:59.8  "
+    assert moment_lists.as_lines(known, True, with_names=True) == [
+        "no such moment, most likely",
+        f"{line}0.02",
+    ]
+    assert moment_lists.as_lines(vague, True, with_names=True) == [
+        "no likelihoods: the model knows no more than half of the words",
+        f"{line}-",
+    ]
+    assert moment_lists.as_lines(vague, False, True) == [f"{line}0.02"]
+
+
 def test_an_edit_list_counts_the_frames_of_the_video(tmp_path):
     # 12.4 and 19.84 s are frames 310 and 496 of 25 a second; of less than a
     # frame it has one.

@@ -88,6 +88,7 @@ def test_sentences_in_moments_of_files_out(model, videos):
     assert (found.query, found.unknown_words) == (SENTENCE, [])
     several = retriever.search(["a zebra", "zebras!", SENTENCE], top=4)
     assert several[0].unknown_words == ["zebra"]
+    assert [one.is_mostly_known for one in several] == [False, False, True]
     assert (several[1], several[1].unknown_words) == ([], ["zebras"])
     small_acnn.assert_alike([several[2]], [expected])
     rated = MomentRetriever(

@@ -83,6 +83,13 @@ def test_ids_leave_0_to_padding_and_1_to_unknown_words():
     assert vocabulary.words == ["a", "man", "'s"]
 
 
+def test_a_sentence_is_mostly_known_by_more_than_half_of_its_words():
+    read = Vocabulary(["a", "the", "man", "in"]).read(
+        ["the man", "a man runs", "a dog", "the cat in the hat", "?!", ""]
+    )
+    assert read.is_mostly_known == [True, True, False, False, False, False]
+
+
 def test_encoding_no_sentence_gives_no_row():
     assert Vocabulary(["a"]).encode([]).shape == (0, 1)
 

@@ -172,7 +172,11 @@ class Vocabulary:
             for own in words
         ]
         is_known = (queries > UNKNOWN).any(axis=1).tolist()
-        return ReadSentences(queries, unknown, is_known)
+        is_mostly_known = [
+            2 * len(missing) < len(set(own))
+            for own, missing in zip(words, unknown, strict=True)
+        ]
+        return ReadSentences(queries, unknown, is_known, is_mostly_known)
 
 
 class ReadSentences(typing.NamedTuple):
@@ -185,11 +189,15 @@ class ReadSentences(typing.NamedTuple):
             know.
         is_known: For each sentence, whether the model knows any of its words.
             If not, there is nothing to search for.
+        is_mostly_known: For each sentence, whether the model knows more than
+            half of its words, each counted once. If not, a score says nothing
+            of how likely a moment is right.
     """
 
     queries: np.ndarray
     unknown_words: list
     is_known: list
+    is_mostly_known: list
 
 
 def list_of_strings(values: Iterable[str], name: str) -> list[str]:
@@ -222,10 +230,12 @@ def encode(sentences: Sequence[str], encoder: Encoder) -> ReadSentences:
         unknown; only a sentence without letters cannot be searched for.
     """
     sentences = _normalized_list(sentences)
+    is_known = [any(map(str.isalnum, sentence)) for sentence in sentences]
     return ReadSentences(
         encoder.encode_sentences(sentences),
         [[] for _ in sentences],
-        [any(map(str.isalnum, sentence)) for sentence in sentences],
+        is_known,
+        is_known,
     )
 
 

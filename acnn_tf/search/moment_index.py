@@ -83,6 +83,8 @@ class FoundMoments(Results):
         query: The sentence.
         unknown_words: Its words that the model does not know. If it knows
             none of them, it has no moments.
+        is_mostly_known: Whether the model knows more than half of its words.
+            If not, a score says nothing of how likely a moment is right.
     """
 
     def __init__(
@@ -91,10 +93,12 @@ class FoundMoments(Results):
         query: str,
         unknown_words: Sequence[str],
         recall: float = 1.0,
+        is_mostly_known: bool = True,
     ):
         super().__init__(moments, recall)
         self.query = query
         self.unknown_words = unknown_words
+        self.is_mostly_known = is_mostly_known
 
 
 class MomentIndex:
@@ -414,10 +418,14 @@ class MomentIndex:
             queries = self._encode(read.queries[known])
             found |= zip(known, self.search_encoded(queries, **settings))
         return [
-            FoundMoments(found[row], sentence, unknown, found[row].recall)
-            for row, (sentence, unknown) in enumerate(
-                zip(sentences, read.unknown_words, strict=True)
+            FoundMoments(
+                found[row],
+                sentence,
+                read.unknown_words[row],
+                found[row].recall,
+                read.is_mostly_known[row],
             )
+            for row, sentence in enumerate(sentences)
         ]
 
     def search_queries(self, queries: np.ndarray, **settings) -> list[Results]:
