@@ -1,6 +1,7 @@
 """The page as a person uses it, in Chromium."""
 
 import contextlib
+import itertools
 import shutil
 import time
 
@@ -255,8 +256,11 @@ def test_a_phone_is_wide_enough_in_both_schemes(browser, served):
         with opened(browser, served.url, **settings) as page:
             search(page).first.click()
             page.wait_for_selector("#timeline .bar")
-            wide = "document.documentElement.scrollWidth"
-            assert page.evaluate(wide) <= 360
+            for width in (360, 400, 480, 600, 768):
+                page.set_viewport_size({"width": width, "height": 740})
+                wide = "document.documentElement.scrollWidth"
+                assert page.evaluate(wide) <= width
+                check_options(page)
             ground = "getComputedStyle(document.body).backgroundColor"
             grounds.add(page.evaluate(ground))
     assert len(grounds) == 2
@@ -265,6 +269,20 @@ def test_a_phone_is_wide_enough_in_both_schemes(browser, served):
 def test_sentences_keep_their_numbers(browser, served):
     with opened(browser, f"{served.url}?q={UNKNOWN}&q={OTHER}") as page:
         page.wait_for_selector("#timeline .bar.q1")
+def check_options(page):
+    """That the options can be read, and none lies over another."""
+    boxes = [one.bounding_box() for one in page.locator(".options > *").all()]
+    for one, other in itertools.combinations(boxes, 2):
+        assert any(
+            min(one[at] + one[size], other[at] + other[size])
+            <= max(one[at], other[at])
+            for at, size in (("x", "width"), ("y", "height"))
+        )
+    for box, least in zip(boxes, (200, 90)):
+        assert box["width"] >= least
+    assert page.locator("#scope").bounding_box()["width"] >= 100
+
+
         assert page.locator("#timeline .bar.q0").count() == 0
         # An empty box makes room for the next, which is the first then.
         page.fill("input[type=search]", "")
