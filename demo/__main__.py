@@ -18,6 +18,7 @@ machine alone, the address holds a token, without which nothing is answered.
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -109,7 +110,15 @@ def listen(host, port):
     try:
         listener = socket.create_server((host, port), family=kind)
     except OSError as error:
-        raise ValueError(f"Choose another --port or --host: {error}") from None
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(
+                f"Port {port} of {host} is in use, perhaps by another page: "
+                "give another --port, or --port=0 for one that is free."
+            ) from None
+        raise ValueError(
+            f"The page cannot listen at --host={host}, --port={port}: "
+            f"{error.strerror}. Give others."
+        ) from None
     # Or else an answer would wait 40 ms for its headers to be confirmed.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

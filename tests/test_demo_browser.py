@@ -310,6 +310,19 @@ def test_a_library_that_changes_takes_no_focus_away(page):
     page.unroute_all(behavior="wait")
 
 
+    # Nor does it hide that a search goes on.
+    held = []
+    page.route("**/api/search**", lambda route: held.append(route))
+    page.fill("input[type=search]", SENTENCE)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Searching…")
+    number = len(asked)
+    page.evaluate(change_seen)
+    progress = "document.querySelector('.video progress').value"
+    wait_until(page, f"{progress} >= {number / 9 - 0.01}")
+    assert page.inner_text("#status") == "Searching…"
+    held[0].fallback()
+    page.wait_for_selector(CARD)
 def test_what_is_typed_before_the_videos_came_stays(browser, served):
     context = browser.new_context()
     page = context.new_page()
@@ -343,6 +356,9 @@ def test_it_says_what_is_wrong(page):
     page.fill("input[type=search]", UNKNOWN)
     page.keyboard.press("Enter")
     page.wait_for_selector("text=The model knows none of these words")
+    page.wait_for_selector(".chips button")
+    page.press("input[type=search]", "Enter")
+    page.wait_for_selector("text=Type a sentence that says what happens")
     search(page, f"{SENTENCE} {UNKNOWN}")
     page.wait_for_selector(f"text=The model does not know “{UNKNOWN}”")
     page.route("**/api/**", lambda route: route.abort())

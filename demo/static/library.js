@@ -165,7 +165,7 @@ export class Library {
       queued: "waits to be read",
       indexing: `is being read, ${Math.round(100 * video.progress)} %`,
       failed: video.error,
-      ready: video.duration ? clock(video.duration, 0) : "ready",
+      ready: video.duration ? clock(video.duration, video.duration < 10 ? 1 : 0) : "ready",
     }[video.state];
     const parts = [about, ...video.notes];
     if (video.state !== "failed" && making) {

@@ -107,7 +107,6 @@ async function search({ remembers = true, selects = true } = {}) {
   }
   if (!queries.length) {
     state.answers = [];
-    showAnswers();
     at("results").removeAttribute("aria-busy");
     at("results").classList.remove("waiting");
     if (remembers) remember();
@@ -118,6 +117,7 @@ async function search({ remembers = true, selects = true } = {}) {
   if (at("scope").value) params.push(["video", at("scope").value]);
   const results = at("results");
   results.setAttribute("aria-busy", "true");
+    showAnswers();
   results.classList.add("waiting");
   const timer = setTimeout(() => {
     if (!cards().length) {
@@ -265,7 +265,9 @@ function cards() {
 
 function showInvitation() {
   const results = at("results");
-  const { examples } = library.settings;
+  // Instead it says that it searches.
+  if (results.hasAttribute("aria-busy")) return;
+  const { examples, words } = library.settings;
   const kind = JSON.stringify([
     library.isKnown, library.videos.length > 0, library.numReady > 0, examples, library.settings.can_upload,
   ]);
@@ -506,7 +508,7 @@ async function showAttention(path, signal) {
 function width(size) {
   const each = (size - 1) / 2;
   if (!each) return "the moment alone";
-  return `with ${counted(each, "equal part", "equal parts")} on each side`;
+  return `with ${each === 1 ? "as much time" : `${each} times as much time`} before and after it`;
 }
 
 // Moments that "next" goes through: those of the list, or of this video.
@@ -702,7 +704,11 @@ at("player").addEventListener("error", () => {
 });
 window.addEventListener("popstate", () => {
   readAddress();
+  const isEmpty = forms.every(({ input }) => !input.value.trim());
   reopen();
+  if (!isEmpty) return;
+  at("status").textContent = "Type a sentence that says what happens in the video.";
+  forms[0].input.focus();
 });
 
 document.addEventListener("keydown", (event) => {
