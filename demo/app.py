@@ -114,6 +114,8 @@ class _Page:
             {
                 "query": query,
                 "unknown_words": list(found.unknown_words),
+                # No score of a server is a likelihood.
+                "is_mostly_known": getattr(found, "is_mostly_known", True),
                 "moments": [moment._asdict() for moment in found],
             }
         )

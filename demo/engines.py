@@ -24,6 +24,10 @@ class ModelEngine:
 
     Args:
         retriever: `acnn_tf.MomentRetriever`.
+
+    Attributes:
+        words: The words that the model knows, or `None` if it has no list of
+            them.
     """
 
     has_curve = True
@@ -32,6 +36,7 @@ class ModelEngine:
         self._retriever = retriever
         self.encoder = retriever.encoder
         self.is_calibrated = retriever.calibration is not None
+        self.words = retriever.index.model.vocabulary
         self.has = retriever.has
         self.add = retriever.add_encoded
         self.curve = retriever.curve
@@ -53,6 +58,13 @@ class ModelEngine:
             if not read.is_known[0]:
                 raise UnknownSentenceError
         return found
+
+    def known(self, sentences):
+        """Those of which the model knows all words."""
+        if self.words is None or not sentences:
+            return sentences
+        read = self._retriever.index.model.read_sentences(sentences)
+        return [s for s, n in zip(sentences, read.unknown_words) if not n]
 
     def search_in(self, query, top, video_ids, clips_of):
         """`search` in some of the videos.
@@ -79,6 +91,7 @@ class ServerEngine:
 
     has_curve = False
     is_calibrated = False
+    words = None
 
     def __init__(self, address, model=None, encoder=None):
         self._client = Client(
@@ -102,6 +115,10 @@ class ServerEngine:
                     told.get("encoder"), told.get("clip_seconds"), self._named
                 )
             return self._encoder
+
+    def known(self, sentences):
+        """All of them: a server does not say which words it knows."""
+        return sentences
 
     def search(self, query, top, video_ids):
         """The best moments of the server's corpus."""

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -43,6 +44,9 @@ _TRIES = 10
 _PAUSE, _AGAIN = 0.25, 5.0
 _WHY = "where the page was started, it says why"
 _EXAMPLES = 5
+# Words of the model that are shown, and the letters that one has at least:
+# shorter ones are mostly no help, such as "the".
+_WORDS, _LETTERS = 12, 4
 _LONGEST_TITLE = 200
 # Ids of uploads.
 _UPLOAD = re.compile("upload-[0-9a-f]{12}")
@@ -130,7 +134,7 @@ def read_truth(path):
         DataError: See `acnn_tf.data.read_moments`.
     """
     truth = {}
-    for moment in read_moments(path, "jsonl"):
+    for moment in read_moments(path, "jsonl", durations=durations):
         for start, end in moment.segments:
             row = {"query": moment.query, "start": start, "end": end}
             truth.setdefault(moment.video_id, []).append(row)
@@ -179,6 +183,10 @@ class Library:
                 False,
                 self._truth.get(video_id, []),
             )
+        queries = {
+            row["query"] for rows in self._truth.values() for row in rows
+        }
+        self._known = set(engine.known(sorted(queries)))
         self._read_uploads()
         self._sweep()
         frames = os.path.join(self._folder, "frames")
@@ -226,14 +234,31 @@ class Library:
                 "has_curve": self.engine.has_curve,
                 "on_server": not self.engine.has_curve,
                 "examples": self._examples(entries),
+                "words": self._words(),
             }
 
     def _examples(self, entries):
-        """The first sentence of some videos that can be searched."""
-        told = [e.truth for e in entries if e.truth and e.state == "ready"]
+        """Sentences of videos that can be searched, in words of the model."""
+        told = [
+            [row["query"] for row in entry.truth if row["query"] in self._known]
+            for entry in entries
+            if entry.state == "ready"
+        ]
+        told = list(filter(None, told))[:_EXAMPLES]
         # One of each in turn.
-        rows = [t[n % len(t)] for n, t in enumerate(told[:_EXAMPLES])]
-        return [row["query"] for row in rows]
+        queries = [t[n % len(t)] for n, t in enumerate(told)]
+        return list(dict.fromkeys(queries))
+
+    def _words(self):
+        """How many words the model knows, and some of them, if it says so."""
+        words = self.engine.words
+        if words is None:
+            return None
+        long = (word for word in words if len(word) >= _LETTERS)
+        return {
+            "count": len(words),
+            "some": list(itertools.islice(long, _WORDS)),
+        }
 
     def search(self, query, top, video_ids=None):
         """The moments of a sentence, see `ModelEngine.search`."""

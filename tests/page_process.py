@@ -5,7 +5,7 @@ import time
 
 import requests
 
-from acnn_tf.data import annotations, synthetic
+from acnn_tf.data import Vocabulary, annotations, synthetic
 from acnn_tf.models import save_model
 from tests import small_acnn
 from tests.processes import Started
@@ -20,7 +20,8 @@ def make_library(folder, num_videos=3):
     """Writes `run/model.keras`, `videos` and `truth.jsonl`; untrained."""
     moments = synthetic.write_videos(folder / "videos", num_videos)
     annotations.write_jsonl(moments, folder / "truth.jsonl")
-    words = sorted(set(f"{SENTENCE} {OTHER}".split()))
+    sentences = [SENTENCE, OTHER, *(moment.query for moment in moments)]
+    words = Vocabulary.from_sentences(sentences).words
     model = small_acnn.make_model(130, clip_seconds=0.5, vocabulary=words)
     (folder / "run").mkdir()
     save_model(model, folder / "run" / "model.keras")

@@ -142,7 +142,10 @@ def test_the_timeline_shows_curve_moments_and_truth(page):
     points = page.get_attribute("#timeline .curve.s0", "points").split()
     assert len(points) > 20
     assert page.locator("#timeline .bar.q0").count()
-    assert page.locator("#timeline .bar.truth").count()
+    known = page.locator("#timeline .bar.truth")
+    sentences = [bar.get_attribute("aria-label") for bar in known.all()]
+    known.first.click()
+    assert page.inner_text("#now").split("“")[1] in sentences[0]
     bar = page.locator("#timeline .bar.q1").first
     assert "Sentence 2, moment 1" in bar.get_attribute("aria-label")
     bar.click()
@@ -266,9 +269,6 @@ def test_a_phone_is_wide_enough_in_both_schemes(browser, served):
     assert len(grounds) == 2
 
 
-def test_sentences_keep_their_numbers(browser, served):
-    with opened(browser, f"{served.url}?q={UNKNOWN}&q={OTHER}") as page:
-        page.wait_for_selector("#timeline .bar.q1")
 def check_options(page):
     """That the options can be read, and none lies over another."""
     boxes = [one.bounding_box() for one in page.locator(".options > *").all()]
@@ -283,6 +283,9 @@ def check_options(page):
     assert page.locator("#scope").bounding_box()["width"] >= 100
 
 
+def test_sentences_keep_their_numbers(browser, served):
+    with opened(browser, f"{served.url}?q={UNKNOWN}&q={OTHER}") as page:
+        page.wait_for_selector("#timeline .bar.q1")
         assert page.locator("#timeline .bar.q0").count() == 0
         # An empty box makes room for the next, which is the first then.
         page.fill("input[type=search]", "")
@@ -307,9 +310,6 @@ def test_a_library_that_changes_takes_no_focus_away(page):
     page.evaluate(change_seen)
     wait_until(page, "document.querySelector('.video progress') !== null")
     assert page.evaluate("document.activeElement.matches('.chips button')")
-    page.unroute_all(behavior="wait")
-
-
     # Nor does it hide that a search goes on.
     held = []
     page.route("**/api/search**", lambda route: held.append(route))
@@ -323,6 +323,9 @@ def test_a_library_that_changes_takes_no_focus_away(page):
     assert page.inner_text("#status") == "Searching…"
     held[0].fallback()
     page.wait_for_selector(CARD)
+    page.unroute_all(behavior="wait")
+
+
 def test_what_is_typed_before_the_videos_came_stays(browser, served):
     context = browser.new_context()
     page = context.new_page()
@@ -353,12 +356,12 @@ def test_a_video_that_did_not_load_is_asked_for_again(page):
 
 
 def test_it_says_what_is_wrong(page):
-    page.fill("input[type=search]", UNKNOWN)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=The model knows none of these words")
     page.wait_for_selector(".chips button")
     page.press("input[type=search]", "Enter")
     page.wait_for_selector("text=Type a sentence that says what happens")
+    page.fill("input[type=search]", UNKNOWN)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=The model knows none of these words")
     search(page, f"{SENTENCE} {UNKNOWN}")
     page.wait_for_selector(f"text=The model does not know “{UNKNOWN}”")
     page.route("**/api/**", lambda route: route.abort())
@@ -369,6 +372,25 @@ def test_it_says_what_is_wrong(page):
     page.unroute("**/api/**")
     page.wait_for_selector(CARD, timeout=10_000)
     page.wait_for_selector("#notice", state="hidden")
+
+
+def test_it_asks_in_words_of_the_model_and_says_when_they_are_few(page):
+    def calibrated(route):
+        route.fulfill(json=route.fetch().json() | {"calibrated": True})
+
+    page.route("**/api/videos", calibrated)
+    page.reload()
+    example = page.locator(".chips button").first.inner_text()
+    box = page.locator("input[type=search]")
+    assert box.get_attribute("placeholder") == f"For example: {example}"
+    assert "The model knows" in page.inner_text("#results .known")
+    assert "% likely right" in search(page).first.inner_text()
+    box.fill(f"the {UNKNOWN}")
+    box.press("Enter")
+    page.wait_for_selector("text=too few to say how likely a moment is right")
+    assert "likelihood not known" in page.inner_text("#results")
+    assert "likely right" not in page.inner_text("main")
+    page.unroute_all(behavior="wait")
 
 
 @pytest.mark.soak

@@ -14,7 +14,7 @@ export class Library {
     this.videos = [];
     this.byId = new Map();
     this.rows = new Map();
-    this.settings = { calibrated: false, examples: [], can_upload: false };
+    this.settings = { calibrated: false, examples: [], words: null, can_upload: false };
     this.isKnown = false;
     this.current = null;
     this.queue = [];

@@ -44,7 +44,7 @@ function addSentence(text = "") {
     maxLength: 1000,
     autocomplete: "off",
     enterKeyHint: "search",
-    placeholder: row ? "Another sentence" : "What happens? For example: a dog jumps into the water",
+    placeholder: row ? "Another sentence" : suggestion(),
     "aria-label": row ? `Sentence ${row + 1}` : "What happens in the moment",
   });
   if (!row) input.setAttribute("aria-keyshortcuts", "/");
@@ -73,6 +73,14 @@ function addSentence(text = "") {
   at("sentences").append(line);
   markSentences();
   return form;
+}
+
+// In words that the model knows, as far as it says which.
+function suggestion() {
+  const { examples, words } = library.settings;
+  if (examples.length) return `For example: ${examples[0]}`;
+  if (words?.some.length) return `What happens? In words such as ${words.some.slice(0, 3).join(", ")}`;
+  return "What happens in the moment?";
 }
 
 function markSentences() {
@@ -109,6 +117,7 @@ async function search({ remembers = true, selects = true } = {}) {
     state.answers = [];
     at("results").removeAttribute("aria-busy");
     at("results").classList.remove("waiting");
+    showAnswers();
     if (remembers) remember();
     await refreshRows();
     return !signal.aborted;
@@ -117,7 +126,6 @@ async function search({ remembers = true, selects = true } = {}) {
   if (at("scope").value) params.push(["video", at("scope").value]);
   const results = at("results");
   results.setAttribute("aria-busy", "true");
-    showAnswers();
   results.classList.add("waiting");
   const timer = setTimeout(() => {
     if (!cards().length) {
@@ -150,7 +158,7 @@ async function search({ remembers = true, selects = true } = {}) {
   const first = answers.find(({ moments }) => moments.length);
   if (first && selects && isWide()) {
     const row = answers.indexOf(first);
-    const best = { ...first.moments[0], row, query: first.query };
+    const best = momentsOf(first, row)[0];
     await watch(best.video_id, best, { plays: false, remembers: false });
     if (remembers && !signal.aborted) remember();
   } else {
@@ -167,6 +175,12 @@ function isOurs(error) {
 
 function isWide() {
   return matchMedia("(min-width: 60rem)").matches;
+}
+
+// The moments of an answer, each with its sentence, and whether it was found
+// by so few words that its score is no likelihood.
+function momentsOf({ query, moments, is_mostly_known: isMostlyKnown }, row) {
+  return moments.map((moment) => ({ ...moment, row, query, isVague: !isMostlyKnown }));
 }
 
 function bones() {
@@ -203,17 +217,18 @@ function group(answer, row, several) {
     if (answer.unknown_words.length) {
       const words = answer.unknown_words.map((word) => `“${word}”`).join(", ");
       say(`The model does not know ${words}; it searched by the other words.`);
+      if (calibrated && !answer.is_mostly_known) {
+        say("It knows no more than half of the words, too few to say how likely a moment is right.");
+      }
     }
     if (!answer.moments.length) {
       say("No moment was found.");
-    } else if (calibrated && answer.moments[0].score < UNLIKELY) {
+    } else if (calibrated && answer.is_mostly_known && answer.moments[0].score < UNLIKELY) {
       say("Most likely there is no such moment. The nearest are:");
     }
   }
   const list = element("ol", { className: "cards" });
-  answer.moments.forEach((moment) => {
-    list.append(element("li", {}, card({ ...moment, row, query: answer.query })));
-  });
+  momentsOf(answer, row).forEach((moment) => list.append(element("li", {}, card(moment))));
   if (answer.moments.length) {
     made.append(list);
     if (!calibrated) say("Scores compare the moments of one sentence; a higher one fits better.");
@@ -223,7 +238,7 @@ function group(answer, row, several) {
 
 function card(moment) {
   const title = library.title(moment.video_id);
-  const said = scored(moment.score, library.settings.calibrated);
+  const said = scored(moment, library.settings.calibrated);
   const image = element("img", {
     className: "thumb",
     alt: "",
@@ -297,6 +312,10 @@ function showInvitation() {
     });
     const text = "Say in a sentence what happens, and press Enter." + (chips.length ? " For example:" : "");
     results.replaceChildren(element("p", {}, text), element("div", { className: "chips" }, ...chips));
+    if (words?.some.length) {
+      const known = `The model knows ${counted(words.count, "word")}, such as ${words.some.join(", ")}.`;
+      results.append(element("p", { className: "known" }, known));
+    }
   }
 }
 
@@ -361,7 +380,7 @@ function showNow() {
     return;
   }
   const times = element("b", {}, period(chosen));
-  const said = chosen.score === undefined ? "known to be true" : scored(chosen.score, library.settings.calibrated);
+  const said = chosen.score === undefined ? "known moment" : scored(chosen, library.settings.calibrated);
   now.replaceChildren(times, `, ${said}: “${chosen.query}”`);
 }
 
@@ -443,8 +462,7 @@ async function rowsOf(path, signal) {
 // The best moments of one video for a sentence.
 async function momentsIn(video, query, row, signal) {
   const params = [["q", query], ["top", 5], ["video", video]];
-  const { moments } = await get("/api/search", params, signal);
-  return moments.map((moment) => ({ ...moment, row, query }));
+  return momentsOf(await get("/api/search", params, signal), row);
 }
 
 function drawTimeline() {
@@ -455,9 +473,11 @@ function drawTimeline() {
   }
   const asked = new Set(state.rows.map(({ query }) => query.toLowerCase()));
   const matching = video.truth.filter(({ query }) => asked.has(query.toLowerCase()));
+  const isVague = state.rows.some(({ moments }) => moments.some((moment) => moment.isVague));
   timeline.show({
     duration: video.duration,
     calibrated: library.settings.calibrated,
+    hasLikelihoods: library.settings.calibrated && !isVague,
     rows: state.rows,
     truth: matching.length ? matching : video.truth,
     chosen: state.chosen,
@@ -513,9 +533,7 @@ function width(size) {
 
 // Moments that "next" goes through: those of the list, or of this video.
 function steps() {
-  const listed = state.answers.flatMap(({ moments, query }, row) =>
-    moments.map((moment) => ({ ...moment, row, query })),
-  );
+  const listed = state.answers.flatMap(momentsOf);
   return listed.length ? listed : truthOf(state.video);
 }
 
@@ -628,6 +646,7 @@ function showScopes() {
 
 async function libraryChanged({ isFirst }) {
   showScopes();
+  forms[0].input.placeholder = suggestion();
   if (!isReopened) {
     isReopened = true;
     await reopen();
@@ -685,7 +704,11 @@ at("search").addEventListener("input", () => {
 });
 at("search").addEventListener("submit", (event) => {
   event.preventDefault();
+  const isEmpty = forms.every(({ input }) => !input.value.trim());
   search();
+  if (!isEmpty) return;
+  at("status").textContent = "Type a sentence that says what happens in the video.";
+  forms[0].input.focus();
 });
 at("add-sentence").addEventListener("click", () => addSentence().input.focus());
 for (const id of ["scope", "top"]) {
@@ -704,11 +727,7 @@ at("player").addEventListener("error", () => {
 });
 window.addEventListener("popstate", () => {
   readAddress();
-  const isEmpty = forms.every(({ input }) => !input.value.trim());
   reopen();
-  if (!isEmpty) return;
-  at("status").textContent = "Type a sentence that says what happens in the video.";
-  forms[0].input.focus();
 });
 
 document.addEventListener("keydown", (event) => {

@@ -7,8 +7,9 @@ const CURVE = 96;
 const ROW = 32;
 const LANE = 27;
 const NARROWEST = 10;
+const LEGIBLE = 60;
 const AXIS = 24;
-const GUTTER = 34;
+const GUTTER = 46;
 const EDGE = 14;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 
@@ -30,9 +31,10 @@ export class Timeline {
     new ResizeObserver(() => this.#drawIfWider()).observe(figure);
   }
 
-  // `about` has `duration`, `calibrated`, `truth`, `chosen`, and `rows`: of
-  // each sentence `query`, `row` (its number among all that were asked),
-  // `moments` and, where there is one, `curve`.
+  // `about` has `duration`, `calibrated`, `hasLikelihoods` (whether all its
+  // scores are), `truth`, `chosen`, and `rows`: of each sentence `query`, `row`
+  // (its number among all that were asked), `moments` and, where there is one,
+  // `curve`.
   show(about) {
     this.shown = about;
     this.figure.hidden = !about;
@@ -136,12 +138,12 @@ export class Timeline {
   }
 
   #drawCurves(svg) {
-    const { rows, calibrated } = this.shown;
+    const { rows, hasLikelihoods } = this.shown;
     const all = rows.flatMap((row) => row.curve?.scores ?? []);
-    const low = calibrated ? 0 : Math.min(...all);
-    const high = calibrated ? Math.max(1, ...all) : Math.max(...all, low + 1e-6);
+    const low = hasLikelihoods ? 0 : Math.min(...all);
+    const high = hasLikelihoods ? Math.max(1, ...all) : Math.max(...all, low + 1e-6);
     const place = (score) => 4 + (CURVE - 8) * (1 - (score - low) / (high - low));
-    const marks = calibrated ? { "100 %": 1, "50 %": 0.5, "0 %": 0 } : { high, low };
+    const marks = hasLikelihoods ? { "100 %": 1, "50 %": 0.5, "0 %": 0 } : { high, low };
     for (const [text, score] of Object.entries(marks)) {
       const y = place(score);
       const end = this.width - EDGE;
@@ -163,7 +165,7 @@ export class Timeline {
     name.style.top = `${top + 3}px`;
     plot.append(name);
     row.moments.forEach((moment, rank) => {
-      const said = scored(moment.score, this.shown.calibrated);
+      const said = scored(moment, this.shown.calibrated);
       const bar = this.#bar(moment, top + LANE * lanes[rank], {
         className: `bar q${number}`,
         title: `${period(moment)}, ${said}`,
@@ -181,7 +183,7 @@ export class Timeline {
   }
 
   #addTruth(plot, top, lanes) {
-    const name = element("span", { className: "row-name", title: "Known moments" }, "true");
+    const name = element("span", { className: "row-name", title: "Known moments" }, "known");
     name.style.top = `${top + 3}px`;
     plot.append(name);
     this.shown.truth.forEach((known, rank) => {
@@ -191,6 +193,7 @@ export class Timeline {
         "aria-label": `Known moment “${known.query}”: ${period(known)}`,
         dataset: { key: `truth-${rank}` },
       });
+      if (parseFloat(bar.style.width) > LEGIBLE) bar.append(element("span", {}, known.query));
       bar.addEventListener("click", () => this.onChoose(known, null));
       plot.append(bar);
     });
@@ -215,17 +218,17 @@ export class Timeline {
   }
 
   #caption(hasCurve) {
-    const { rows, truth, calibrated } = this.shown;
+    const { rows, truth, hasLikelihoods } = this.shown;
     const parts = [];
     if (hasCurve) {
       parts.push(
-        calibrated
+        hasLikelihoods
           ? "Line: how likely the best moment around each time is right."
           : "Line: the score of the best moment around each time.",
       );
     }
     if (rows.length) parts.push("Bars: the moments found, best first.");
-    if (truth.length) parts.push("Stripes: true moments, as somebody marked them.");
+    if (truth.length) parts.push("Stripes: known moments, as somebody marked them; choose one to read its sentence.");
     return parts.join(" ");
   }
 }

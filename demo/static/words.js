@@ -26,8 +26,9 @@ export function period(moment) {
   return `${clock(moment.start)} – ${clock(moment.end)}`;
 }
 
-export function scored(score, calibrated) {
+export function scored({ score, isVague }, calibrated) {
   if (!calibrated) return `score ${score.toFixed(2)}`;
+  if (isVague) return "likelihood not known";
   return `${Math.round(100 * score)} % likely right`;
 }
 
