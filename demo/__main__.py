@@ -51,7 +51,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "annotations",
     None,
-    "File of known moments (.jsonl) of these videos, which are shown as truth.",
+    "File of known moments (.jsonl) of these videos, which are shown besides.",
 )
 flags.DEFINE_string(
     "library",

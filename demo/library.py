@@ -24,6 +24,7 @@ from urllib.parse import quote
 import numpy as np
 
 from acnn_tf.data.annotations import read_moments
+from acnn_tf.data.datasets import DATASETS
 from acnn_tf.data.extraction import EncodedVideo, encode_video, file_state
 from acnn_tf.files.atomic import replacing, write_text
 from acnn_tf.files.names import file_name
@@ -47,6 +48,8 @@ _EXAMPLES = 5
 # Words of the model that are shown, and the letters that one has at least:
 # shorter ones are mostly no help, such as "the".
 _WORDS, _LETTERS = 12, 4
+# Seconds of a video that is not open yet.
+_ANY_DURATION = 1e9
 _LONGEST_TITLE = 200
 # Ids of uploads.
 _UPLOAD = re.compile("upload-[0-9a-f]{12}")
@@ -127,12 +130,20 @@ class Limits:
 def read_truth(path):
     """The known moments of a `.jsonl` file, by their videos.
 
+    The file need not say how long its videos are: the library cuts its moments
+    when it has opened a video.
+
     Returns:
         Dictionary from video id to a list of `{"query", "start", "end"}`.
 
     Raises:
         DataError: See `acnn_tf.data.read_moments`.
     """
+    form, durations = DATASETS["jsonl"], {}
+    for _, entry in form.entries(path):
+        with contextlib.suppress(TypeError, ValueError):  # told below
+            _, (record,) = form.parse(entry)
+            durations[record.video_id] = _ANY_DURATION
     truth = {}
     for moment in read_moments(path, "jsonl", durations=durations):
         for start, end in moment.segments:
@@ -546,6 +557,7 @@ class Library:
         """Notes what a video is, and what is left to do about it."""
         state = json.dumps(file_state(entry.path)).encode()
         entry.mark = f"@{hashlib.sha256(state).hexdigest()[:8]}"
+        entry.truth = _within(entry.truth, about["duration"], entry.path)
         if not about["is_playable"]:
             is_made = os.path.exists(self._preview_path(entry))
             entry.preview = {
@@ -742,6 +754,25 @@ class Library:
 
 class _Upload:
     path = video = None
+
+
+def _within(truth, duration, path):
+    """Known moments, cut at the end of their video."""
+    for row in truth:
+        if row["start"] >= duration:
+            _LOG.warning(
+                "%s: the known moment %r starts at %g s, after the end of the "
+                "video at %g s, and is not shown; mend the annotations.",
+                path,
+                row["query"],
+                row["start"],
+                duration,
+            )
+    return [
+        {**row, "end": min(row["end"], duration)}
+        for row in truth
+        if row["start"] < duration
+    ]
 
 
 def _no_video():

@@ -21,6 +21,7 @@ import uvicorn
 from acnn_tf.data.video import VideoError
 from acnn_tf.encoders.pixels import Pixels
 from acnn_tf.files.atomic import write_text
+from acnn_tf.files.problems import DataError
 from acnn_tf.models import save_model
 from acnn_tf.retriever import MomentRetriever
 from demo import app, decoding, engines
@@ -144,7 +145,13 @@ READY = {"ready"}
 def page(model, videos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("library")
     engine = ModelEngine(MomentRetriever(model, "pixels", folder / "index"))
-    truth = {"c": [{"query": SENTENCE, "start": 1.0, "end": 3.0}]}
+    truth = {
+        "c": [
+            {"query": "a zebra", "start": 1.0, "end": 3.0},
+            {"query": SENTENCE, "start": 8.0, "end": 99.0},
+            {"query": SENTENCE, "start": 50.0, "end": 60.0},
+        ]
+    }
     library = Library(engine, folder, videos, truth, LIMITS)
     with running(library), serving(make_app(library)) as address:
         found = Page(address, library, folder)
@@ -212,7 +219,13 @@ def test_the_library_is_told_once_and_then_as_unchanged(page):
     assert found["words"]["some"][:2] == ["person", "opens"]
     assert (found["calibrated"], found["has_curve"]) == (False, True)
     about = found["videos"][1]
-    assert about["truth"] == [{"query": SENTENCE, "start": 1.0, "end": 3.0}]
+    duration = about["duration"]
+    assert duration == pytest.approx(10, abs=0.1)
+    # Known moments end with their video.
+    assert about["truth"] == [
+        {"query": "a zebra", "start": 1.0, "end": 3.0},
+        {"query": SENTENCE, "start": 8.0, "end": duration},
+    ]
     assert (about["width"], about["height"]) == (48, 36)
     tag = answer.headers["etag"]
     again = page.get("/api/videos", headers={"if-none-match": tag})
@@ -656,7 +669,8 @@ def test_the_page_ends_at_once_and_goes_on_the_next_time(
 
 
 def test_truth_is_read_by_video(tmp_path):
-    row = {"qid": 1, "query": "a dog", "vid": "v", "duration": 9.0}
+    # Which need not say how long the videos are.
+    row = {"qid": 1, "query": "a dog", "vid": "v"}
     row["relevant_windows"] = [[1.0, 2.0], [3.0, 4.0]]
     write_text(tmp_path / "truth.jsonl", json.dumps(row) + "\n")
     assert read_truth(tmp_path / "truth.jsonl") == {
@@ -665,6 +679,9 @@ def test_truth_is_read_by_video(tmp_path):
             {"query": "a dog", "start": 3.0, "end": 4.0},
         ]
     }
+    write_text(tmp_path / "bad.jsonl", '{"qid": 1}\nno JSON\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:1: .*\n.*:2: "):
+        read_truth(tmp_path / "bad.jsonl")
     hosts = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.1", "")
     assert [is_loopback(h) for h in hosts] == [True] * 3 + [False] * 3
 
