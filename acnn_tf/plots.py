@@ -388,7 +388,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Pictures need Matplotlib. Run: pip install 'acnn_tf[plots]'"
+            'Pictures need Matplotlib. Run: pip install -e ".[plots]"'
         ) from error
     # Not pyplot: nothing global to configure, nothing to close.
     return Figure(figsize=(width, height), layout="constrained")

@@ -6,9 +6,9 @@ r"""Encodes the videos of a large corpus in shards, on one machine or many.
       --features=clips.hdf5 --out=runs/corpus --num_shards=16 \
       --direct_num_workers=2 --direct_running_mode=multi_processing
 
-It is a pipeline of Apache Beam (pip install 'acnn_tf[beam]'): other flags are
+It is a pipeline of Apache Beam (pip install -e ".[beam]"): other flags are
 Beam's. Without them this process does all. On many machines the workers are
-Dask's (pip install 'acnn_tf[dask]', --runner=DaskRunner, --dask_client_address;
+Dask's (pip install -e ".[dask]", --runner=DaskRunner, --dask_client_address;
 see BUILD.md); they need a checkout of this code on their PYTHONPATH and must
 see --workdir, --features and --out under the same paths, on disks that they
 share.

@@ -15,7 +15,7 @@ nothing can be read are left out and listed, and the exit code is 2.
 Beside --out stands OUT.videos.csv: the seconds of each video, which other
 commands find there, and the digest of its file.
 
-Other flags are Apache Beam's (pip install 'acnn_tf[beam]'): with them the
+Other flags are Apache Beam's (pip install -e ".[beam]"): with them the
 command is a pipeline, as experiments.encode_corpus is, whose workers must see
 the videos, the encoder's weights and --out under the same paths. Without them
 this process does all.

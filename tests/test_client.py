@@ -265,7 +265,7 @@ def test_command_fails_with_one_line(address, capsys):
 def test_a_package_that_is_missing_is_named(address, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "export.protocol.rest_client", None)
     assert run_command("--server=http://127.0.0.1:1", "--query=a") == 2
-    assert "pip install 'acnn_tf[serving]'" in capsys.readouterr().err
+    assert 'pip install -e ".[serving]"' in capsys.readouterr().err
 
 
 def test_a_sentence_without_moments_is_an_error_after_the_others(

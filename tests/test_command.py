@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -16,11 +18,14 @@ def test_each_end_has_its_line_and_its_code():
         ("input", 2, "ValueError: bad input"),
         ("interrupt", 130, "Interrupted."),
         ("saved", 130, "Saved after step 3."),
-        ("missing", 2, "grpc is not installed: pip install 'acnn_tf[serving]'"),
+        ("file", 2, "Error: runs/x/a.b: No such file. Give another --path."),
+        ("missing", 2, 'grpc is not installed: pip install -e ".[serving]"'),
         ("memory", 2, "The memory is not enough. Lower --batch_size"),
         ("fault", 1, "Traceback"),
     ):
-        done = run_module("tests.endings", f"--end={end}", code=code)
+        done = run_module(
+            "tests.endings", f"--end={end}", "--path=runs/x", code=code
+        )
         assert words in done.stderr, end
         assert ("Traceback" in done.stderr) == (end == "fault"), end
 
@@ -32,18 +37,28 @@ def test_a_path_may_begin_at_home(tmp_path):
     assert done.stdout == "a~b\n"
 
 
+def test_the_page_needs_its_own_extra(monkeypatch):
+    page = types.SimpleNamespace(__spec__=ModuleSpec("demo.__main__", None))
+    error = ModuleNotFoundError("no starlette", name="starlette")
+    assert command._message(error).endswith('pip install -e ".[serving]"')
+    monkeypatch.setitem(sys.modules, "__main__", page)
+    assert command._message(error).endswith('pip install -e ".[demo]"')
+
+
 def test_a_reader_that_leaves_is_no_error():
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.endings", "--end=many lines"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == command.UNREAD
+    for argument in ("--end=many lines", "--help"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.endings", argument],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        if argument != "--help":
+            process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"", argument
+        process.stderr.close()
+        assert process.wait() == command.UNREAD, argument
 
 
 def test_a_terminal_without_the_letters_spells_them():

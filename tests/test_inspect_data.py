@@ -153,7 +153,7 @@ def test_missing_or_wrong_flags_say_what_to_give():
         ("--window_seconds=four", "four"),
     ):
         code, output, errors = inspect(*flags.split())
-        assert (code, output) == (1, ""), flags
+        assert (code, output) == (2, ""), flags
         assert words in errors
         assert "Traceback" not in errors
 

@@ -134,7 +134,7 @@ def test_a_search_repeats_itself(tuner, algorithm):
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
-    with pytest.raises(ImportError, match=r"pip install 'acnn_tf\[tune\]'"):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[tune\]"'):
         spaces.import_tuner("random")
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "scipy", None)

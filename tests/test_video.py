@@ -595,5 +595,5 @@ def test_names_are_taken_as_they_are(tmp_path, mp4, monkeypatch):
 
 def test_the_message_says_what_to_install(mp4, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r"pip install 'acnn_tf\[video\]'"):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[video\]"'):
         open_video(mp4)

@@ -1,6 +1,6 @@
 """Video files -> frames at a fixed rate, as they are meant to be seen.
 
-FFmpeg reads them, through PyAV: `pip install 'acnn_tf[video]'`. Sound is for
+FFmpeg reads them, through PyAV: `pip install -e ".[video]"`. Sound is for
 `acnn_tf.data.sound`. A video of any duration takes the memory of a few of its
 frames.
 """
@@ -402,7 +402,7 @@ def opened(
         import av
     except ImportError as error:
         raise ImportError(
-            "Reading video needs PyAV: pip install 'acnn_tf[video]'"
+            'Reading video needs PyAV: pip install -e ".[video]"'
         ) from error
     _check_file(path)
     try:

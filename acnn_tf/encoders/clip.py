@@ -1,6 +1,6 @@
 """CLIP by keras-hub: frames and sentences in one space.
 
-`pip install 'acnn_tf[clip]'`.
+`pip install -e ".[clip]"`.
 """
 
 import functools
@@ -125,7 +125,7 @@ def _load(preset, class_name, **settings):
         import keras_hub
     except ImportError as error:
         raise ImportError(
-            "The encoder clip needs keras-hub: pip install 'acnn_tf[clip]'"
+            'The encoder clip needs keras-hub: pip install -e ".[clip]"'
         ) from error
     model = getattr(keras_hub.models, class_name)
     if os.path.isdir(preset):

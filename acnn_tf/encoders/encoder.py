@@ -71,8 +71,9 @@ def make(name: str, frame_rate: float | None = None) -> Encoder:
         kind, weights = "keras", name
     if kind not in ENCODERS:
         raise ValueError(
-            f"`name` must be one of {', '.join(ENCODERS)}, with its weights "
-            f"behind a colon, or a .keras file. Received: {name!r}"
+            f"no encoder is called {name!r}: give one of "
+            f"{', '.join(ENCODERS)}, with its weights behind a colon, or a "
+            ".keras file"
         )
     module, class_name = ENCODERS[kind]
     module = importlib.import_module(f"acnn_tf.encoders.{module}")

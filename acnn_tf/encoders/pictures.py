@@ -49,7 +49,7 @@ def resize(frame: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            "Frames are scaled by Pillow: pip install 'acnn_tf[video]'"
+            'Frames are scaled by Pillow: pip install -e ".[video]"'
         ) from error
     picture = Image.fromarray(frame)
     return np.asarray(picture.resize((width, height), Image.Resampling[method]))

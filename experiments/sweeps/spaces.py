@@ -29,7 +29,7 @@ def import_tuner(algorithm):
     except ImportError as error:
         raise ImportError(
             f"Tuning needs KerasTuner, with --algorithm={algorithm} ({error}). "
-            "Run: pip install 'acnn_tf[tune]'"
+            'Run: pip install -e ".[tune]"'
         ) from error
 
 
