@@ -67,6 +67,10 @@ clean: ## Remove the environments and everything built
 .venv-oldest/ready: EXTRAS := test,tfio
 
 .venv/ready .venv-oldest/ready: setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14)' \
+		2>/dev/null || { echo "acnn_tf needs Python 3.11 to 3.13, and" \
+		"$(PYTHON) is no such one. Name it: make PYTHON=python3.12" \
+		"$(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Setting up $(@D) with acnn_tf[$(EXTRAS)]: some minutes, only once."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check \

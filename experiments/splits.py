@@ -8,6 +8,7 @@ import acnn_tf
 from acnn_tf.data import inspection
 from acnn_tf.data.annotations import DATASETS, find_files, read_moments
 from experiments import argument_flags, run_settings
+from export import run_models
 
 # What datasets are called in titles.
 _TITLES = {
@@ -199,6 +200,7 @@ def settings_of_run(workdir, split):
     They are arguments of `load_split`. A training has no files of its own for
     the split `"test"`: it has those of `data_dir` alone.
     """
+    run_models.check_run(workdir)
     used = run_settings.read_flags(workdir)
     kinds = {"dataset": str, "num_scenes": int, "clip_seconds": float}
     settings = {n: kind(used[n]) for n, kind in kinds.items() if n in used}

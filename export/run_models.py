@@ -4,6 +4,7 @@ Both take sentences, by their vocabulary or by an encoder, which is named or
 which the model names itself.
 """
 
+import difflib
 import os
 
 from absl import flags
@@ -32,9 +33,10 @@ def define_flags():
 
 
 def check_choice(workdir=None, model=None):
-    """Refuses flags that name no model, or two.
+    """Refuses flags that name no model, or two, or a run that is not there.
 
     Raises:
+        FileNotFoundError: See `check_run`.
         ValueError: Says what to give.
     """
     if model not in (None, "zero_shot"):
@@ -45,6 +47,26 @@ def check_choice(workdir=None, model=None):
     if bool(workdir) == bool(model):
         either = "not both" if model else "to say which model"
         raise ValueError(f"Give --workdir or --model=zero_shot, {either}.")
+    if workdir:
+        check_run(workdir)
+
+
+def check_run(workdir):
+    """Refuses the folder of a run that is not there.
+
+    Raises:
+        FileNotFoundError: Names one that is called nearly so, if there is one.
+    """
+    if os.path.isdir(workdir):
+        return
+    parent, name = os.path.split(os.path.normpath(workdir))
+    text = f"There is no folder {workdir}."
+    if os.path.isdir(parent or "."):
+        paths = (os.path.join(parent, x) for x in os.listdir(parent or "."))
+        folders = [os.path.basename(x) for x in paths if os.path.isdir(x)]
+        for near in difflib.get_close_matches(name, folders, 1):
+            text += f" Is it {os.path.join(parent, near)}?"
+    raise FileNotFoundError(text)
 
 
 def load_model(

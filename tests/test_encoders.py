@@ -217,7 +217,11 @@ def test_arguments_are_checked():
 
 def test_names_are_checked(refused):
     for name, error, message in (
-        ("resnet", ValueError, "no encoder is called 'resnet'.*of pixels, clip"),
+        (
+            "resnet",
+            ValueError,
+            "no encoder is called 'resnet'.*of pixels, clip",
+        ),
         ("pixels:a", ValueError, "`pixels` has no weights"),
         ("efficientnet_lite0:a", ValueError, "brings its weights"),
         ("applications", ValueError, "followed by one of .*VGG16"),

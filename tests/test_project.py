@@ -362,3 +362,26 @@ def test_wheel_holds_the_package_alone(tmp_path):
     ):
         assert f"\n{field}" in metadata
     assert "\nClassifier: Programming Language :: Python :: 3.13\n" in metadata
+
+
+def test_make_names_the_pythons_that_will_do_and_leaves_nothing(tmp_path):
+    for name in ("Makefile", "setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    # Its version is none, and an environment it would make all the same.
+    python = tmp_path / "old"
+    python.write_text("#!/bin/sh\n[ $1 != -c ] && mkdir -p .venv/bin\n")
+    python.chmod(0o755)
+    there = set(tmp_path.iterdir())
+    done = subprocess.run(
+        ["make", f"PYTHON={python}", "quickstart"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first, *_ = done.stderr.splitlines()
+    assert f"needs Python 3.11 to 3.13, and {python} is no such one" in first
+    assert (done.returncode, done.stdout) == (2, "")
+    assert set(tmp_path.iterdir()) == there
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert 'python_requires=">=3.11,<3.14"' in setup

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments import run_settings
+from export import run_models
 
 WORDS = ["--epochs=12", "--seed=0", "--noskip_bad", "--features=a.h5"]
 MADE_BY = {"encoder": "a", "name": "a"}
@@ -26,6 +27,19 @@ def test_they_come_back(run):
         "skip_bad": "False",
         "features": "a.h5",
     }
+
+
+def test_a_slip_in_the_name_of_a_run_is_told(run, tmp_path, monkeypatch):
+    for folder, words in (
+        (tmp_path / "rum", f"no folder {tmp_path}/rum. Is it {run[0]}?"),
+        (tmp_path / "gone" / "rum", f"no folder {tmp_path}/gone/rum."),
+    ):
+        with pytest.raises(FileNotFoundError) as raised:
+            run_models.check_choice(workdir=str(folder))
+        assert str(raised.value) == f"There is {words}"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"rum\. Is it run"):
+        run_models.check_run("rum")
 
 
 def test_what_changes_nothing_may_differ(run, tmp_path):

@@ -161,8 +161,12 @@ def _unpack(path, weights, max_bytes):
     Keras stores the members as they are, so they are no larger than the file.
     """
     if not os.path.isfile(path):  # a pipe would let its reader wait
-        found = "no plain file" if os.path.exists(path) else "nothing is there"
-        raise ValueError(f"expected a .keras file, but {found}")
+        if os.path.exists(path):
+            raise ValueError("expected a .keras file, but no plain file")
+        raise ModelFileError(
+            "expected a .keras file, but nothing is there. Name another file "
+            "or, if it is that of a run, train the run for an epoch."
+        )
     if (size := os.path.getsize(path)) > max_bytes:
         raise ModelFileError(
             f"expected at most {max_bytes:,} bytes, found {size:,}. Give a "
