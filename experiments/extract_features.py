@@ -10,7 +10,8 @@ The id of a video is the name of its file, without folder and ending. Killed and
 started again, the command goes on with the videos that are missing, and ends
 with the same bytes; so does a second run for those that are new or have
 changed. Of a damaged video what can be read is taken, and said. Those of which
-nothing can be read are left out and listed, and the exit code is 2.
+nothing can be read are left out and listed; if that is all of them, the exit
+code is 2.
 
 Beside --out stands OUT.videos.csv: the seconds of each video, which other
 commands find there, and the digest of its file.
@@ -29,7 +30,6 @@ from absl import flags
 
 from acnn_tf import encoders
 from acnn_tf.data import extraction
-from acnn_tf.files.problems import summarize
 from export import command, flag_help
 from export.progress import Progress
 
@@ -60,7 +60,7 @@ flag_help.subject("Encoder", "encoder", "fps", "batch_size")
 
 
 def run(beam_arguments):
-    videos = extraction.find_videos(FLAGS.videos)
+    videos = command.find_videos(FLAGS.videos)
     encoder = encoders.make(FLAGS.encoder, FLAGS.fps)
     if beam_arguments:
         problems = extract_in_pipeline(videos, encoder, beam_arguments)
@@ -70,17 +70,13 @@ def run(beam_arguments):
             videos, encoder, FLAGS.out, FLAGS.batch_size, progress
         )
     failed = [problem for problem in problems if problem.dropped]
-    notes = [problem for problem in problems if not problem.dropped]
-    for line in summarize(notes):
-        print(f"note: {line}")
-    for line in summarize(failed):
-        print(f"left out: {line}")
+    command.tell_problems(problems)
     print(
         f"{FLAGS.out}: {len(videos) - len(failed):,} of {len(videos):,} videos "
         f"by {encoder.name} at {encoder.frame_rate:g} fps, {encoder.dim} "
         f"numbers for every {encoder.clip_seconds:g} s"
     )
-    if failed:
+    if len(failed) == len(videos):
         sys.exit(2)
 
 

@@ -13,7 +13,8 @@ import acnn_tf
 from acnn_tf.data import extraction
 from acnn_tf.data.annotations import DATASETS, read_moments
 from acnn_tf.data.durations import videos_path
-from acnn_tf.files.problems import DataError, Problem, summarize
+from acnn_tf.files.problems import DataError, Problem
+from export import command
 from export.progress import Progress
 
 # Of the videos, if there are no validation files.
@@ -57,7 +58,7 @@ def prepare(
     """
     if not annotations:
         raise ValueError("--videos needs --annotations, a file of sentences.")
-    found = extraction.find_videos(videos)
+    found = command.find_videos(videos)
     encoder = acnn_tf.encoders.make(encoder, fps)
     paths = [annotations, *filter(None, [val_annotations])]
     needed = _annotated(paths, dataset, found, skip_bad)
@@ -86,8 +87,7 @@ def prepare(
     moments = read_moments(
         annotations, dataset, durations=durations, problems=problems
     )
-    for line in summarize(problems or ()):
-        print(f"left out: {line}", file=sys.stderr)
+    command.tell_problems(problems or ())
     return files | _hold_out(workdir, annotations, moments)
 
 
@@ -109,10 +109,13 @@ def _annotated(paths, dataset, videos, skip_bad):
                 known.add(record.video_id)
                 if record.video_id in videos:
                     continue
+                advice = "add its file, named so, or remove the record"
+                stem, _ = os.path.splitext(record.video_id)
+                if stem in videos:
+                    advice = f"write {stem!r}, without the ending"
                 message = (
                     f"video {record.video_id!r} is not among the "
-                    f"{len(videos):,} of --videos; add its file, named so, or "
-                    "remove the record"
+                    f"{len(videos):,} of --videos; {advice}"
                 )
                 problems.append(Problem(os.fspath(path), line, message))
     if problems and not skip_bad:
@@ -139,8 +142,7 @@ def _extract(videos, encoder, path, needed):
         with acnn_tf.data.open_features(path) as features:
             if not needed <= set(features):
                 raise DataError(failed)
-    for problem in summarize(problems):
-        print(f"note: {problem}", file=sys.stderr)
+    command.tell_problems(problems)
 
 
 def _hold_out(workdir, annotations, moments):
@@ -148,9 +150,9 @@ def _hold_out(workdir, annotations, moments):
     videos = sorted({moment.video_id for moment in moments})
     if len(videos) < 2:
         raise ValueError(
-            f"{annotations} has sentences about {len(videos)} video. To learn "
-            "from some and be tested on others, there must be two at least; or "
-            "give --val_annotations."
+            f"{annotations} has sentences about {len(videos) or 'no'} video. "
+            "To learn from some and be tested on others, there must be two at "
+            "least; or give --val_annotations."
         )
     count = max(round(_HELD_OUT * len(videos)), 1)
     order = np.random.default_rng(0).permutation(len(videos))

@@ -14,7 +14,8 @@ r"""Finds moments in video files by sentences, or for a dataset's queries.
 weights are in a folder; with --model=zero_shot it is all there is. --video is a
 file, a folder or a pattern, and may be repeated. With --index what was encoded
 is kept in that folder, and only what is new or has changed is encoded the next
-time; without --video the whole index is searched.
+time; without --video the whole index is searched. Files of which nothing can be
+read are left out and listed; if that is all of them, the exit code is 2.
 
 Prints start, end and score, best first. The score is how likely the moment is
 the right one, by the calibration of the run (experiments.calibrate). Without
@@ -113,15 +114,16 @@ def run():
         )
     paths = {}
     if FLAGS.video:
-        paths = acnn_tf.data.find_videos(FLAGS.video)
+        paths = command.find_videos(FLAGS.video)
     retriever = run_models.load_retriever(
         FLAGS.workdir, FLAGS.model, FLAGS.encoder, FLAGS.index
     )
     problems = add(retriever, paths)
+    command.tell_problems(problems)
     unread = {problem.path for problem in problems}
     videos = {name: path for name, path in paths.items() if path not in unread}
     if paths and not videos:
-        raise DataError(problems)
+        sys.exit(2)
     answers = retriever.search(
         sentences,
         FLAGS.top,
@@ -137,8 +139,6 @@ def run():
         cut(answers, videos)
     if FLAGS.picture:
         draw(retriever, answers, videos)
-    if problems:
-        raise DataError(problems)
     queries.refuse_unknown(unknown)
 
 
@@ -179,9 +179,10 @@ def answer_dataset():
     print(f"wrote {len(moments)} answers to {FLAGS.out}", file=sys.stderr)
     if unknown:
         print(
-            f"Of {len(unknown)} sentences the model knows no word, the first "
-            f"{moments[unknown[0]].query!r}: as servers refuse a query without "
-            "an answer, theirs is the whole video.",
+            "Number of sentences of which the model knows no word: "
+            f"{len(unknown)}, the first {moments[unknown[0]].query!r}. As "
+            "servers refuse a query without an answer, theirs is the whole "
+            "video.",
             file=sys.stderr,
         )
 
@@ -198,7 +199,7 @@ def add(retriever, paths):
             raise  # of the encoder, or the index
         return error.problems
     for note in notes:
-        print(note, file=sys.stderr)
+        print(f"note: {note}", file=sys.stderr)
     return []
 
 

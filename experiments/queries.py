@@ -5,6 +5,7 @@ from absl import flags
 from acnn_tf.files.problems import DataError, Problem
 from acnn_tf.files.text import normalize, text_lines
 from export import flag_help
+from export.protocol.merging import check_not_empty
 
 # All are encoded at once.
 _MAX_QUERIES = 10_000
@@ -46,6 +47,7 @@ def read_queries(query=(), queries_file=None):
         raise DataError(problems)
     if not queries:
         raise ValueError("Give --query, or --queries_file.")
+    check_not_empty(queries)
     return queries
 
 

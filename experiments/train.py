@@ -14,7 +14,9 @@ file: words that it does not know are added, and settings of the model that are
 not given are its own.
 
 With --videos their features are extracted first, into WORKDIR/features.hdf5,
-and without --val_annotations a fifth of the videos is held out.
+and without --val_annotations a fifth of the videos is held out. Videos of which
+nothing can be read are left out and listed; if there are sentences about one,
+or that is all of them, the exit code is 2.
 
 Prints a line for each epoch, searches the validation split after it and keeps
 the best model; at the end it finds out what that model's scores are worth.

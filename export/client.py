@@ -45,6 +45,7 @@ from export.protocol.merging import (
     FoundMoment,
     FoundMoments,
     MergingClient,
+    check_not_empty,
     check_queries,
     print_answer,
     read_moments,
@@ -388,6 +389,7 @@ def _read_clips(path, video):
 def _run(args):
     if not (args.query or args.status or args.metadata):
         raise ValueError("give --query, --status or --metadata")
+    check_not_empty(args.query)
     clients = [
         Client(server, args.model, args.version, args.timeout, args.retries)
         for server in args.server

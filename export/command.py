@@ -218,6 +218,25 @@ def flag_words(module, only_given=False):
     ]
 
 
+def find_videos(patterns):
+    """`acnn_tf.data.find_videos`; says on stderr what it does not look into."""
+    from acnn_tf.data import extraction
+
+    for line in extraction.not_looked_into(patterns):
+        print(f"note: {line}", file=sys.stderr)
+    return extraction.find_videos(patterns)
+
+
+def tell_problems(problems):
+    """Says on stderr which files were taken in part, and which left out."""
+    from acnn_tf.files.problems import summarize
+
+    for word, dropped in (("note", False), ("left out", True)):
+        some = [problem for problem in problems if problem.dropped == dropped]
+        for line in summarize(some):
+            print(f"{word}: {line}", file=sys.stderr)
+
+
 def tell_unknown(features, model=None):
     """Says on stderr, once for a file, that what made it cannot be compared.
 

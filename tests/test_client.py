@@ -253,6 +253,7 @@ def test_command_fails_with_one_line(address, capsys):
         (["--query=a", "--model=other"], "ServingError: NOT_FOUND: .*other"),
         (["--query=a", "--features=no.npy"], "FileNotFoundError: .*no.npy"),
         ([], "ValueError: give --query"),
+        (["--query= "], "ValueError: Type a sentence that says what happens"),
         (["--status", f"--version={2**63}"], r"usage: (.|\n)*below 2\*\*63"),
         (["--status", "--version=007"], r"usage: (.|\n)*leading zeros"),
     ):

@@ -12,7 +12,12 @@ import pytest
 from acnn_tf import encoders
 from acnn_tf.data import extraction, find_files, open_features, open_video
 from acnn_tf.data.durations import read_durations, video_seconds, videos_path
-from acnn_tf.data.extraction import encode_video, extract, find_videos
+from acnn_tf.data.extraction import (
+    encode_video,
+    extract,
+    find_videos,
+    not_looked_into,
+)
 from acnn_tf.data.video import VideoError
 from acnn_tf.files.problems import DataError, summarize
 from experiments import shard_work
@@ -457,15 +462,37 @@ def test_the_command_tells_what_it_made_and_what_it_left_out(moved, tmp_path):
     assert bytes_of(out) == bytes_of(tmp_path / "b" / "a.hdf5")
     (moved / "empty.mp4").touch()
     shortened(write(moved / "cut.mkv", pictures=map(draw, range(250))), 0.6)
-    done = extract_features(*flags, code=2)
-    note, left_out, last = done.stdout.splitlines()
+    done = extract_features(*flags)
+    (last,) = done.stdout.splitlines()
+    note, left_out = done.stderr.splitlines()[-2:]
     assert note.startswith(f"note: {moved}: 'cut.mkv' ")
     assert left_out.startswith(f"left out: {moved}: 'empty.mp4' is empty")
     assert last.startswith(f"{out}: 6 of 7 videos")
+    only = f"--videos={moved / 'empty.mp4'}", f"--out={tmp_path / 'c.hdf5'}"
+    assert "left out: " in extract_features(*only, code=2).stderr
     done = extract_features(*flags[:2], code=2)
     assert done.stderr.startswith(f"DataError: {out}: made by pixels at 5 fps")
-    done = extract_features(f"--videos={tmp_path / 'no'}", flags[1], code=2)
-    assert "no: is not there; give a file, a folder or" in done.stderr
+
+
+def test_folders_of_a_folder_are_named_if_they_have_videos(tmp_path):
+    for name in ("a/text", "b/one", "c/deep/two"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "notes.txt").touch()
+    assert not_looked_into([tmp_path, tmp_path / "none"]) == []
+    (tmp_path / "b" / "x.MOV").touch()
+    (note,) = not_looked_into(tmp_path)
+    assert "folders in it, such as 'b', have videos" in note
+    # The pattern that it gives takes all of them.
+    (tmp_path / "c" / "deep" / "y.MOV").touch()
+    assert set(find_videos(note.split("'")[3])) == {"x", "y"}
+
+
+def test_who_interrupts_the_work_is_told_how_it_goes_on(videos, tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="same command goes on"):
+        with extraction.extracting(
+            find_videos(videos), PIXELS, tmp_path / "a.hdf5"
+        ):
+            raise KeyboardInterrupt
 
 
 def test_a_killed_command_goes_on(videos, tmp_path):
@@ -495,9 +522,9 @@ def test_a_pipeline_makes_the_same_bytes(moved, tmp_path):
         "--direct_num_workers=1",
         "--direct_running_mode=multi_processing",
     )
-    done = extract_features(*flags, *elsewhere, code=2)
+    done = extract_features(*flags, *elsewhere)
     assert "6 videos in 6 shards, 0 of them found done" in done.stderr
-    assert "left out" in done.stdout
+    assert "left out" in done.stderr
     assert f"{out}: 5 of 6 videos by pixels at 5 fps" in done.stdout
     extract_all(moved, tmp_path / "b" / "a.hdf5")
     assert bytes_of(out) == bytes_of(tmp_path / "b" / "a.hdf5")

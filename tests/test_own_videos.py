@@ -127,6 +127,8 @@ def test_what_does_not_fit_is_told(refused, data, tmp_path):
         json.loads(x) for x in (data / "own.jsonl").read_text().splitlines()
     ]
     other = [{**lines[0], "vid": "door"}]
+    named = {**lines[0], "vid": f"{lines[0]['vid']}.mp4"}
+    write_lines(data / "named.jsonl", [named])
     write_lines(data / "other.jsonl", [*lines, {**other[0], "qid": "z"}])
     write_lines(data / "none.jsonl", other)
     write_lines(data / "single.jsonl", lines[:1])
@@ -141,6 +143,10 @@ def test_what_does_not_fit_is_told(refused, data, tmp_path):
         (
             *("none.jsonl", {"skip_bad": True}, ValueError),
             r"no sentence about any of --videos \(scene_000000, scene_000001",
+        ),
+        (
+            *("named.jsonl", {}, DataError),
+            f"; write {lines[0]['vid']!r}, without the ending",
         ),
         ("text.jsonl", {}, DataError, r"text\.jsonl:1: is not JSON"),
         ("single.jsonl", {}, ValueError, "there must be two at least"),
@@ -169,7 +175,9 @@ def test_sentences_that_change_after_a_run_began_are_told(data, tmp_path):
         prepare(data, tmp_path, "fewer.jsonl")
 
 
-def test_a_video_that_cannot_be_read_ends_it_unless_left_out(data, tmp_path):
+def test_a_video_that_cannot_be_read_ends_it_unless_left_out(
+    data, tmp_path, capsys
+):
     lines = [
         json.loads(x) for x in (data / "own.jsonl").read_text().splitlines()
     ]
@@ -183,5 +191,7 @@ def test_a_video_that_cannot_be_read_ends_it_unless_left_out(data, tmp_path):
     with open_features(files["features"]) as features:
         assert len(features) == 6
     # One of which nothing is said is left out.
-    prepare(data, tmp_path)
+    capsys.readouterr()
+    prepare(data, tmp_path / "new")
+    assert "left out: " in capsys.readouterr().err
     (data / "videos" / "empty.mp4").unlink()

@@ -147,7 +147,7 @@ def test_moments_are_printed_cut_and_drawn(run_folder, tmp_path):
         f"--index={tmp_path / 'index'}",
         f"--clip_out={tmp_path / 'clips'}",
         f"--picture={tmp_path / 'picture.png'}",
-        code=2,
+        code=2,  # for a sentence without a known word
     )
     lines = done.stdout.splitlines()
     assert lines[:2] == ["a person opens a zebra", "unknown words: zebra"]
@@ -157,7 +157,9 @@ def test_moments_are_printed_cut_and_drawn(run_folder, tmp_path):
             r"(one|two)  0:\d\d\.\d - 0:\d\d\.\d  -?\d\.\d\d", line
         )
     assert "Without calibration scores compare moments of" in done.stderr
-    assert "bad.mp4: is text, not a video" in done.stderr
+    assert f"left out: {run_folder / 'videos' / 'bad.mp4'}: is" in done.stderr
+    assert "DataError" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("ValueError: The model")
     clips = list((tmp_path / "clips").iterdir())
     assert len(clips) == 3
     for path in clips:
@@ -182,13 +184,15 @@ def test_moments_are_printed_cut_and_drawn(run_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_zero_shot_answers_without_a_run(run_folder, tmp_path):
+def test_zero_shot_answers_without_a_run_or_a_bad_file(run_folder, tmp_path):
     save_clip(tmp_path)
+    (tmp_path / "bad.mp4").write_text("not a video")
     done = run_module(
         "experiments.predict",
         "--model=zero_shot",
         f"--encoder=clip:{tmp_path}",
         f"--video={run_folder / 'videos' / 'one.mp4'}",
+        f"--video={tmp_path / 'bad.mp4'}",
         "--query=a cat",
         "--top=2",
         "--json",
@@ -197,3 +201,4 @@ def test_zero_shot_answers_without_a_run(run_folder, tmp_path):
     assert answer["query"] == "a cat"
     assert [m["video_id"] for m in answer["moments"]] == ["one", "one"]
     assert "Without calibration" in done.stderr
+    assert f"left out: {tmp_path / 'bad.mp4'}: is text" in done.stderr

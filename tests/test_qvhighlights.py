@@ -504,7 +504,7 @@ def test_hidden_queries_are_answered_in_the_file_that_the_server_takes(
     out = tmp_path / "submission.jsonl"
     workdir = f"--workdir={run_folder}"
     done = run(run_folder, "predict", workdir, f"--out={out}")
-    assert "Of 1 sentences the model knows no word" in done.stderr
+    assert "which the model knows no word: 1, the first " in done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     hidden = (run_folder / "highlight_test_release.jsonl").read_text()
     for line, record in zip(lines, map(json.loads, hidden.splitlines())):

@@ -93,6 +93,48 @@ def find_videos(
     return dict(sorted(videos.items()))
 
 
+def not_looked_into(
+    patterns: str | os.PathLike | Iterable[str | os.PathLike],
+) -> list[str]:
+    """Notes on folders whose own folders have videos, which are not taken.
+
+    Args:
+        patterns: What `find_videos` is given.
+
+    Returns:
+        A line for each such folder, which says how to take all.
+
+    Example:
+
+    >>> import os
+    >>> import tempfile
+    >>> from acnn_tf.data.extraction import not_looked_into
+    >>> os.chdir(tempfile.mkdtemp())
+    >>> os.makedirs("videos/may")
+    >>> open("videos/may/cat.mp4", "w").close()
+    >>> not_looked_into("videos")
+    ["videos: folders in it, such as 'may', have videos, too, and are not..."]
+    """
+    if isinstance(patterns, str | os.PathLike):
+        patterns = [patterns]
+    notes = []
+    for folder in filter(os.path.isdir, map(os.fspath, patterns)):
+        for name in sorted(os.listdir(folder)):
+            inner, paths = os.path.join(folder, name), []
+            if os.path.isdir(inner) and not name.startswith("."):
+                with contextlib.suppress(OSError):  # one that is not ours
+                    paths = _paths(inner)
+            if paths:
+                ending = os.path.splitext(paths[0])[1]
+                pattern = os.path.join(folder, "**", f"*{ending}")
+                notes.append(
+                    f"{folder}: folders in it, such as {name!r}, have videos, "
+                    f"too, and are not looked into; '{pattern}' takes them all"
+                )
+                break
+    return notes
+
+
 def _paths(pattern):
     if os.path.isdir(pattern):
         paths = (os.path.join(pattern, name) for name in os.listdir(pattern))
@@ -288,7 +330,13 @@ def extracting(
     work = Extraction(videos, encoder, path)
     with locked(work.folder, wait=True):
         work._prepare()
-        yield work
+        try:
+            yield work
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "Interrupted. The same command goes on with the videos that "
+                "are missing."
+            ) from None
         work._finish()
 
 

@@ -170,6 +170,14 @@ def print_answer(query, moments, as_json):
         print(f"  {video_id:<{width}} {start:8.2f} {end:8.2f} {score:8.3f}")
 
 
+def check_not_empty(queries):
+    """Raises a `ValueError` where a sentence has no letter."""
+    if not all(query.strip() for query in queries):
+        raise ValueError(
+            "Type a sentence that says what happens in the video. Received: ''"
+        )
+
+
 def check_queries(queries):
     """Raises a `ValueError` where a sentence came for a list of them."""
     # A sentence is a sequence too, of letters.
