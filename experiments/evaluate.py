@@ -282,7 +282,9 @@ def run():
         return  # The first of the workers says it.
     title = splits.title(FLAGS.split, **data)
     frames_of = frames.of_split(data["dataset"], FLAGS.videos)
-    if model is not None and FLAGS.workdir:
+    # A page has pictures of its own.
+    is_drawn = FLAGS.timelines is not None or not FLAGS.report
+    if model is not None and FLAGS.workdir and is_drawn:
         draw(
             model=model,
             split=split,

@@ -17,7 +17,7 @@ flags.DEFINE_integer(
     "timelines",
     None,
     "Number of queries to draw into WORKDIR/pictures, and the table with "
-    "them. Default: 3.",
+    "them. Default: 3, or none with --report, which shows queries itself.",
 )
 flag_help.subject("Output", "timelines")
 
@@ -96,7 +96,10 @@ def draw_evaluation(
             iou=iou,
         )
         drawn.append(path)
-    print(f"drew {len(drawn)} pictures into {folder}", file=sys.stderr)
+    print(
+        f"drew the table and {len(drawn) - 1} of the queries into {folder}",
+        file=sys.stderr,
+    )
     return drawn
 
 

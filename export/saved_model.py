@@ -13,6 +13,7 @@ server that watches DIR/acnn never sees half of it. See its README.md, and
 BUILD.md for how to serve it.
 """
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -20,8 +21,10 @@ import tempfile
 from absl import flags
 
 import acnn_tf
+from acnn_tf.data.annotations import DATASETS, find_files
 from acnn_tf.files.locks import locked
 from acnn_tf.files.names import check_file_name
+from acnn_tf.files.text import normalize
 from export import command, flag_help, indexing, run_models
 from export.protocol.version_numbers import version_number
 
@@ -62,7 +65,8 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "example_query",
     None,
-    "Sentence for the requests in the README of the folder. Default: frequent "
+    "Sentence for the requests in the README of the folder. Default: one that "
+    "the run learned from, if its annotations are at hand, or else frequent "
     "words of the model.",
 )
 flag_help.subject("Data", "corpus", "index")
@@ -95,6 +99,27 @@ def make_index(model):
             index, FLAGS.corpus, **command.flag_values(indexing)
         )
     return index
+
+
+def learned_sentence(workdir):
+    """A sentence that a run learned from; `None` where its file is not read."""
+    used = {}
+    with contextlib.suppress(KeyError, OSError, StopIteration, ValueError):
+        with open(os.path.join(workdir, "flags.txt"), encoding="utf-8") as file:
+            for line in file:
+                name, _, used[name] = line.strip().partition("=")
+        files = find_files(
+            used["--dataset"],
+            used.get("--data_dir"),
+            "train",
+            annotations=used.get("--annotations"),
+        )
+        form = DATASETS[used["--dataset"]]
+        _, entry = next(iter(form.entries(files["annotations"])))
+        if not isinstance(entry, ValueError):
+            _, records = form.parse(entry)
+            return normalize(records[0].query).strip()
+    return None
 
 
 def next_version(folder):
@@ -171,15 +196,16 @@ def export(folder):
     except ImportError as error:
         print(error, file=sys.stderr)
         assets_extra = None
+    example_query = FLAGS.example_query
+    if not example_query and FLAGS.workdir and model.vocabulary is not None:
+        example_query = learned_sentence(FLAGS.workdir)
     errors = acnn_tf.servable.export(
         model,
         target,
         index=index,
         assets_extra=assets_extra,
-        **command.given(
-            *("top_n", "nms_threshold", "shortlist", "min_recall"),
-            "example_query",
-        ),
+        example_query=example_query,
+        **command.given("top_n", "nms_threshold", "shortlist", "min_recall"),
     )
     name = FLAGS.model or os.path.join(FLAGS.workdir, "model.keras")
     print(f"{target}: the same numbers as {name}, but for rounding,")

@@ -139,11 +139,16 @@ async def serve(versions):
     )
 
     grpc_server = rpc.make_server(service)
+    flag = "port"
     try:
         port = grpc_server.add_insecure_port(f"{FLAGS.host}:{FLAGS.port}")
+        flag = "rest_api_port"
         listener = socket.create_server((FLAGS.host, FLAGS.rest_api_port))
-    except (OSError, RuntimeError) as error:
-        sys.exit(f"Choose another --port, --rest_api_port or --host: {error}")
+    except (OSError, RuntimeError):
+        raise ValueError(
+            f"The address {FLAGS.host}:{FLAGS[flag].value} is not free, or not "
+            f"of this machine: choose another --{flag} or --host."
+        ) from None
     # Connections inherit it, and asyncio does not set it on theirs: an answer
     # would wait 40 ms for the client to confirm its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

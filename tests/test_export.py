@@ -45,6 +45,12 @@ def exported(tmp_path_factory):
     (folder / "models" / "acnn" / "9").mkdir(parents=True)
     for name in NO_VERSIONS:
         (folder / "models" / "acnn" / name).mkdir()
+    # What a run keeps, of which the sentence is an example.
+    own = folder / "own.jsonl"
+    line = {"qid": 1, "vid": "v", "query": "the person opens the door"}
+    own.write_text(json.dumps(line | {"relevant_windows": [[0, 1]]}))
+    flags = f"--dataset=jsonl\n--seed=0\n--annotations={own}\n"
+    (folder / "flags.txt").write_text(flags)
     first = run_export(folder)
     path = folder / "models" / "acnn" / "10"
     assert f"{path}: the same numbers as" in first.stdout
@@ -85,7 +91,7 @@ def test_the_folder_is_complete_and_describes_itself(exported):
     assert f"    {json.dumps(TOLD)}\n" in text
     assert "were made by the encoder `mine`" in text
     assert "the 9 words" in text
-    assert 'for example "a person opens the"' in text
+    assert 'example "the person opens the door".' in " ".join(text.split())
 
 
 def test_the_default_is_localize_where_there_are_no_videos(without_videos):

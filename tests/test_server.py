@@ -13,6 +13,7 @@ from tensorflow_serving.apis import (
 )
 
 from tests.hostile_requests import PREDICT, spoiled
+from tests.processes import run_module
 from tests.server_process import Server
 from tests.small_model import X, request
 
@@ -108,6 +109,20 @@ def test_metadata_and_status(server):
     message = classification_pb2.ClassificationRequest()
     code, _ = server.refusal(server.stub.Classify, message)
     assert code == "UNIMPLEMENTED"
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_told_with_its_flag(server, small_models):
+    port = server.rest.rpartition(":")[2]
+    done = run_module(
+        "export.server",
+        f"--model_base_path={small_models}",
+        *("--port=0", f"--rest_api_port={port}"),
+        code=2,
+    )
+    (line,) = [x for x in done.stderr.splitlines() if "Error" in x]
+    told = f"127.0.0.1:{port} is not free, or not of this machine: choose"
+    assert f"{told} another --rest_api_port or --host" in line
 
 
 def test_version_0_means_none_in_particular(server):
