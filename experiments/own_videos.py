@@ -119,7 +119,7 @@ def _annotated(paths, dataset, videos, skip_bad):
                 )
                 problems.append(Problem(os.fspath(path), line, message))
     if problems and not skip_bad:
-        raise DataError(problems)
+        raise DataError([*unread, *problems])
     if unread and not known:
         raise DataError(unread)
     if not known & videos.keys():

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_told(refused, data, tmp_path):
     other = [{**lines[0], "vid": "door"}]
     named = {**lines[0], "vid": f"{lines[0]['vid']}.mp4"}
     write_lines(data / "named.jsonl", [named])
-    write_lines(data / "other.jsonl", [*lines, {**other[0], "qid": "z"}])
+    write_lines(data / "other.jsonl", [*lines, {**other[0], "qid": "z"}, 7])
     write_lines(data / "none.jsonl", other)
     write_lines(data / "single.jsonl", lines[:1])
     (data / "text.jsonl").write_text("hello")
@@ -138,6 +138,7 @@ def test_what_does_not_fit_is_told(refused, data, tmp_path):
     for name, arguments, error, message in (
         (
             *("other.jsonl", {}, DataError),
+            rf"other\.jsonl:{line + 1}: expected an object(.|\n)*"
             rf"other\.jsonl:{line}: video 'door' is not among the 6 of",
         ),
         (
