@@ -400,6 +400,7 @@ SPLIT = ("--dataset=jsonl", "--annotations={workdir}/a.jsonl")
 DIDEMO = ("--dataset=didemo", "--annotations={workdir}/didemo.json")
 RUN = "--workdir={workdir}"
 OUT = "--out={workdir}/out"
+REPORT = "--report={workdir}/page.html"
 
 
 @pytest.mark.slow
@@ -446,10 +447,13 @@ def test_mains_say_once_that_a_file_does_not_say(run, tmp_path):
     told = "2.hdf5 does not say what made its features. They are taken as they"
     for case in (
         ("search", "--query=door", "--features={unknown}", RUN),
-        ("evaluate", *SPLIT, "--features={unknown}", RUN, "--timelines=0"),
+        ("evaluate", *SPLIT, "--features={unknown}", RUN, REPORT),
     ):
         done = run(f"experiments.{case[0]}", *case[1:])
         assert done.stderr.count(told) == 1
+    # A page has pictures of its own.
+    assert (tmp_path / "page.html").exists()
+    assert not (tmp_path / "pictures").exists()
     done = run("experiments.search", "--query=door", "--features={same}", RUN)
     assert "does not say" not in done.stderr
 
