@@ -129,7 +129,8 @@ def not_looked_into(
                 pattern = os.path.join(folder, "**", f"*{ending}")
                 notes.append(
                     f"{folder}: folders in it, such as {name!r}, have videos, "
-                    f"too, and are not looked into; '{pattern}' takes them all"
+                    f"too, and are not looked into; '{pattern}' takes all that "
+                    "end so"
                 )
                 break
     return notes

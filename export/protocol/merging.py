@@ -173,9 +173,7 @@ def print_answer(query, moments, as_json):
 def check_not_empty(queries):
     """Raises a `ValueError` where a sentence has no letter."""
     if not all(query.strip() for query in queries):
-        raise ValueError(
-            "Type a sentence that says what happens in the video. Received: ''"
-        )
+        raise ValueError("Type a sentence that says what happens in the video.")
 
 
 def check_queries(queries):
