@@ -85,6 +85,8 @@ _MOST_CONNECTIONS = 512
 
 
 def run():
+    if FLAGS.workdir is not None:
+        run_models.check_run(FLAGS.workdir)
     folder = FLAGS.library
     if folder is None:
         if FLAGS.workdir is None:

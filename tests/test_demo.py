@@ -32,7 +32,7 @@ from demo.library import Library, Limits, read_truth
 from export.client import FoundMoment, FoundMoments
 from export.protocol.errors import ServingError
 from tests import small_acnn
-from tests.processes import Started
+from tests.processes import Started, run_module
 from tests.test_retriever import write_scene
 from tests.video_files import write
 
@@ -666,6 +666,9 @@ def test_the_page_ends_at_once_and_goes_on_the_next_time(
         assert done.returncode == 0, done.stderr
         assert time.monotonic() - started < 10  # 2 on a quiet machine
         assert not (tmp_path / "run" / "library" / ".lock").exists()
+    done = run_module("demo", f"--workdir={tmp_path / 'rum'}", code=2)
+    assert f"Is it {tmp_path / 'run'}?" in done.stderr
+    assert not (tmp_path / "rum").exists()
 
 
 def test_truth_is_read_by_video(tmp_path):

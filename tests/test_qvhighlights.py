@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
 from acnn_tf import evaluation, qvhighlights, segments
 from acnn_tf.data import pair_batches, synthetic
@@ -21,7 +20,6 @@ from acnn_tf.data.windows import video_pairs
 from acnn_tf.files.problems import DataError
 from acnn_tf.models import save_model
 from acnn_tf.search import clip_saliency
-from experiments import evaluate
 from tests import small_acnn
 from tests.processes import run_module
 
@@ -546,13 +544,9 @@ def test_an_evaluation_in_shards_prints_the_same_tables(run_folder, tmp_path):
     assert "QVHighlights' protocol" in whole
     shards = (workdir, f"--out={tmp_path / 'val'}", "--num_shards=2")
     assert run(run_folder, "evaluate_shards", *shards).stdout == whole
-
-
-def test_results_are_suppressed_only_if_that_is_asked_for():
-    with flagsaver.flagsaver():
-        evaluate.FLAGS.mark_as_parsed()
-        assert evaluate.suppression("qvhighlights") == {}
-        assert evaluate.suppression("tacos") == {"suppression": "fixed"}
+    # Which scores results as they stand, unless told otherwise.
+    told = (workdir, "--timelines=0", "--suppression=none")
+    assert run(run_folder, "evaluate", *told).stdout == whole
 
 
 def test_a_model_is_evaluated_as_the_file_of_its_predictions(
