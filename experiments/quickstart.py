@@ -21,6 +21,7 @@ import time
 from absl import flags
 
 from export import command
+from export.progress import Progress
 
 FLAGS = flags.FLAGS
 
@@ -63,7 +64,11 @@ def make_videos(folder, num_videos):
     count = max(1, round(0.2 * num_videos))
     for split, num in (("train", num_videos), ("val", count), ("test", count)):
         path = os.path.join(folder, split)
-        moments = synthetic.write_videos(path, num, split=split)
+        # In a log the line below is enough.
+        progress = Progress(num, "videos") if sys.stderr.isatty() else None
+        moments = synthetic.write_videos(
+            path, num, split=split, progress=progress
+        )
         write_jsonl(moments, f"{path}.jsonl")
         print(f"{path}: {num} videos, {len(moments)} sentences")
     # One of other random numbers.

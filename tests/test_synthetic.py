@@ -366,7 +366,14 @@ def test_written_scenes_read_back(scenes, tmp_path):
 def test_files_of_videos_give_the_same_features(tmp_path):
     pytest.importorskip("av")
     scenes = synthetic.make_scenes(2, split="val")
-    moments = synthetic.write_videos(tmp_path, 2, split="val")
+    told = []
+    moments = synthetic.write_videos(
+        tmp_path,
+        2,
+        split="val",
+        progress=lambda share, done: told.append((share, done)),
+    )
+    assert told == [(0.5, 1), (1.0, 2)]
     assert moments == scenes.moments
     encoder = pixels.Pixels()
     for video, clips in scenes.features.items():

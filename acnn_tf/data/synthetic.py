@@ -9,6 +9,7 @@ import concurrent.futures
 import dataclasses
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,7 @@ def write_videos(
     *,
     split: str = "train",
     seed: int = 0,
+    progress: Callable[[float, int], object] | None = None,
 ) -> list[Moment]:
     """Writes the videos of `make_scenes` as files, `ID.mp4` in H.264.
 
@@ -188,6 +190,8 @@ def write_videos(
         num_videos: How many videos, at most `VIDEOS_IN_SPLIT`.
         split: `"train"`, `"val"` or `"test"`.
         seed: Seed of the videos, not negative.
+        progress: Function called after each video, with the share of the
+            videos that are written and their number.
 
     Returns:
         The moments of the videos, with their sentences.
@@ -211,7 +215,9 @@ def write_videos(
     # FFmpeg lets other threads go on while it encodes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         paths = [folder / f"{video_id}.mp4" for video_id in videos]
-        list(pool.map(_write_mp4, paths, videos))
+        for done, _ in enumerate(pool.map(_write_mp4, paths, videos), 1):
+            if progress is not None:
+                progress(done / len(videos), done)
     return [moment for video_id in videos for moment in name_moments(video_id)]
 
 
