@@ -117,6 +117,7 @@ class EpochLines:
         for name in dict.fromkeys((*_SHOWN, monitor)):
             if name in logs:
                 words = name.removeprefix("val_").replace("_", " ")
+                words = words.replace("=0.", "=.")
                 value = f"{logs[name]:.3f}".removeprefix("0")
                 mark = " (best)" * (name == monitor and is_best)
                 parts.append(f"{words} {value}{mark}")

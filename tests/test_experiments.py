@@ -39,7 +39,7 @@ SMALL = (
 def data_dir(tmp_path_factory):
     """A data set of one's own: jsonl and HDF5 files."""
     folder = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 4), ("val", 3)):
+    for split, count in (("train", 4), ("val", 7)):
         synthetic.write(
             synthetic.make_scenes(count, split=split), folder, split
         )
