@@ -301,7 +301,7 @@ def test_recall_table_names_results_without_recall(tmp_path):
 
 def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"acnn_tf\[plots\]"):
+    with pytest.raises(ImportError, match=r"\.\[plots\]"):
         plots.loss_curve(tmp_path / "loss.png", [1], {"loss": [1.0]})
 
 
