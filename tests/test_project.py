@@ -373,7 +373,7 @@ def test_make_names_the_pythons_that_will_do_and_leaves_nothing(tmp_path):
     python.chmod(0o755)
     there = set(tmp_path.iterdir())
     done = subprocess.run(
-        ["make", f"PYTHON={python}", "quickstart"],
+        ["make", "--no-print-directory", f"PYTHON={python}", "quickstart"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
