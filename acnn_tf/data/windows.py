@@ -18,6 +18,7 @@ if typing.TYPE_CHECKING:
     import os
 
     import keras
+    import tensorflow as tf
 
     from acnn_tf.data.annotations import Moment
 
@@ -263,14 +264,36 @@ class WindowGrid:
             segments = np.stack([start, start + length], axis=-1)
             return np.where(is_there(segments)[:, None], segments, next_to)
 
-        contexts = [windows]
-        for hop in range(side):
-            contexts = [
-                at(windows[:, 0] - (hop + 1) * length, contexts[0]),
-                *contexts,
-                at(windows[:, 1] + hop * length, contexts[-1]),
-            ]
-        return np.stack(contexts, axis=1)
+        return np.stack(adjacent(windows, length, side, at), axis=1)
+
+
+def adjacent(
+    windows: np.ndarray | tf.Tensor,
+    length: float,
+    side: int,
+    at: Callable[..., np.ndarray | tf.Tensor],
+) -> list[np.ndarray | tf.Tensor]:
+    """Lists adjacent windows around each window, so many on each side.
+
+    Args:
+        windows: Array or tensor `[W, 2]`.
+        length: Length of an adjacent window, in the unit of `windows`.
+        side: Int.
+        at: Function: starts `[W]`, and the windows next to them on the way to
+            the middle -> the windows that start there, `[W, 2]`.
+
+    Returns:
+        List of `2 * side + 1` arrays or tensors `[W, 2]`, `windows` in the
+        middle.
+    """
+    contexts = [windows]
+    for hop in range(side):
+        contexts = [
+            at(windows[:, 0] - (hop + 1) * length, contexts[0]),
+            *contexts,
+            at(windows[:, 1] + hop * length, contexts[-1]),
+        ]
+    return contexts
 
 
 class VideoWindows:

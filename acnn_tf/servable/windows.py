@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from acnn_tf.data.windows import HAIR, WindowGrid
+from acnn_tf.data.windows import HAIR, WindowGrid, adjacent
 
 
 def contexts(
@@ -63,14 +63,7 @@ def _adjacent(grid, side, window, last):
         is_there = (start >= -HAIR) & (end <= last)
         return tf.where(is_there[:, None], tf.stack([start, end], -1), next_to)
 
-    contexts = [window]
-    for hop in range(side):
-        contexts = [
-            at(window[:, 0] - (hop + 1) * length, contexts[0]),
-            *contexts,
-            at(window[:, 1] + hop * length, contexts[-1]),
-        ]
-    return tf.stack(contexts, axis=1)
+    return tf.stack(adjacent(window, length, side, at), axis=1)
 
 
 def _seconds(grid, duration):
