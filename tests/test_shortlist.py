@@ -60,12 +60,15 @@ def test_the_head_sees_all_windows_where_they_are_few(
     assert [len(row) for row in by_line(index, video_ids=[])] == [0] * 6
 
 
+@pytest.mark.parametrize("int8_is_fast", [False, True])
 @pytest.mark.parametrize("consensus_iou", [None, (0.3, 0.6)])
 @pytest.mark.usefixtures("few")
 def test_a_share_of_the_windows_has_nearly_all_moments(
-    consensus_iou, monkeypatch
+    consensus_iou, int8_is_fast, monkeypatch
 ):
+    monkeypatch.setattr(shortlist, "_INT8_IS_FAST", int8_is_fast)
     index = make_index(consensus_iou=consensus_iou)
+    by_line(index, top_n=5)  # the first search does not round
     scored = count_scored(index, monkeypatch)
     exact = index.search_queries(QUERIES, top_n=5)
     found = by_line(index, top_n=5, min_recall=0.9)
@@ -191,7 +194,7 @@ def chosen_rows(rough, exact, sample):
     return scored, recall
 
 
-def test_windows_in_pieces_are_those_of_one_array():
+def test_windows_in_pieces_are_those_of_one_array(monkeypatch):
     whole = RNG.normal(size=(50, 3)).astype(np.float32)
     pieces = [(whole[:20], [0, 7]), (whole[20:], [0, 10, 11])]
     windows = shortlist.Windows.of(pieces)
@@ -200,10 +203,30 @@ def test_windows_in_pieces_are_those_of_one_array():
     assert windows.owners[[0, 7, 19, 20, 30, 31]].tolist() == [0, 1, 1, 2, 3, 4]
     line = RNG.normal(size=(2, 4)).astype(np.float32)
     expected = line[:, :3] @ whole.T + line[:, 3:]
+    monkeypatch.setattr(shortlist, "_INT8_IS_FAST", True)
     for dtype in (np.float32, ml_dtypes.bfloat16):
         rounded = [(part.astype(dtype), starts) for part, starts in pieces]
+        windows = shortlist.Windows.of(rounded)
         np.testing.assert_allclose(
-            shortlist.line_scores(line, shortlist.Windows.of(rounded)),
+            list(shortlist.line_scores(line, windows)),
             expected,
             atol=1e-5 if dtype == np.float32 else 0.05,
         )
+        windows.round()
+        for piece in windows.encodings:
+            piece[:] = 0.0  # which is not read any more
+        np.testing.assert_allclose(
+            list(shortlist.line_scores(line, windows)), expected, atol=0.05
+        )
+
+
+def test_rounded_windows_are_within_half_a_step():
+    # Steps of 2 / 127, of 10 / 127, and none.
+    whole = np.array([[2.0, -1.0], [0.1, -10.0], [0.0, 0.0]], np.float32)
+    windows = shortlist.Windows.of([(whole, [0])])
+    windows.round()
+    if windows.rounded is None:
+        pytest.skip("int8 is slower than float32 in this TensorFlow")
+    numbers, scales = windows.rounded
+    assert numbers.numpy().tolist() == [[127, -64], [1, -127], [0, 0]]
+    np.testing.assert_allclose(scales, [2 / 127, 10 / 127, 0.0], rtol=1e-6)

@@ -1,7 +1,7 @@
 """All windows of many videos, encoded once and searched together."""
 
 import collections
-import itertools
+import concurrent.futures
 import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +35,9 @@ _CHUNK = 32_768
 # Queries that are searched for together: bounds memory, and a wider product
 # is no faster.
 _QUERIES = 16
+# Of those, how many a linear shortlist is searched for at once: its steps are
+# too small to fill the processor.
+_THREADS = 4
 
 
 class FoundMoment(typing.NamedTuple):
@@ -468,7 +471,9 @@ class MomentIndex:
                 largest error seen. `"linear"` scores them by a straight line
                 and then exactly those that may be among the best, see
                 `acnn_tf.search.shortlist`; a few windows are all scored
-                exactly, which is as fast. Default: exact from the start.
+                exactly, which is as fast. From the second such search on, all
+                windows are also kept in memory as int8, and of a folder only
+                the chosen ones are read. Default: exact from the start.
             min_recall: Float below 1: the share of the best moments that the
                 linear shortlist is to find. What it expects to have found is
                 the attribute `recall` of each list.
@@ -533,19 +538,21 @@ class MomentIndex:
             )
         folded = list(map(ops.convert_to_tensor, self.model.fold(queries)))
         windows, owners, sample, encodings = self._sampled(contents)
+        numbers = tf.constant(order, tf.int32)
         scores = self._scores(folded, encodings)
         _check_finite(np.isfinite(scores).all())
         rough = line_scores(fit_line(encodings, scores).numpy(), windows)
         if len(order) < len(contents.videos):
             wanted = np.zeros(len(contents.videos), bool)
             wanted[order] = True
-            rough[:, ~wanted[windows.owners]] = -np.inf
+            wanted = tf.constant(wanted[windows.owners])
+            rough = (tf.where(wanted, scores, -np.inf) for scores in rough)
 
         def search(query, own):
             one = [part[query : query + 1] for part in folded]
             arguments = videos, top_n, max_iou, False
             moments, recall = search_shortlist(
-                tf.constant(own),
+                own,
                 tf.constant(sample),
                 owners,
                 len(contents.videos),
@@ -554,14 +561,17 @@ class MomentIndex:
                     :, 0
                 ],
                 lambda bounds: self._rank_videos(
-                    contents, one, tf.gather(bounds, order)[None], *arguments
+                    contents, one, tf.gather(bounds, numbers)[None], *arguments
                 ),
                 min(top_n, contents.num_windows),
                 min_recall,
             )
             return _listed(videos, moments, [float(recall)])[0]
 
-        return list(itertools.starmap(search, enumerate(rough)))
+        if len(queries) == 1:
+            return [search(0, next(rough))]
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(search, range(len(queries)), rough))
 
     def _scores(self, folded, encoding):
         """Computes exact scores `[N, Q]` of windows `[N, t]`."""
@@ -577,6 +587,8 @@ class MomentIndex:
             owners = tf.constant(windows.owners)
             found = windows, owners, sample, windows.take(sample)
             self._sample = contents, found
+        else:  # worth its time only if there is more than one search
+            found[0].round()
         return found
 
     def _over_chunks(self, contents, function):
