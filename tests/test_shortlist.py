@@ -194,9 +194,11 @@ def chosen_rows(rough, exact, sample):
     return scored, recall
 
 
-def test_windows_in_pieces_are_those_of_one_array(monkeypatch):
+def test_windows_in_pieces_are_those_of_one_array(monkeypatch, tmp_path):
     whole = RNG.normal(size=(50, 3)).astype(np.float32)
-    pieces = [(whole[:20], [0, 7]), (whole[20:], [0, 10, 11])]
+    np.save(tmp_path / "piece.npy", whole[20:])
+    mapped = np.load(tmp_path / "piece.npy", mmap_mode="r")
+    pieces = [(whole[:20], [0, 7]), (mapped, [0, 10, 11])]
     windows = shortlist.Windows.of(pieces)
     rows = np.array([0, 19, 20, 49])
     np.testing.assert_array_equal(windows.take(rows), whole[rows])

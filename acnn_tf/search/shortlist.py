@@ -19,8 +19,10 @@ rounds the windows to int8 for the line: servers need not have the compiler
 that makes it fast.
 """
 
+import contextlib
 import dataclasses
 import functools
+import mmap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -92,7 +94,8 @@ class Windows:
             self.encodings, self.starts, places, places[1:]
         ):
             if first < last:
-                found.append(encoding[rows[first:last] - start])
+                with _few_rows(encoding):
+                    found.append(encoding[rows[first:last] - start])
         return np.concatenate(found).astype(np.float32, copy=False)
 
     def round(self) -> None:
@@ -101,6 +104,19 @@ class Windows:
             pieces = [_round(shared_tensor(piece)) for piece in self.encodings]
             numbers, scales = (tf.concat(part, 0) for part in zip(*pieces))
             self.rounded = numbers, scales
+
+
+@contextlib.contextmanager
+def _few_rows(array):
+    """Has the system read no more of a file than the rows that are taken."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    is_mapped = isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_RANDOM")
+    if is_mapped:
+        array.madvise(mmap.MADV_RANDOM)
+    yield
+    if is_mapped:
+        array.madvise(mmap.MADV_NORMAL)
 
 
 def _round(encoding):
