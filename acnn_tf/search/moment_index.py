@@ -548,12 +548,11 @@ class MomentIndex:
             wanted = tf.constant(wanted[windows.owners])
             rough = (tf.where(wanted, scores, -np.inf) for scores in rough)
 
-        def search(query, own):
-            one = [part[query : query + 1] for part in folded]
-            arguments = videos, top_n, max_iou, False
+        def search(rough, *one):
+            one, arguments = list(one), (videos, top_n, max_iou, False)
             moments, recall = search_shortlist(
-                own,
-                tf.constant(sample),
+                rough,
+                sample,
                 owners,
                 len(contents.videos),
                 RankingSettings.of(self.model),
@@ -568,10 +567,11 @@ class MomentIndex:
             )
             return _listed(videos, moments, [float(recall)])[0]
 
+        split = (ops.split(part, len(queries)) for part in folded)
         if len(queries) == 1:
-            return [search(0, next(rough))]
+            return list(map(search, rough, *split))
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(search, range(len(queries)), rough))
+            return list(pool.map(search, rough, *split))
 
     def _scores(self, folded, encoding):
         """Computes exact scores `[N, Q]` of windows `[N, t]`."""
@@ -584,8 +584,9 @@ class MomentIndex:
         if known is not contents:
             windows = Windows.of(contents.chunks(_CHUNK))
             sample = sample_rows(len(windows.owners))
-            owners = tf.constant(windows.owners)
-            found = windows, owners, sample, windows.take(sample)
+            encodings = windows.take(sample)
+            owners, sample = map(tf.constant, (windows.owners, sample))
+            found = windows, owners, sample, encodings
             self._sample = contents, found
         else:  # worth its time only if there is more than one search
             found[0].round()

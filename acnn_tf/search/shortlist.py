@@ -100,10 +100,19 @@ class Windows:
 
     def round(self) -> None:
         """Rounds the windows to int8, unless floats are as fast here."""
-        if self.rounded is None and _INT8_IS_FAST:
-            pieces = [_round(shared_tensor(piece)) for piece in self.encodings]
-            numbers, scales = (tf.concat(part, 0) for part in zip(*pieces))
-            self.rounded = numbers, scales
+        if self.rounded is not None or not _INT8_IS_FAST:
+            return
+        shape = len(self.owners), self.encodings[0].shape[1]
+        # Where TensorFlow needs no copy of them.
+        numbers = np.empty(np.prod(shape) + 64, np.int8)
+        numbers = numbers[-numbers.ctypes.data % 64 :][: np.prod(shape)]
+        numbers, scales = numbers.reshape(shape), np.empty(shape[:1], "float32")
+        for encoding, first, last in zip(
+            self.encodings, self.starts, self.starts[1:]
+        ):
+            found = _round(shared_tensor(encoding))
+            numbers[first:last], scales[first:last] = found
+        self.rounded = shared_tensor(numbers), tf.constant(scales)
 
 
 @contextlib.contextmanager
