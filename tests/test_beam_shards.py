@@ -170,7 +170,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
         "--suppression=per_threshold",
     )
     whole = run_module("experiments.evaluate", *data, "--timelines=0").stdout
-    assert "model on synthetic val" in whole
+    assert "model on built-in scenes, val" in whole
     assert "queries, of which the model knows no word" in whole
     out = tmp_path / "val"
     command = ("experiments.evaluate_shards", *data, "--num_shards=3")
@@ -195,7 +195,7 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     results = evaluation.score_predictions(
         scenes.moments, found, suppression="per_threshold"
     )
-    table = evaluation.format_table(results, title="model on synthetic val")
+    table = evaluation.format_table(results, title="model on built-in scenes, val")
     assert whole.startswith(f"{table}\n")
 
 

@@ -323,7 +323,7 @@ def quickstart(tmp_path_factory):
 def test_quickstart_goes_all_the_way(quickstart):
     folder, printed = quickstart
     workdir = folder / "runs" / "quickstart"
-    for words in ("R@10", "shuffled", "chance", "Pictures:", "To ask"):
+    for words in ("R@10", "shuffled", "chance", "Pictures:", "To serve"):
         assert words in printed
     # It ends with what was asked for.
     *_, video, query, found, _, true = printed.splitlines()

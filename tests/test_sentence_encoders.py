@@ -222,7 +222,8 @@ def test_clip_from_training_to_answers(tmp_path):
         clip.description,
     )
     moments = [
-        Moment(name, f"a cat {name}", "v", 9.0, ((2.0, 6.0),)) for name in "abc"
+        Moment(name, f"a cat {name}", "v", 9.0, ((2.0, 6.0),))
+        for name in map(str, range(30))  # no fewer are calibrated on
     ]
     (tmp_path / "own.jsonl").write_text("\n".join(map(to_line, moments)))
     data = [
@@ -259,9 +260,9 @@ def test_clip_from_training_to_answers(tmp_path):
                 found[model] = json.loads(end.stdout)["moments"]
         named = [f"--encoder=clip:{folder}"]
         end = run_module("experiments.evaluate", model, *data, *named, "--json")
-        assert json.loads(end.stdout)["num_queries"] == 3
+        assert json.loads(end.stdout)["num_queries"] == 30
     end = run_module("experiments.calibrate", run, f"--encoder=clip:{folder}")
-    assert "Calibration on 3 searches" in end.stdout
+    assert "Calibration on 30 searches" in end.stdout
     assert all(found.values())
     for model, named, dtype in (
         ("--model=zero_shot", [], "float32"),
