@@ -195,7 +195,9 @@ def test_an_evaluation_in_shards_prints_the_same_table(tmp_path):
     results = evaluation.score_predictions(
         scenes.moments, found, suppression="per_threshold"
     )
-    table = evaluation.format_table(results, title="model on built-in scenes, val")
+    table = evaluation.format_table(
+        results, title="model on built-in scenes, val"
+    )
     assert whole.startswith(f"{table}\n")
 
 
