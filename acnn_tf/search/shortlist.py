@@ -123,9 +123,11 @@ def _few_rows(array):
     is_mapped = isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_RANDOM")
     if is_mapped:
         array.madvise(mmap.MADV_RANDOM)
-    yield
-    if is_mapped:
-        array.madvise(mmap.MADV_NORMAL)
+    try:
+        yield
+    finally:
+        if is_mapped:
+            array.madvise(mmap.MADV_NORMAL)
 
 
 def _round(encoding):
