@@ -107,11 +107,11 @@ class Windows:
         numbers = np.empty(np.prod(shape) + 64, np.int8)
         numbers = numbers[-numbers.ctypes.data % 64 :][: np.prod(shape)]
         numbers, scales = numbers.reshape(shape), np.empty(shape[:1], "float32")
-        for encoding, first, last in zip(
-            self.encodings, self.starts, self.starts[1:]
-        ):
-            found = _round(shared_tensor(encoding))
-            numbers[first:last], scales[first:last] = found
+        for encoding, first in zip(self.encodings, self.starts):
+            for row in range(0, len(encoding), _SAMPLE):  # in little memory
+                found = _round(shared_tensor(encoding[row : row + _SAMPLE]))
+                own = slice(first + row, first + row + len(found[0]))
+                numbers[own], scales[own] = found
         self.rounded = shared_tensor(numbers), tf.constant(scales)
 
 
