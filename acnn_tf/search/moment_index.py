@@ -579,7 +579,10 @@ class MomentIndex:
         return self._bounds(folded, encoding, owner, "float32")
 
     def _sampled(self, contents):
-        """Returns all `Windows`, and a sample of their rows and encodings."""
+        """Returns all `Windows`, and a sample of their rows and encodings.
+
+        From the second time on, the windows are rounded.
+        """
         known, found = self._sample
         if known is not contents:
             windows = Windows.of(contents.chunks(_CHUNK))

@@ -35,11 +35,11 @@ from acnn_tf.search.scoring import shared_tensor, video_bounds
 
 # Windows that the line is fitted to.
 _SAMPLE = 4096
+# Windows for each of them, from which on a line saves more than it costs.
+_WORTHWHILE = 16
 # Of a million windows of 128 numbers, TensorFlow 2.20 multiplies int8 in 6 ms
 # and float32 in 18; 2.17 takes 70 ms for int8.
 _INT8_IS_FAST = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 20)
-# Windows for each of them, from which on a line saves more than it costs.
-_WORTHWHILE = 16
 # How much more the best windows of the sample count, in steps from the most.
 _STEEPNESS = 2.0, 1.5, 1.0, 0.5, 0.0
 # Windows that must count, for each number of the line.
